@@ -1,0 +1,155 @@
+//! Consumer groups: named sets of committed offsets.
+//!
+//! A group exists once it has committed an offset. The committed offset is the offset of the next
+//! record that the group reads, as in Kafka.
+
+use std::collections::BTreeMap;
+
+use crate::model::{GroupName, TopicName};
+use crate::storage::schema::group_offset::{self, CommittedOffset};
+use crate::storage::schema::{KeyKind, kind_prefix};
+use crate::storage::{self, Commit, Partition, Scan, Store};
+
+/// What can go wrong with consumer groups.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No group of this name has committed an offset.
+    #[error("there is no consumer group `{0}`: no offset has been committed under this name")]
+    UnknownGroup(GroupName),
+    /// The data directory failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+/// A group's committed offset in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The id of the topic.
+    pub topic_id: u32,
+    /// The partition.
+    pub partition: u32,
+    /// The offset and when it was committed.
+    pub committed: CommittedOffset,
+}
+
+/// The lag of a group in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: u32,
+    /// The offset of the next record that the group reads.
+    pub committed_offset: u64,
+    /// The offset after the last record.
+    pub high_watermark: u64,
+    /// Records in between.
+    pub lag_records: u64,
+    /// Age of the oldest record in between, in ms; 0 if there is none.
+    pub lag_ms: u64,
+}
+
+/// The consumer groups of a data directory. Clones share it.
+#[derive(Clone)]
+pub struct Groups {
+    store: Store,
+}
+
+impl Groups {
+    /// The groups of an open data directory.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// All groups with their positions, by name.
+    pub fn list(&self) -> Result<BTreeMap<String, Vec<GroupPosition>>, Error> {
+        let mut groups: BTreeMap<String, Vec<GroupPosition>> = BTreeMap::new();
+        self.visit(&kind_prefix(KeyKind::GroupOffset), |group, position| {
+            groups.entry(group.to_owned()).or_default().push(position);
+        })?;
+        Ok(groups)
+    }
+
+    /// The positions of one group.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`]
+    pub fn positions(&self, group: &GroupName) -> Result<Vec<GroupPosition>, Error> {
+        let mut positions = Vec::new();
+        self.visit(&group_offset::group_prefix(group.as_str()), |_, position| positions.push(position))?;
+        if positions.is_empty() {
+            return Err(Error::UnknownGroup(group.clone()));
+        }
+        Ok(positions)
+    }
+
+    /// The group's committed offset in a partition; `None` if it has not committed any.
+    pub fn committed(&self, group: &GroupName, partition: &Partition) -> Result<Option<CommittedOffset>, Error> {
+        let key = group_offset::key(group.as_str(), partition.topic_id(), partition.index());
+        let Some(value) = self.store.get(KeyKind::GroupOffset, &key)? else { return Ok(None) };
+        let committed = group_offset::parse_value(&value).ok_or_else(|| damaged(group.as_str()))?;
+        Ok(Some(committed))
+    }
+
+    /// Commits offsets of a group, all at once, and waits for the acknowledgement.
+    pub async fn commit<'a>(
+        &self,
+        group: &GroupName,
+        offsets: impl IntoIterator<Item = (&'a Partition, u64)>,
+    ) -> Result<(), Error> {
+        let committed_at_ms = self.store.clock().now_ms();
+        let mut commit = Commit::new();
+        for (partition, offset) in offsets {
+            let committed = CommittedOffset { offset, committed_at_ms };
+            commit.commit_offset(group.as_str(), partition.topic_id(), partition.index(), committed);
+        }
+        self.store.commit(commit).await?;
+        Ok(())
+    }
+
+    /// Forgets a group: all its committed offsets.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`]
+    pub async fn delete(&self, group: &GroupName) -> Result<(), Error> {
+        let mut commit = Commit::new();
+        for position in self.positions(group)? {
+            commit.delete_offset(group.as_str(), position.topic_id, position.partition);
+        }
+        self.store.commit(commit).await?;
+        Ok(())
+    }
+
+    /// The lag of an offset: records up to the high watermark, and the age of the oldest of them.
+    pub fn lag(&self, topic: &TopicName, partition: &Partition, committed_offset: u64) -> Result<Lag, Error> {
+        let high_watermark = partition.high_watermark();
+        let from = committed_offset.max(partition.start_offset());
+        let oldest = if from < high_watermark { self.store.batch_at(partition, from)? } else { None };
+        let now_ms = self.store.clock().now_ms();
+        Ok(Lag {
+            topic: topic.clone(),
+            partition: partition.index(),
+            committed_offset,
+            high_watermark,
+            lag_records: high_watermark.saturating_sub(from),
+            lag_ms: oldest.map_or(0, |batch| now_ms.saturating_sub(batch.first_timestamp_ms())),
+        })
+    }
+
+    fn visit(&self, prefix: &[u8], mut visit: impl FnMut(&str, GroupPosition)) -> Result<(), Error> {
+        self.store.scan(KeyKind::GroupOffset, prefix, None, |key, value| {
+            if !key.starts_with(prefix) {
+                return Ok(Scan::Stop);
+            }
+            let (group, topic_id, partition) = group_offset::parse_key(key).ok_or_else(|| damaged("a group"))?;
+            let committed = group_offset::parse_value(value).ok_or_else(|| damaged(group))?;
+            visit(group, GroupPosition { topic_id, partition, committed });
+            Ok(Scan::Continue)
+        })?;
+        Ok(())
+    }
+}
+
+fn damaged(group: &str) -> storage::Error {
+    storage::Error::Damaged { what: format!("an offset of group {group}"), reason: "malformed".to_owned() }
+}

@@ -1,0 +1,19 @@
+//! Millstream: a WebAssembly-plugin stream processing runtime.
+//!
+//! The crate is one binary and this library, which the binary, the tests and programs that embed
+//! Millstream use. `ARCHITECTURE.md` is the map; the modules, from the bottom up:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`model`] | names, limits, records and Kafka's record batch format |
+//! | [`clock`] | the only reader of time below the pipelines |
+//! | [`storage`] | the data directory: schema, reads, the commit thread |
+//! | [`log`] | topics: append, read, retention, compaction |
+//! | [`group`] | consumer groups and their committed offsets |
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod clock;
+pub mod group;
+pub mod log;
+pub mod model;
+pub mod storage;

@@ -1,0 +1,21 @@
+//! Topics: partitioned, retained, replayable logs.
+//!
+//! [`Log`] is the set of topics of a data directory; [`Producer`] batches records into appends;
+//! [`Cursor`] reads a partition batch by batch; `retention.rs` and `cleaner.rs` give space back.
+
+mod cleaner;
+mod cursor;
+mod error;
+mod maintenance;
+mod producer;
+mod retention;
+mod topic;
+mod topics;
+
+pub use cleaner::CleanReport;
+pub use cursor::Cursor;
+pub use error::Error;
+pub use maintenance::Maintenance;
+pub use producer::{Acknowledged, Producer};
+pub use topic::{Cleanup, Topic, TopicConfig};
+pub use topics::{Log, OffsetSpec};

@@ -1,0 +1,272 @@
+//! The topics of a data directory: create, find, change, delete; and offsets by time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::topic::{Topic, TopicConfig};
+use super::{Cleanup, Error};
+use crate::model::{TopicName, limits};
+use crate::storage::schema::partition_head::{self, PartitionHead};
+use crate::storage::schema::{KeyKind, topic as topic_key};
+use crate::storage::{self, Commit, Partition, Scan, Store};
+
+/// A place in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The first offset that can still be read.
+    Earliest,
+    /// The high watermark: only what comes from now on.
+    Latest,
+    /// This offset; moved into the range that the partition holds.
+    Offset(u64),
+    /// The first record with this timestamp (ms since the epoch) or a later one.
+    TimeMs(u64),
+}
+
+/// The set of topics of a data directory. Clones share it.
+#[derive(Clone)]
+pub struct Log {
+    store: Store,
+    topics: Arc<RwLock<Topics>>,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_name: BTreeMap<TopicName, Topic>,
+    next_id: u32,
+}
+
+/// What is stored of a topic. A deleted topic's entry stays as a mark, so that its id is not reused.
+#[derive(Serialize, Deserialize)]
+struct StoredTopic {
+    name: TopicName,
+    config: TopicConfig,
+    #[serde(default)]
+    deleted: bool,
+}
+
+impl Log {
+    /// Reads the topics of an open data directory.
+    pub fn open(store: Store) -> Result<Self, Error> {
+        let mut heads = BTreeMap::new();
+        store.scan_kind(KeyKind::PartitionHead, |key, value| {
+            let parsed = partition_head::parse_key(key).zip(partition_head::parse_value(value));
+            let (at, head) = parsed.ok_or_else(|| damaged("a partition head", "malformed"))?;
+            heads.insert(at, head);
+            Ok(Scan::Continue)
+        })?;
+        let mut topics = Topics::default();
+        store.scan_kind(KeyKind::Topic, |key, value| {
+            let id = topic_key::parse_key(key).ok_or_else(|| damaged("a topic", "malformed key"))?;
+            topics.next_id = topics.next_id.max(id.saturating_add(1));
+            let stored: StoredTopic =
+                serde_json::from_slice(value).map_err(|error| damaged(&format!("topic id {id}"), &error.to_string()))?;
+            if !stored.deleted {
+                let partitions = (0..stored.config.partitions)
+                    .map(|index| {
+                        let head = heads.get(&(id, index)).copied().unwrap_or_default();
+                        Arc::new(Partition::new(id, index, head))
+                    })
+                    .collect();
+                let topic = Topic::new(id, stored.name.clone(), stored.config, partitions);
+                topics.by_name.insert(stored.name, topic);
+            }
+            Ok(Scan::Continue)
+        })?;
+        Ok(Self { store, topics: Arc::new(RwLock::new(topics)) })
+    }
+
+    /// The data directory.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Topic> {
+        self.topics.read().by_name.values().cloned().collect()
+    }
+
+    /// A topic.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`], with a similar name if there is one.
+    pub fn topic(&self, name: &TopicName) -> Result<Topic, Error> {
+        let topics = self.topics.read();
+        topics.by_name.get(name).cloned().ok_or_else(|| {
+            let similar = topics
+                .by_name
+                .keys()
+                .map(|known| (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known))
+                .min_by_key(|(distance, _)| *distance)
+                .filter(|(distance, _)| *distance <= 1 + name.as_str().len() / 4);
+            let hint = match similar {
+                Some((_, known)) => format!("; did you mean `{known}`?"),
+                None => format!("; create it with `millstream topic create {name}`"),
+            };
+            Error::UnknownTopic { name: name.clone(), hint }
+        })
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// [`Error::TopicExists`], [`Error::InvalidConfig`], [`Error::TooManyTopics`].
+    pub async fn create_topic(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
+        config.validate(name)?;
+        let id = {
+            let mut topics = self.topics.write();
+            if topics.by_name.contains_key(name) {
+                return Err(Error::TopicExists { name: name.clone() });
+            }
+            if topics.by_name.len() >= limits::MAX_TOPICS as usize {
+                return Err(Error::TooManyTopics { limit: limits::MAX_TOPICS });
+            }
+            topics.next_id += 1;
+            topics.next_id - 1
+        };
+        let mut commit = Commit::new();
+        commit.put_topic(id, &StoredTopic { name: name.clone(), config: config.clone(), deleted: false })?;
+        let partitions: Vec<_> = (0..config.partitions)
+            .map(|index| Arc::new(Partition::new(id, index, PartitionHead::default())))
+            .collect();
+        let topic = Topic::new(id, name.clone(), config, partitions);
+        self.store.commit(commit).await?;
+        let mut topics = self.topics.write();
+        if topics.by_name.contains_key(name) {
+            return Err(Error::TopicExists { name: name.clone() });
+        }
+        topics.by_name.insert(name.clone(), topic.clone());
+        Ok(topic)
+    }
+
+    /// Creates a topic, or gives an existing one these settings.
+    ///
+    /// # Errors
+    /// [`Error::PartitionCount`] if it exists with another number of partitions.
+    pub async fn ensure_topic(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
+        let existing = self.topics.read().by_name.get(name).cloned();
+        match existing {
+            None => self.create_topic(name, config).await,
+            Some(topic) => {
+                self.alter_topic(&topic, config).await?;
+                Ok(topic)
+            }
+        }
+    }
+
+    /// Changes the settings of a topic; the number of partitions must stay.
+    ///
+    /// # Errors
+    /// [`Error::PartitionCount`], [`Error::InvalidConfig`].
+    pub async fn alter_topic(&self, topic: &Topic, config: TopicConfig) -> Result<(), Error> {
+        config.validate(topic.name())?;
+        let existing = topic.config();
+        if existing.partitions != config.partitions {
+            return Err(Error::PartitionCount {
+                name: topic.name().clone(),
+                existing: existing.partitions,
+                wanted: config.partitions,
+            });
+        }
+        if existing == config {
+            return Ok(());
+        }
+        let mut commit = Commit::new();
+        let stored = StoredTopic { name: topic.name().clone(), config: config.clone(), deleted: false };
+        commit.put_topic(topic.id(), &stored)?;
+        self.store.commit(commit).await?;
+        topic.set_config(config);
+        Ok(())
+    }
+
+    /// Deletes a topic with all its records. Group offsets in it become meaningless and go with it.
+    pub async fn delete_topic(&self, name: &TopicName) -> Result<(), Error> {
+        let topic = self.topic(name)?;
+        let mut commit = Commit::new();
+        let stored = StoredTopic { name: name.clone(), config: topic.config(), deleted: true };
+        commit.put_topic(topic.id(), &stored)?;
+        for partition in topic.partitions() {
+            commit.delete_partition(partition);
+        }
+        let mut groups = Vec::new();
+        self.store.scan_kind(KeyKind::GroupOffset, |key, _| {
+            if let Some((group, topic_id, partition)) = storage::schema::group_offset::parse_key(key)
+                && topic_id == topic.id()
+            {
+                groups.push((group.to_owned(), partition));
+            }
+            Ok(Scan::Continue)
+        })?;
+        for (group, partition) in groups {
+            commit.delete_offset(&group, topic.id(), partition);
+        }
+        self.store.commit(commit).await?;
+        self.topics.write().by_name.remove(name);
+        let store = self.store.clone();
+        let compact = move || topic.partitions().iter().for_each(|p| store.compact_partition(p, u64::MAX));
+        tokio::task::spawn_blocking(compact).await.map_err(|_| storage::Error::Closed)?;
+        Ok(())
+    }
+
+    /// The offset that a place stands for.
+    pub fn resolve_offset(&self, partition: &Partition, spec: OffsetSpec) -> Result<u64, Error> {
+        let (start, end) = (partition.start_offset(), partition.high_watermark());
+        match spec {
+            OffsetSpec::Earliest => Ok(start),
+            OffsetSpec::Latest => Ok(end),
+            OffsetSpec::Offset(offset) => Ok(offset.clamp(start, end.max(start))),
+            OffsetSpec::TimeMs(time_ms) => self.offset_at_time(partition, time_ms),
+        }
+    }
+
+    /// The offset of the first record whose timestamp is `time_ms` or later; the high watermark if
+    /// there is none.
+    ///
+    /// Binary search over the batches' greatest timestamps, which rise as long as producers' clocks
+    /// do; where they do not, the answer is a place from which every such record can be read.
+    pub fn offset_at_time(&self, partition: &Partition, time_ms: u64) -> Result<u64, Error> {
+        let end = partition.high_watermark();
+        let (mut low, mut high) = (partition.start_offset(), end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let Some(batch) = self.store.batch_at(partition, middle)? else {
+                high = middle;
+                continue;
+            };
+            if batch.max_timestamp_ms() >= time_ms {
+                // The batch may start before `middle`, and even before `low`.
+                high = middle.min(batch.base_offset().max(low));
+            } else {
+                low = batch.next_offset();
+            }
+        }
+        let Some(batch) = self.store.batch_at(partition, low)? else { return Ok(end) };
+        for record in batch.records()?.iter() {
+            let record = record?;
+            if record.timestamp_ms >= time_ms && record.offset >= low {
+                return Ok(record.offset);
+            }
+        }
+        Ok(batch.next_offset().min(end))
+    }
+
+    /// Whether a topic keeps the newest record of each key only.
+    pub(super) fn is_compacted(topic: &Topic) -> bool {
+        topic.config().cleanup == Cleanup::Compact
+    }
+}
+
+impl Commit {
+    fn put_topic(&mut self, id: u32, stored: &StoredTopic) -> Result<(), Error> {
+        let value = serde_json::to_vec(stored).map_err(|error| damaged("a topic", &error.to_string()))?;
+        self.put(KeyKind::Topic, topic_key::key(id), value.into());
+        Ok(())
+    }
+}
+
+fn damaged(what: &str, reason: &str) -> storage::Error {
+    storage::Error::Damaged { what: what.to_owned(), reason: reason.to_owned() }
+}

@@ -1,0 +1,29 @@
+//! The data model: names, limits, records, and Kafka's record batch v2 as the one format in which
+//! records are stored, cached and sent.
+//!
+//! - [`names`]: validated names of topics, groups, pipelines, plugins and ports.
+//! - [`limits`]: what the system accepts at most, in one place.
+//! - [`record`]: an owned record, for the paths where allocation does not matter.
+//! - [`batch`]: the codec. [`RecordBatch`] is read without copying, [`BatchBuilder`] writes one
+//!   exact allocation per batch.
+//! - [`compression`]: the five codecs of the batch format, bounded against decompression bombs.
+//! - [`partitioner`]: Kafka's default key to partition mapping.
+//!
+//! This module depends on no other module of the crate, and everything in it that reads bytes from
+//! outside answers malformed input with an error, never with a panic.
+
+pub mod batch;
+pub mod compression;
+pub mod limits;
+pub mod names;
+pub mod partitioner;
+pub mod record;
+
+pub use batch::{
+    BatchBuilder, EncodedBatch, HeadersBuf, HeadersRef, RecordBatch, RecordIter, RecordPosition,
+    RecordRef, Records,
+};
+pub use compression::Compression;
+pub use names::{GroupName, PipelineName, PluginName, PortName, TopicName};
+pub use partitioner::partition_for_key;
+pub use record::{Header, Record};

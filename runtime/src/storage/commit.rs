@@ -1,0 +1,194 @@
+//! What is handed to the commit thread, and what comes back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::schema::changelog::{self, Change};
+use super::schema::group_offset::{self, CommittedOffset};
+use super::schema::{Family, KeyKind, batch, pipeline_id, state};
+use super::{CleanMark, Durability, Error, Partition};
+use crate::model::{EncodedBatch, RecordBatch};
+
+/// A batch to append to a partition; its offsets are assigned by the commit thread.
+#[derive(Debug)]
+pub struct Append {
+    /// Where it goes.
+    pub partition: Arc<Partition>,
+    /// The batch, in Kafka's v2 format.
+    pub batch: EncodedBatch,
+}
+
+/// A change of one entry.
+#[derive(Debug)]
+pub(super) enum Write {
+    Put { family: Family, key: Bytes, value: Bytes },
+    Delete { family: Family, key: Bytes },
+    DeleteRange { family: Family, from: Bytes, to: Bytes },
+}
+
+/// A change of a partition's head besides appends.
+#[derive(Debug)]
+pub(super) enum HeadChange {
+    /// Retention: the partition now starts at `start_offset`, `freed_bytes` are gone.
+    Trim { partition: Arc<Partition>, start_offset: u64, freed_bytes: u64 },
+    /// The cleaner: rewritten batches are `freed_bytes` smaller.
+    Shrink { partition: Arc<Partition>, freed_bytes: u64 },
+    /// The cleaner has come this far.
+    Clean { partition: Arc<Partition>, mark: CleanMark },
+    /// The topic is deleted.
+    Delete { partition: Arc<Partition> },
+}
+
+/// Changes that happen together or not at all.
+#[derive(Debug, Default)]
+pub struct Commit {
+    pub(super) appends: Vec<Append>,
+    pub(super) writes: Vec<Write>,
+    pub(super) heads: Vec<HeadChange>,
+    pub(super) durability: Option<Durability>,
+    bytes: usize,
+}
+
+impl Commit {
+    /// A commit that changes nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.writes.is_empty() && self.heads.is_empty()
+    }
+
+    /// Bytes of its keys, values and batches.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Acknowledges this commit under another durability than the store's.
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Appends a batch to a partition.
+    pub fn append(&mut self, partition: Arc<Partition>, batch: EncodedBatch) {
+        self.bytes += batch.len_bytes();
+        self.appends.push(Append { partition, batch });
+    }
+
+    /// Records a group's offset: the next record that it reads.
+    pub fn commit_offset(&mut self, group: &str, topic_id: u32, partition: u32, committed: CommittedOffset) {
+        let value = Bytes::copy_from_slice(&group_offset::value(committed));
+        self.put(KeyKind::GroupOffset, group_offset::key(group, topic_id, partition), value);
+    }
+
+    /// Forgets a group's offset in a partition.
+    pub fn delete_offset(&mut self, group: &str, topic_id: u32, partition: u32) {
+        self.delete(KeyKind::GroupOffset, group_offset::key(group, topic_id, partition));
+    }
+
+    /// Adds the state changes of one checkpoint to a task's changelog.
+    pub fn append_changelog(&mut self, pipeline_id: u32, partition: u32, sequence: u64, changes: &[Change]) {
+        let key = changelog::key(pipeline_id, partition, sequence);
+        self.put(KeyKind::Changelog, key, changelog::value(changes).into());
+    }
+
+    /// Removes a task's changelog entries with `from <= sequence < to`.
+    pub fn truncate_changelog(&mut self, pipeline_id: u32, partition: u32, from: u64, to: u64) {
+        let from = changelog::key(pipeline_id, partition, from);
+        let to = changelog::key(pipeline_id, partition, to);
+        self.delete_range(KeyKind::Changelog, from, to);
+    }
+
+    /// Sets or removes a folded entry of a task's state.
+    pub fn write_state(&mut self, pipeline_id: u32, partition: u32, key: &[u8], value: Option<&Bytes>) {
+        let key = state::key(pipeline_id, partition, key);
+        match value {
+            Some(value) => self.put(KeyKind::State, key, value.clone()),
+            None => self.delete(KeyKind::State, key),
+        }
+    }
+
+    /// Gives a pipeline its id.
+    pub fn put_pipeline_id(&mut self, pipeline: &str, id: u32) {
+        let value = Bytes::copy_from_slice(&pipeline_id::value(id));
+        self.put(KeyKind::PipelineId, pipeline_id::key(pipeline), value);
+    }
+
+    /// Deletes a partition: its batches and its head.
+    pub(crate) fn delete_partition(&mut self, partition: &Arc<Partition>) {
+        let (topic_id, index) = (partition.topic_id(), partition.index());
+        let from = batch::key(topic_id, index, 0);
+        self.delete_range(KeyKind::Batch, from, batch::key(topic_id, index, u64::MAX));
+        self.heads.push(HeadChange::Delete { partition: Arc::clone(partition) });
+    }
+
+    /// Retention: deletes the batches below `start_offset`, which must be a batch's base offset or
+    /// the high watermark, and `freed_bytes` the size of what lies below it.
+    pub(crate) fn trim_partition(&mut self, partition: &Arc<Partition>, start_offset: u64, freed_bytes: u64) {
+        let (topic_id, index) = (partition.topic_id(), partition.index());
+        let from = batch::key(topic_id, index, 0);
+        self.delete_range(KeyKind::Batch, from, batch::key(topic_id, index, start_offset));
+        self.heads.push(HeadChange::Trim { partition: Arc::clone(partition), start_offset, freed_bytes });
+    }
+
+    /// The cleaner: puts a compacted batch in the place of the one with the same base offset.
+    pub(crate) fn replace_batch(&mut self, partition: &Partition, batch: &RecordBatch) {
+        let key = batch::key(partition.topic_id(), partition.index(), batch.base_offset());
+        self.put(KeyKind::Batch, key, batch.as_bytes().clone());
+    }
+
+    /// The cleaner: removes a batch of which nothing is left.
+    pub(crate) fn remove_batch(&mut self, partition: &Partition, base_offset: u64) {
+        self.delete(KeyKind::Batch, batch::key(partition.topic_id(), partition.index(), base_offset));
+    }
+
+    /// The cleaner: notes what its rewriting has freed.
+    pub(crate) fn shrink_partition(&mut self, partition: &Arc<Partition>, freed_bytes: u64) {
+        self.heads.push(HeadChange::Shrink { partition: Arc::clone(partition), freed_bytes });
+    }
+
+    /// The cleaner: notes how far it has come.
+    pub(crate) fn mark_cleaned(&mut self, partition: &Arc<Partition>, mark: CleanMark) {
+        self.heads.push(HeadChange::Clean { partition: Arc::clone(partition), mark });
+    }
+
+    pub(crate) fn put(&mut self, kind: KeyKind, key: impl AsRef<[u8]>, value: Bytes) {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        self.bytes += key.len() + value.len();
+        self.writes.push(Write::Put { family: kind.family(), key, value });
+    }
+
+    pub(super) fn delete(&mut self, kind: KeyKind, key: impl AsRef<[u8]>) {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        self.bytes += key.len();
+        self.writes.push(Write::Delete { family: kind.family(), key });
+    }
+
+    pub(super) fn delete_range(&mut self, kind: KeyKind, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
+        let (from, to) = (Bytes::copy_from_slice(from.as_ref()), Bytes::copy_from_slice(to.as_ref()));
+        self.bytes += from.len() + to.len();
+        self.writes.push(Write::DeleteRange { family: kind.family(), from, to });
+    }
+}
+
+/// What a commit brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The base offset of each append, in the order of the commit.
+    pub base_offsets: Vec<u64>,
+}
+
+/// A commit on its way; resolves once it is acknowledged under its durability.
+#[derive(Debug)]
+pub struct PendingCommit(pub(super) oneshot::Receiver<Result<Committed, Error>>);
+
+impl PendingCommit {
+    /// Waits for the acknowledgement.
+    pub async fn wait(self) -> Result<Committed, Error> {
+        self.0.await.unwrap_or(Err(Error::Closed))
+    }
+}

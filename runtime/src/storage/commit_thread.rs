@@ -1,0 +1,253 @@
+//! The one thread that changes the store.
+//!
+//! It takes what is waiting, assigns offsets, writes one RocksDB `WriteBatch`, syncs once if any
+//! member asks for it, publishes high watermarks and tails, and answers. A failed write poisons the
+//! store: later commits are refused, since what is in memory and what is on disk may differ.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::HashMap;
+use rocksdb::{WriteBatch, WriteOptions};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::commit::{HeadChange, Write};
+use super::schema::partition_head::{self, PartitionHead};
+use super::schema::{Family, KeyKind, batch as batch_key};
+use super::store::Database;
+use super::{Commit, Committed, Durability, Error, Partition};
+use crate::model::RecordBatch;
+
+/// Bytes after which a group of coalesced commits is closed.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+/// Commits after which a group is closed.
+const MAX_GROUP_COMMITS: usize = 4096;
+
+/// A commit in the queue. The permit bounds the bytes that wait.
+pub(super) struct Request {
+    pub(super) commit: Commit,
+    pub(super) reply: oneshot::Sender<Result<Committed, Error>>,
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+pub(super) struct CommitThread {
+    database: Arc<Database>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    durability: Durability,
+    tails: TailBudget,
+}
+
+/// What one group changes of one partition.
+struct Touched {
+    partition: Arc<Partition>,
+    head: PartitionHead,
+    batches: Vec<RecordBatch>,
+    deleted: bool,
+}
+
+/// A group of commits, being put together.
+#[derive(Default)]
+struct Group {
+    batch: WriteBatch,
+    touched: HashMap<(u32, u32), Touched>,
+    replies: Vec<(oneshot::Sender<Result<Committed, Error>>, Result<Committed, Error>)>,
+    permits: Vec<OwnedSemaphorePermit>,
+    sync: bool,
+}
+
+impl CommitThread {
+    pub(super) fn new(
+        database: Arc<Database>,
+        requests: mpsc::UnboundedReceiver<Request>,
+        durability: Durability,
+        tail_bytes: usize,
+    ) -> Self {
+        Self { database, requests, durability, tails: TailBudget::new(tail_bytes) }
+    }
+
+    /// Runs until every sender is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.requests.blocking_recv() {
+            let mut bytes = first.commit.len_bytes();
+            let mut group = Group::default();
+            self.add(&mut group, first);
+            while bytes < MAX_GROUP_BYTES && group.replies.len() < MAX_GROUP_COMMITS {
+                let Ok(next) = self.requests.try_recv() else { break };
+                bytes += next.commit.len_bytes();
+                self.add(&mut group, next);
+            }
+            self.finish(group);
+        }
+        if let Err(error) = self.database.rocks.flush_wal(true) {
+            tracing::error!(%error, "the last sync failed");
+        }
+    }
+
+    fn add(&self, group: &mut Group, request: Request) {
+        let Request { commit, reply, _permit } = request;
+        group.permits.push(_permit);
+        if commit.appends.iter().any(|append| group.is_deleted(&append.partition)) {
+            group.replies.push((reply, Err(Error::PartitionDeleted)));
+            return;
+        }
+        group.sync |= commit.durability.unwrap_or(self.durability) == Durability::Sync;
+        let log = self.database.family(Family::Log);
+        let mut base_offsets = Vec::with_capacity(commit.appends.len());
+        for append in commit.appends {
+            let touched = group.touch(&append.partition);
+            let base_offset = touched.head.next_offset;
+            let stored = append.batch.assign(base_offset);
+            touched.head.next_offset = stored.next_offset();
+            touched.head.size_bytes += stored.len_bytes() as u64;
+            let key = batch_key::key(append.partition.topic_id(), append.partition.index(), base_offset);
+            touched.batches.push(stored.clone());
+            group.batch.put_cf(&log, key, stored.as_bytes());
+            base_offsets.push(base_offset);
+        }
+        for write in commit.writes {
+            self.add_write(&mut group.batch, &write);
+        }
+        for change in commit.heads {
+            group.change_head(change);
+        }
+        group.replies.push((reply, Ok(Committed { base_offsets })));
+    }
+
+    fn add_write(&self, batch: &mut WriteBatch, write: &Write) {
+        match write {
+            Write::Put { family, key, value } => batch.put_cf(&self.database.family(*family), key, value),
+            Write::Delete { family, key } => batch.delete_cf(&self.database.family(*family), key),
+            Write::DeleteRange { family, from, to } => {
+                batch.delete_range_cf(&self.database.family(*family), from.as_ref(), to.as_ref());
+            }
+        }
+    }
+
+    fn finish(&mut self, mut group: Group) {
+        let meta = self.database.family(KeyKind::PartitionHead.family());
+        for ((topic_id, index), touched) in &group.touched {
+            let key = partition_head::key(*topic_id, *index);
+            if touched.deleted {
+                group.batch.delete_cf(&meta, key);
+            } else {
+                group.batch.put_cf(&meta, key, partition_head::value(&touched.head));
+            }
+        }
+        drop(meta);
+        if let Err(reason) = self.write(group.batch, group.sync) {
+            let error = Error::Poisoned { reason };
+            for (reply, _) in group.replies {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return;
+        }
+        fail::fail_point!("commit::after-write");
+        for touched in group.touched.into_values() {
+            self.publish(touched);
+        }
+        self.database.commits.fetch_add(1, Ordering::Release);
+        fail::fail_point!("commit::before-reply");
+        for (reply, result) in group.replies {
+            // The one who asked may have gone; the commit stands all the same.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// Writes and syncs; on a failure remembers the reason for everyone who comes later.
+    fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), String> {
+        if let Some(reason) = self.database.poisoned.get() {
+            return Err(reason.clone());
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let write = || -> Result<(), String> {
+            fail::fail_point!("commit::before-write", |reason| Err(
+                reason.unwrap_or_else(|| "failpoint".to_owned())
+            ));
+            let mut options = WriteOptions::default();
+            options.set_sync(sync);
+            self.database.rocks.write_opt(batch, &options).map_err(rocksdb::Error::into_string)
+        };
+        write().inspect_err(|reason| poison(&self.database.poisoned, reason))
+    }
+
+    fn publish(&mut self, touched: Touched) {
+        let Touched { partition, head, batches, deleted } = touched;
+        if deleted {
+            partition.mark_deleted();
+            return;
+        }
+        self.tails.admit(&partition, &batches);
+        partition.publish(&head, batches.into_iter());
+        self.tails.evict();
+    }
+}
+
+/// Marks the store as failed, once.
+pub(super) fn poison(poisoned: &OnceLock<String>, reason: &str) {
+    if poisoned.set(reason.to_owned()).is_ok() {
+        tracing::error!(reason, "a write failed; the store accepts no more writes");
+    }
+}
+
+impl Group {
+    fn is_deleted(&self, partition: &Partition) -> bool {
+        let key = (partition.topic_id(), partition.index());
+        partition.is_deleted() || self.touched.get(&key).is_some_and(|touched| touched.deleted)
+    }
+
+    fn touch(&mut self, partition: &Arc<Partition>) -> &mut Touched {
+        self.touched.entry((partition.topic_id(), partition.index())).or_insert_with(|| Touched {
+            head: partition.head(),
+            partition: Arc::clone(partition),
+            batches: Vec::new(),
+            deleted: false,
+        })
+    }
+
+    fn change_head(&mut self, change: HeadChange) {
+        match change {
+            HeadChange::Trim { partition, start_offset, freed_bytes } => {
+                let head = &mut self.touch(&partition).head;
+                head.start_offset = head.start_offset.max(start_offset);
+                head.size_bytes = head.size_bytes.saturating_sub(freed_bytes);
+            }
+            HeadChange::Shrink { partition, freed_bytes } => {
+                let head = &mut self.touch(&partition).head;
+                head.size_bytes = head.size_bytes.saturating_sub(freed_bytes);
+            }
+            HeadChange::Clean { partition, mark } => mark.write_to(&mut self.touch(&partition).head),
+            HeadChange::Delete { partition } => self.touch(&partition).deleted = true,
+        }
+    }
+}
+
+/// Keeps the tails of all partitions together within a number of bytes: the oldest batch goes first.
+struct TailBudget {
+    limit_bytes: usize,
+    held_bytes: usize,
+    held: VecDeque<(Arc<Partition>, usize)>,
+}
+
+impl TailBudget {
+    fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, held_bytes: 0, held: VecDeque::new() }
+    }
+
+    fn admit(&mut self, partition: &Arc<Partition>, batches: &[RecordBatch]) {
+        for batch in batches {
+            self.held_bytes += batch.len_bytes();
+            self.held.push_back((Arc::clone(partition), batch.len_bytes()));
+        }
+    }
+
+    fn evict(&mut self) {
+        while self.held_bytes > self.limit_bytes {
+            let Some((partition, bytes)) = self.held.pop_front() else { return };
+            partition.evict_oldest_of_tail();
+            self.held_bytes -= bytes;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The data directory itself: its lock and its format.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// The format that this version writes, and the newest that it reads.
+pub(super) const FORMAT: u32 = 1;
+const FORMAT_PREFIX: &str = "millstream data format ";
+
+/// A locked data directory. The lock goes with the value, and with the process.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Creates the directory if it is missing, locks it and checks its format.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(path).map_err(Error::io("create the data directory", path))?;
+        let foreign = is_foreign(path)?;
+        if foreign {
+            return Err(Error::NotADataDirectory { path: path.to_owned() });
+        }
+        let lock = lock(path)?;
+        check_format(path)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where RocksDB's files lie.
+    pub(super) fn store_path(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whether the folder holds something, but nothing of ours.
+fn is_foreign(path: &Path) -> Result<bool, Error> {
+    let mut entries = fs::read_dir(path).map_err(Error::io("read the data directory", path))?;
+    let ours = ["LOCK", "FORMAT", "store", "plugin-cache"];
+    let known = ours.iter().any(|name| path.join(name).exists());
+    Ok(!known && entries.next().is_some())
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let file_path = path.join("LOCK");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&file_path)
+        .map_err(Error::io("open", &file_path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.take(20).read_to_string(&mut pid);
+            let holder = match pid.trim().parse::<u32>() {
+                Ok(pid) => format!(" (pid {pid})"),
+                Err(_) => String::new(),
+            };
+            return Err(Error::Locked { path: path.to_owned(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &file_path)(error)),
+    }
+    let write_pid = file
+        .set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| file.write_all(std::process::id().to_string().as_bytes()));
+    write_pid.map_err(Error::io("write", &file_path))?;
+    Ok(file)
+}
+
+fn check_format(path: &Path) -> Result<(), Error> {
+    let file_path = path.join("FORMAT");
+    let text = match fs::read_to_string(&file_path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if path.join("store").exists() {
+                return Err(damaged_format("the FORMAT file is missing beside existing data"));
+            }
+            return write_format(path, &file_path);
+        }
+        Err(error) => return Err(Error::io("read", &file_path)(error)),
+    };
+    let found = text
+        .trim()
+        .strip_prefix(FORMAT_PREFIX)
+        .and_then(|number| number.parse::<u32>().ok())
+        .ok_or_else(|| damaged_format("expected `millstream data format N`"))?;
+    if found > FORMAT {
+        return Err(Error::NewerFormat { path: path.to_owned(), found, supported: FORMAT });
+    }
+    Ok(())
+}
+
+fn damaged_format(reason: &str) -> Error {
+    Error::Damaged { what: "the file FORMAT".to_owned(), reason: reason.to_owned() }
+}
+
+/// Written aside and renamed: a crash leaves no half-written file.
+fn write_format(path: &Path, file_path: &Path) -> Result<(), Error> {
+    let aside = path.join("FORMAT.new");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, file_path)?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(Error::io("write", file_path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_who_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Directory::open(folder.path()).unwrap();
+        let error = Directory::open(folder.path()).unwrap_err();
+        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(held);
+        Directory::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Directory::open(folder.path()).unwrap());
+        fs::write(folder.path().join("FORMAT"), "millstream data format 2\n").unwrap();
+        let error = Directory::open(folder.path()).unwrap_err();
+        assert!(matches!(error, Error::NewerFormat { found: 2, supported: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_something_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.txt"), "x").unwrap();
+        let error = Directory::open(folder.path()).unwrap_err();
+        assert!(matches!(error, Error::NotADataDirectory { .. }), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_garbled_format_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Directory::open(folder.path()).unwrap());
+        fs::write(folder.path().join("FORMAT"), "hello").unwrap();
+        assert!(matches!(Directory::open(folder.path()), Err(Error::Damaged { .. })));
+    }
+}

@@ -1,0 +1,109 @@
+//! What can go wrong in the data directory.
+
+use std::path::PathBuf;
+
+/// An error of the data directory.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Another process holds the data directory.
+    #[error(
+        "the data directory {path} is in use by another process{holder}; stop it, or use another --data-dir"
+    )]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// ` (pid N)` if the holder left its process id, else empty.
+        holder: String,
+    },
+    /// The directory was written by a later version of Millstream.
+    #[error(
+        "the data directory {path} has format {found}, this version of millstream reads formats up to {supported}; use the version that wrote it, or a later one"
+    )]
+    NewerFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The newest format that this version reads.
+        supported: u32,
+    },
+    /// The directory holds files, but no Millstream data.
+    #[error(
+        "{path} is not a millstream data directory: it holds other files and no FORMAT file; use an empty or a new folder"
+    )]
+    NotADataDirectory {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of the directory could not be read or written.
+    #[error("cannot {action} {path}: {reason}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's message.
+        reason: String,
+    },
+    /// RocksDB reported an error on a read.
+    #[error("the store failed to {action}: {reason}")]
+    Engine {
+        /// What was attempted.
+        action: &'static str,
+        /// RocksDB's message.
+        reason: String,
+    },
+    /// A write or a sync failed; nothing is written any more.
+    #[error(
+        "the store stopped accepting writes after a failed write: {reason}; nothing acknowledged is lost; solve the cause (often a full disk) and start again"
+    )]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+    /// Stored bytes are not what they should be.
+    #[error("stored data is damaged: {what}: {reason}")]
+    Damaged {
+        /// Which entry.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A commit appends to a partition of a topic that has been deleted.
+    #[error("the topic of this append has been deleted")]
+    PartitionDeleted,
+    /// A commit is larger than the store takes in one piece.
+    #[error("a commit of {bytes} bytes is larger than the limit of {limit} bytes")]
+    CommitTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// An offset that is before the start or after the end of a partition.
+    #[error(
+        "offset {offset} is out of range: the partition holds offsets {start} up to, not including, {end}"
+    )]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        offset: u64,
+        /// The first offset held.
+        start: u64,
+        /// The high watermark.
+        end: u64,
+    },
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Error {
+    pub(super) fn engine(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
+        move |error| Error::Engine { action, reason: error.into_string() }
+    }
+
+    pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_owned();
+        move |error| Error::Io { action, path, reason: error.to_string() }
+    }
+}

@@ -1,0 +1,20 @@
+//! The data directory: the only module that names RocksDB.
+//!
+//! Reads go through [`Store`]; every change of anything is a [`Commit`] handed to the one commit
+//! thread (`commit_thread.rs`), which coalesces what is waiting into one atomic write.
+
+mod commit;
+mod commit_thread;
+mod directory;
+mod error;
+mod options;
+mod partition;
+pub mod schema;
+mod store;
+mod tail;
+
+pub use commit::{Append, Commit, Committed, PendingCommit};
+pub use error::Error;
+pub use options::{Durability, StoreOptions};
+pub use partition::{CleanMark, Partition};
+pub use store::{DiskUsage, Scan, Store, WriteStatistics};

@@ -1,0 +1,138 @@
+//! The whole on-disk schema: every kind of key, its fixed code and the column family it lives in.
+//!
+//! A key is the kind's code (one byte) followed by its fields. Numbers are big-endian, so that the
+//! order of the bytes is the order of the numbers. Codes are never reused. One file per kind.
+
+pub mod batch;
+pub mod changelog;
+pub mod group_offset;
+pub mod partition_head;
+pub mod pipeline_id;
+pub mod state;
+pub mod topic;
+
+/// A RocksDB column family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Small metadata: topics, partition heads, group offsets, pipeline ids.
+    Meta,
+    /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
+    Log,
+    /// Changes of keyed state that are not folded into `State` yet; short-lived.
+    Changelog,
+    /// Keyed state of pipelines.
+    State,
+}
+
+impl Family {
+    /// All families, in the order in which they are opened.
+    pub const ALL: [Family; 4] = [Family::Meta, Family::Log, Family::Changelog, Family::State];
+
+    /// The family's name in RocksDB.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Meta => "meta",
+            Family::Log => "log",
+            Family::Changelog => "changelog",
+            Family::State => "state",
+        }
+    }
+}
+
+/// Every kind of key. The discriminant is the first byte of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyKind {
+    /// `(topic id)` → the topic's name and configuration as JSON. Family `meta`.
+    Topic = 0x01,
+    /// `(topic id, partition)` → start offset, next offset, bytes, cleaned-to offset. Family `meta`.
+    PartitionHead = 0x02,
+    /// `(group, 0, topic id, partition)` → committed offset and when. Family `meta`.
+    GroupOffset = 0x03,
+    /// `(pipeline name)` → the pipeline's id. Family `meta`.
+    PipelineId = 0x04,
+    /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
+    Batch = 0x10,
+    /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint. Family `changelog`.
+    Changelog = 0x20,
+    /// `(pipeline id, partition, key)` → a value of keyed state. Family `state`.
+    State = 0x30,
+}
+
+impl KeyKind {
+    /// The column family in which keys of this kind live.
+    pub const fn family(self) -> Family {
+        match self {
+            KeyKind::Topic | KeyKind::PartitionHead | KeyKind::GroupOffset | KeyKind::PipelineId => Family::Meta,
+            KeyKind::Batch => Family::Log,
+            KeyKind::Changelog => Family::Changelog,
+            KeyKind::State => Family::State,
+        }
+    }
+}
+
+/// The key that starts all keys of a kind.
+pub(crate) fn kind_prefix(kind: KeyKind) -> [u8; 1] {
+    [kind as u8]
+}
+
+/// The first key after all keys that start with `prefix`; `None` if there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.last_mut() {
+        if *last < u8::MAX {
+            *last += 1;
+            return Some(end);
+        }
+        end.pop();
+    }
+    None
+}
+
+/// Reads a big-endian `u32` at `at`.
+pub(crate) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    let field = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(field.try_into().ok()?))
+}
+
+/// Reads a big-endian `u64` at `at`.
+pub(crate) fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
+    let field = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_be_bytes(field.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn prefix_end_is_after_every_key_with_the_prefix(prefix in proptest::collection::vec(any::<u8>(), 1..6), rest in proptest::collection::vec(any::<u8>(), 0..6)) {
+            let mut key = prefix.clone();
+            key.extend(rest);
+            if let Some(end) = prefix_end(&prefix) {
+                prop_assert!(key < end);
+                prop_assert!(!end.starts_with(&prefix));
+            } else {
+                prop_assert!(prefix.iter().all(|byte| *byte == u8::MAX));
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_what_the_data_format_says() {
+        let codes = [
+            (KeyKind::Topic, 0x01),
+            (KeyKind::PartitionHead, 0x02),
+            (KeyKind::GroupOffset, 0x03),
+            (KeyKind::PipelineId, 0x04),
+            (KeyKind::Batch, 0x10),
+            (KeyKind::Changelog, 0x20),
+            (KeyKind::State, 0x30),
+        ];
+        for (kind, code) in codes {
+            assert_eq!(kind_prefix(kind), [code]);
+        }
+    }
+}

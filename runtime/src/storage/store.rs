@@ -1,0 +1,434 @@
+//! The open data directory: reads, and the door to the commit thread.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, Options, ReadOptions,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::commit_thread::{CommitThread, Request, poison};
+use super::directory::Directory;
+use super::schema::{Family, KeyKind, batch as batch_key, kind_prefix, prefix_end};
+use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
+use crate::clock::Clock;
+use crate::model::RecordBatch;
+
+/// Bytes of commits that may wait for the commit thread; whoever comes later waits.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Bytes of one commit.
+const MAX_COMMIT_BYTES: usize = 48 << 20;
+/// The unit in which queued bytes are counted.
+const PERMIT_BYTES: usize = 1 << 10;
+/// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
+const MIN_BLOB_BYTES: u64 = 4 << 10;
+
+type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
+
+/// What readers and the commit thread share.
+pub(super) struct Database {
+    pub(super) rocks: Rocks,
+    pub(super) poisoned: OnceLock<String>,
+    /// Groups committed since the store was opened.
+    pub(super) commits: AtomicU64,
+    options: Options,
+    directory: Directory,
+}
+
+impl Database {
+    /// The handle of a family; all are opened with the database.
+    pub(super) fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
+        #[expect(clippy::expect_used, reason = "every family is opened with the database")]
+        self.rocks.cf_handle(family.name()).expect("the family is open")
+    }
+}
+
+/// An open data directory. Clones share it; it is closed with the last of them.
+#[derive(Clone)]
+pub struct Store {
+    database: Arc<Database>,
+    requests: Arc<Requests>,
+    clock: Clock,
+    durability: Durability,
+}
+
+/// The queue of the commit thread. Dropping it ends the thread, after what is queued is written.
+struct Requests {
+    sender: Option<mpsc::UnboundedSender<Request>>,
+    queued_bytes: Arc<Semaphore>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stop_sync: Option<std::sync::mpsc::Sender<()>>,
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        self.sender = None;
+        self.stop_sync = None;
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Sorted tables of all families.
+    pub table_bytes: u64,
+    /// Blob files of the log.
+    pub blob_bytes: u64,
+}
+
+/// What RocksDB has written since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteStatistics {
+    /// Bytes written to the write-ahead log.
+    pub wal_bytes: u64,
+    /// Bytes written by flushes, blob files included.
+    pub flush_bytes: u64,
+    /// Bytes written by compactions, blob files included.
+    pub compaction_bytes: u64,
+}
+
+impl WriteStatistics {
+    /// All bytes written.
+    pub fn total_bytes(&self) -> u64 {
+        self.wal_bytes + self.flush_bytes + self.compaction_bytes
+    }
+}
+
+/// What a scan does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// Go on with the next entry.
+    Continue,
+    /// Stop here.
+    Stop,
+}
+
+impl Store {
+    /// Opens a data directory, creating it if it is missing, and locks it to this process.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Self, Error> {
+        let directory = Directory::open(path)?;
+        let (db_options, families) = rocks_options(&options);
+        let rocks = Rocks::open_cf_descriptors(&db_options, directory.store_path(), families)
+            .map_err(Error::engine("open its files"))?;
+        let database = Arc::new(Database {
+            rocks,
+            poisoned: OnceLock::new(),
+            commits: AtomicU64::new(0),
+            options: db_options,
+            directory,
+        });
+        let requests = Arc::new(Requests::start(&database, &options)?);
+        Ok(Self { database, requests, clock: options.clock, durability: options.durability })
+    }
+
+    /// The source of time.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// When a commit counts as acknowledged, unless it says otherwise.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The data directory.
+    pub fn path(&self) -> &Path {
+        self.database.directory.path()
+    }
+
+    /// Groups of commits written since the store was opened; grows with every change.
+    pub fn commit_count(&self) -> u64 {
+        self.database.commits.load(Ordering::Acquire)
+    }
+
+    /// Hands a commit to the commit thread; waits only while too many bytes are queued.
+    ///
+    /// # Errors
+    /// [`Error::CommitTooLarge`], [`Error::Poisoned`], [`Error::Closed`]; what goes wrong later is
+    /// the pending commit's.
+    pub async fn submit(&self, commit: Commit) -> Result<PendingCommit, Error> {
+        if commit.len_bytes() > MAX_COMMIT_BYTES {
+            return Err(Error::CommitTooLarge { bytes: commit.len_bytes(), limit: MAX_COMMIT_BYTES });
+        }
+        if let Some(reason) = self.database.poisoned.get() {
+            return Err(Error::Poisoned { reason: reason.clone() });
+        }
+        let permits = u32::try_from(commit.len_bytes() / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.requests.queued_bytes)
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| Error::Closed)?;
+        let (reply, pending) = oneshot::channel();
+        let sender = self.requests.sender.as_ref().ok_or(Error::Closed)?;
+        sender.send(Request { commit, reply, _permit: permit }).map_err(|_| Error::Closed)?;
+        Ok(PendingCommit(pending))
+    }
+
+    /// Commits and waits for the acknowledgement.
+    pub async fn commit(&self, commit: Commit) -> Result<super::Committed, Error> {
+        self.submit(commit).await?.wait().await
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let family = self.database.family(kind.family());
+        let value = self.database.rocks.get_pinned_cf(&family, key).map_err(Error::engine("read a key"))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// Visits the entries of a kind with `from <= key`, and `key < to` if given, in order.
+    pub(crate) fn scan(
+        &self,
+        kind: KeyKind,
+        from: &[u8],
+        to: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
+    ) -> Result<(), Error> {
+        let family = self.database.family(kind.family());
+        let mut options = ReadOptions::default();
+        if let Some(to) = to.map(<[u8]>::to_vec).or_else(|| prefix_end(&kind_prefix(kind))) {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut iterator = self.database.rocks.raw_iterator_cf_opt(&family, options);
+        iterator.seek(from);
+        while let Some((key, value)) = iterator.item() {
+            if visit(key, value)? == Scan::Stop {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(Error::engine("scan"))
+    }
+
+    /// Visits all entries of a kind, in order.
+    pub(crate) fn scan_kind(
+        &self,
+        kind: KeyKind,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
+    ) -> Result<(), Error> {
+        self.scan(kind, &kind_prefix(kind), None, visit)
+    }
+
+    /// The batches of a partition from the one that holds `offset` on: up to `max_bytes`, but at
+    /// least one if there is any. Empty at the high watermark.
+    ///
+    /// The first batch may start before `offset`. Batches of the tail are shared, not copied.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`] before the start or beyond the high watermark.
+    pub fn read(&self, partition: &Partition, offset: u64, max_bytes: usize) -> Result<Vec<RecordBatch>, Error> {
+        let end = partition.high_watermark();
+        let start = partition.start_offset();
+        if offset < start || offset > end {
+            return Err(Error::OffsetOutOfRange { offset, start, end });
+        }
+        let mut batches = Vec::new();
+        if offset == end || partition.read_tail(offset, max_bytes, &mut batches) {
+            return Ok(batches);
+        }
+        let mut bytes = 0;
+        self.scan_batches(partition, offset, end, |batch| {
+            if bytes > 0 && bytes + batch.len_bytes() > max_bytes {
+                return Ok(Scan::Stop);
+            }
+            bytes += batch.len_bytes();
+            batches.push(batch);
+            Ok(if bytes >= max_bytes { Scan::Stop } else { Scan::Continue })
+        })?;
+        Ok(batches)
+    }
+
+    /// Visits the stored batches of a partition from the one that holds `offset` on, up to `end`.
+    pub(crate) fn scan_batches(
+        &self,
+        partition: &Partition,
+        offset: u64,
+        end: u64,
+        mut visit: impl FnMut(RecordBatch) -> Result<Scan, Error>,
+    ) -> Result<(), Error> {
+        let (topic_id, index) = (partition.topic_id(), partition.index());
+        let family = self.database.family(Family::Log);
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(batch_key::key(topic_id, index, 0));
+        options.set_iterate_upper_bound(batch_key::key(topic_id, index, end));
+        let mut iterator = self.database.rocks.raw_iterator_cf_opt(&family, options);
+        iterator.seek_for_prev(batch_key::key(topic_id, index, offset));
+        if !iterator.valid() {
+            iterator.status().map_err(Error::engine("seek"))?;
+            iterator.seek(batch_key::key(topic_id, index, offset));
+        }
+        while let Some(value) = iterator.value() {
+            let batch = stored_batch(partition, Bytes::copy_from_slice(value))?;
+            if batch.next_offset() > offset && visit(batch)? == Scan::Stop {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(Error::engine("read batches"))
+    }
+
+    /// The first batch of a partition that ends after `offset`; `None` at the end.
+    pub(crate) fn batch_at(&self, partition: &Partition, offset: u64) -> Result<Option<RecordBatch>, Error> {
+        let mut found = None;
+        self.scan_batches(partition, offset, partition.high_watermark(), |batch| {
+            found = Some(batch);
+            Ok(Scan::Stop)
+        })?;
+        Ok(found)
+    }
+
+    /// Gives the space of deleted batches of a partition back to the file system.
+    pub(crate) fn compact_partition(&self, partition: &Partition, to_offset: u64) {
+        let family = self.database.family(Family::Log);
+        let from = batch_key::key(partition.topic_id(), partition.index(), 0);
+        let to = batch_key::key(partition.topic_id(), partition.index(), to_offset);
+        self.database.rocks.compact_range_cf(&family, Some(from), Some(to));
+    }
+
+    /// Writes the memtables of all families to files; for measuring.
+    pub fn flush(&self) -> Result<(), Error> {
+        for family in Family::ALL {
+            let family = self.database.family(family);
+            self.database.rocks.flush_cf(&family).map_err(Error::engine("flush"))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub fn disk_usage(&self) -> Result<DiskUsage, Error> {
+        let property = |family: Family, name: &str| -> Result<u64, Error> {
+            let family = self.database.family(family);
+            let value = self.database.rocks.property_int_value_cf(&family, name);
+            Ok(value.map_err(Error::engine("read a property"))?.unwrap_or(0))
+        };
+        let mut usage = DiskUsage::default();
+        for family in Family::ALL {
+            usage.table_bytes += property(family, "rocksdb.total-sst-files-size")?;
+        }
+        usage.blob_bytes = property(Family::Log, "rocksdb.total-blob-file-size")?;
+        Ok(usage)
+    }
+
+    /// What RocksDB has written; zeros unless the store was opened with statistics.
+    pub fn write_statistics(&self) -> WriteStatistics {
+        use rocksdb::statistics::Ticker;
+        let count = |ticker| self.database.options.get_ticker_count(ticker);
+        WriteStatistics {
+            wal_bytes: count(Ticker::WalFileBytes),
+            flush_bytes: count(Ticker::FlushWriteBytes),
+            compaction_bytes: count(Ticker::CompactWriteBytes),
+        }
+    }
+}
+
+fn stored_batch(partition: &Partition, bytes: Bytes) -> Result<RecordBatch, Error> {
+    RecordBatch::from_stored(bytes).map_err(|error| Error::Damaged {
+        what: format!("a batch of topic id {}, partition {}", partition.topic_id(), partition.index()),
+        reason: error.to_string(),
+    })
+}
+
+impl Requests {
+    fn start(database: &Arc<Database>, options: &StoreOptions) -> Result<Self, Error> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let thread = CommitThread::new(Arc::clone(database), receiver, options.durability, options.tail_bytes);
+        let mut threads = vec![spawn("millstream-commit", move || thread.run(), database)?];
+        let mut stop_sync = None;
+        if let Durability::Interval(every) = options.durability {
+            let (stop, stopped) = std::sync::mpsc::channel();
+            let shared = Arc::clone(database);
+            threads.push(spawn("millstream-sync", move || sync_every(&shared, every, &stopped), database)?);
+            stop_sync = Some(stop);
+        }
+        Ok(Self {
+            sender: Some(sender),
+            queued_bytes: Arc::new(Semaphore::new(MAX_QUEUED_BYTES / PERMIT_BYTES)),
+            threads: Mutex::new(threads),
+            stop_sync,
+        })
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static, database: &Database) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(Error::io("start a thread for", database.directory.path()))
+}
+
+/// Syncs the write-ahead log in the given rhythm, when something was written.
+fn sync_every(database: &Database, every: Duration, stopped: &std::sync::mpsc::Receiver<()>) {
+    let mut synced = 0;
+    while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+        let commits = database.commits.load(Ordering::Acquire);
+        if commits == synced {
+            continue;
+        }
+        if let Err(error) = database.rocks.flush_wal(true) {
+            poison(&database.poisoned, &error.into_string());
+            return;
+        }
+        synced = commits;
+    }
+}
+
+fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_max_background_jobs(2);
+    db.set_max_total_wal_size(512 << 20);
+    db.set_keep_log_file_num(4);
+    db.set_bytes_per_sync(1 << 20);
+    db.set_stats_dump_period_sec(0);
+    if options.statistics {
+        db.enable_statistics();
+    }
+    let cache = Cache::new_lru_cache(options.block_cache_bytes);
+    let families = Family::ALL.iter().map(|family| {
+        ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache, options))
+    });
+    // RocksDB insists on the family `default`, which stays empty.
+    let default = ColumnFamilyDescriptor::new("default", Options::default());
+    let families = std::iter::once(default).chain(families).collect();
+    (db, families)
+}
+
+fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    let mut cf = Options::default();
+    cf.set_compression_type(DBCompressionType::None);
+    match family {
+        Family::Log => {
+            cf.set_write_buffer_size(options.log_memtable_bytes);
+            cf.set_max_write_buffer_number(3);
+            cf.set_enable_blob_files(true);
+            cf.set_min_blob_size(MIN_BLOB_BYTES);
+            cf.set_blob_file_size(256 << 20);
+            cf.set_blob_compression_type(DBCompressionType::None);
+            cf.set_enable_blob_gc(true);
+            cf.set_blob_gc_age_cutoff(0.25);
+        }
+        Family::State => {
+            table.set_bloom_filter(10.0, false);
+            cf.set_write_buffer_size(32 << 20);
+            cf.set_compression_type(DBCompressionType::Lz4);
+        }
+        Family::Changelog => cf.set_write_buffer_size(32 << 20),
+        Family::Meta => cf.set_write_buffer_size(8 << 20),
+    }
+    cf.set_block_based_table_factory(&table);
+    cf
+}
+

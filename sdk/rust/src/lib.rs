@@ -1,0 +1,68 @@
+//! Write Millstream plugins in Rust.
+//!
+//! A consumer is a function:
+//!
+//! ```
+//! use millstream_sdk::prelude::*;
+//!
+//! millstream_sdk::consumer!(process);
+//!
+//! fn process(record: Record<'_>, out: &mut Outputs, _: &mut State) -> Result<(), Failure> {
+//!     if !record.value().is_empty() {
+//!         out.forward(record);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! or a type that implements [`Consumer`], if it has configuration or fields of its own. What makes
+//! records is a [`Producer`]; what works on whole columns is a [`BatchConsumer`].
+//!
+//! Built for `wasm32-wasip2` the crate is a component; built for anything else, an in-memory host
+//! takes the host's place, and [`testing::Harness`](testing) feeds the plugin in unit tests.
+//!
+//! `docs/plugin-guide.md` goes through all of it.
+
+#[doc(hidden)]
+pub mod bindings;
+pub mod columns;
+mod config;
+pub mod context;
+mod entry;
+mod failure;
+mod host;
+pub mod log;
+pub mod metrics;
+mod outputs;
+#[doc(hidden)]
+pub mod plugin;
+mod record;
+mod state;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+pub use config::Config;
+pub use failure::{Failure, OrFail, Reject, Retry};
+pub use outputs::{Message, Outputs, Port, ValueWriter};
+pub use plugin::{BatchConsumer, Consumer, Producer};
+pub use record::{Header, Headers, Record, Records, StateKeys};
+pub use state::{Entry, State};
+
+/// What most plugins need.
+pub mod prelude {
+    pub use crate::{
+        BatchConsumer, Config, Consumer, Failure, OrFail, Outputs, Producer, Record, Reject, Retry,
+        State, StateKeys, context, log, metrics,
+    };
+}
+
+#[doc(hidden)]
+pub mod __private {
+    pub const NOT_OPEN: &str = "the plugin was called before `open`";
+
+    /// Makes a panic say where and why in the host's log; the trap that follows says neither.
+    pub fn report_panics() {
+        #[cfg(target_arch = "wasm32")]
+        std::panic::set_hook(Box::new(|panic| crate::log::critical(panic)));
+    }
+}

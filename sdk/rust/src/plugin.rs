@@ -1,0 +1,255 @@
+//! What a plugin implements, and what calls it.
+
+use std::rc::Rc;
+
+use crate::columns::{Batch, FailedRecord, Output};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::metrics;
+use crate::outputs::Outputs;
+use crate::record::{Record, StateKeys};
+use crate::state::State;
+
+/// A plugin that takes records one by one. Exported with [`consumer!`](crate::consumer).
+pub trait Consumer: Sized {
+    /// Makes the plugin; called once for each instance, before anything else.
+    ///
+    /// # Errors
+    /// A failure stops the pipeline and is shown to its owner.
+    fn open(config: &Config) -> Result<Self, Failure>;
+
+    /// Processes one record.
+    ///
+    /// # Errors
+    /// A failure is that record's: what it emitted and changed in `state` is taken back, its
+    /// neighbours stand. Fields of the plugin itself are not taken back: change them last.
+    fn process(
+        &mut self,
+        record: Record<'_>,
+        out: &mut Outputs,
+        state: &mut State,
+    ) -> Result<(), Failure>;
+
+    /// Called after the last record of a batch. [`State::changes`] tells what the batch changed.
+    ///
+    /// # Errors
+    /// A failure is the whole batch's: nothing of it is kept.
+    fn finish_batch(&mut self, out: &mut Outputs, state: &mut State) -> Result<(), Failure> {
+        let _ = (out, state);
+        Ok(())
+    }
+
+    /// Names the state keys that `process` will want for this record. Those of a whole batch are
+    /// then read in one call instead of one each; it is never wrong to name too few or too many.
+    fn state_keys(&self, record: Record<'_>, keys: &mut StateKeys) {
+        let _ = (record, keys);
+    }
+}
+
+/// A plugin that takes whole batches as columns. Exported with
+/// [`batch_consumer!`](crate::batch_consumer).
+pub trait BatchConsumer: Sized {
+    /// Makes the plugin; called once for each instance, before anything else.
+    ///
+    /// # Errors
+    /// A failure stops the pipeline and is shown to its owner.
+    fn open(config: &Config) -> Result<Self, Failure>;
+
+    /// Processes one batch. `processed` of the reply must be the batch's length.
+    ///
+    /// # Errors
+    /// A failure is the whole batch's: nothing of it is kept.
+    fn process(&mut self, batch: Batch, state: &mut State) -> Result<Output, Failure>;
+}
+
+/// A plugin that makes records. Exported with [`producer!`](crate::producer).
+pub trait Producer: Sized {
+    /// Makes the plugin; called once for each instance, before anything else.
+    ///
+    /// # Errors
+    /// A failure stops the pipeline and is shown to its owner.
+    fn open(config: &Config) -> Result<Self, Failure>;
+
+    /// Makes at most `max_records` records; called only when there is room for them. Making none
+    /// means "nothing now".
+    ///
+    /// Keep the position in `state`, which is committed with the records: then a restart makes
+    /// none twice and leaves none out.
+    ///
+    /// # Errors
+    /// A failure is the whole call's: nothing of it is kept.
+    fn produce(
+        &mut self,
+        max_records: u32,
+        out: &mut Outputs,
+        state: &mut State,
+    ) -> Result<(), Failure>;
+}
+
+/// Calls a [`Consumer`] for each record of a batch and puts the reply together.
+pub struct ConsumerDriver<P> {
+    plugin: P,
+    outputs: Outputs,
+    state: State,
+    keys: StateKeys,
+}
+
+impl<P: Consumer> ConsumerDriver<P> {
+    /// Opens the plugin.
+    ///
+    /// # Errors
+    /// What the plugin's `open` says.
+    pub fn open(config: &Config) -> Result<Self, String> {
+        Ok(Self::with(
+            P::open(config).map_err(|failure| failure.to_string())?,
+        ))
+    }
+
+    /// Calls a plugin that is open already.
+    pub(crate) fn with(plugin: P) -> Self {
+        let (outputs, state) = (Outputs::new(), State::new());
+        Self {
+            plugin,
+            outputs,
+            state,
+            keys: StateKeys::default(),
+        }
+    }
+
+    /// Processes a batch.
+    ///
+    /// # Errors
+    /// If the batch failed as a whole; the instance's view of the state is then forgotten.
+    pub fn process(&mut self, batch: Batch) -> Result<Output, String> {
+        let batch = Rc::new(batch);
+        self.outputs.begin(Rc::clone(&batch));
+        self.load_state(&batch);
+        let mut failed = Vec::new();
+        for record in batch.records() {
+            let mark = self.outputs.enter(record.index());
+            self.state.enter();
+            if let Err(failure) = self
+                .plugin
+                .process(record, &mut self.outputs, &mut self.state)
+            {
+                self.outputs.truncate(mark);
+                self.state.roll_back();
+                let (kind, reason) = failure.into_parts();
+                failed.push(FailedRecord {
+                    index: record.index(),
+                    kind,
+                    reason,
+                });
+            }
+        }
+        self.outputs.leave();
+        self.state.enter();
+        let finished = self.plugin.finish_batch(&mut self.outputs, &mut self.state);
+        metrics::flush();
+        let reply = finished.map_err(|failure| failure.to_string());
+        let reply = reply.and_then(|()| self.outputs.finish());
+        match reply {
+            Ok(mut output) => {
+                self.state.flush();
+                output.failed = failed;
+                Ok(output)
+            }
+            Err(reason) => {
+                self.state.discard();
+                Err(reason)
+            }
+        }
+    }
+
+    #[inline]
+    fn load_state(&mut self, batch: &Batch) {
+        self.keys.clear();
+        for record in batch.records() {
+            self.plugin.state_keys(record, &mut self.keys);
+        }
+        if !self.keys.ends.is_empty() {
+            self.state.load(&self.keys);
+        }
+    }
+}
+
+/// Calls a [`BatchConsumer`].
+pub struct BatchDriver<P> {
+    plugin: P,
+    state: State,
+}
+
+impl<P: BatchConsumer> BatchDriver<P> {
+    /// Opens the plugin.
+    ///
+    /// # Errors
+    /// What the plugin's `open` says.
+    pub fn open(config: &Config) -> Result<Self, String> {
+        let plugin = P::open(config).map_err(|failure| failure.to_string())?;
+        Ok(Self {
+            plugin,
+            state: State::new(),
+        })
+    }
+
+    /// Processes a batch.
+    ///
+    /// # Errors
+    /// What the plugin's `process` says.
+    pub fn process(&mut self, batch: Batch) -> Result<Output, String> {
+        self.state.enter();
+        let reply = self.plugin.process(batch, &mut self.state);
+        settle(reply, &mut self.state)
+    }
+}
+
+/// Calls a [`Producer`].
+pub struct ProducerDriver<P> {
+    plugin: P,
+    outputs: Outputs,
+    state: State,
+}
+
+impl<P: Producer> ProducerDriver<P> {
+    /// Opens the plugin.
+    ///
+    /// # Errors
+    /// What the plugin's `open` says.
+    pub fn open(config: &Config) -> Result<Self, String> {
+        let plugin = P::open(config).map_err(|failure| failure.to_string())?;
+        Ok(Self {
+            plugin,
+            outputs: Outputs::new(),
+            state: State::new(),
+        })
+    }
+
+    /// Makes records.
+    ///
+    /// # Errors
+    /// What the plugin's `produce` says.
+    pub fn produce(&mut self, max_records: u32) -> Result<Output, String> {
+        self.outputs.begin(Rc::new(Batch::empty()));
+        self.state.enter();
+        let made = self
+            .plugin
+            .produce(max_records, &mut self.outputs, &mut self.state);
+        let reply = made.and_then(|()| self.outputs.finish().map_err(crate::Reject::new));
+        settle(reply, &mut self.state)
+    }
+}
+
+/// Ends a call: the state's changes go to the host, or are forgotten.
+fn settle(reply: Result<Output, Failure>, state: &mut State) -> Result<Output, String> {
+    metrics::flush();
+    match reply {
+        Ok(output) => {
+            state.flush();
+            Ok(output)
+        }
+        Err(failure) => {
+            state.discard();
+            Err(failure.to_string())
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The in-memory host that answers a plugin's calls outside a component.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+pub use crate::bindings::consumer::wasi::logging::logging::Level as LogLevel;
+use crate::columns::Batch;
+
+/// One log line of the plugin.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    /// How serious it is.
+    pub level: LogLevel,
+    /// What it says.
+    pub message: String,
+}
+
+/// What the plugin's calls read and change.
+pub(crate) struct MemoryHost {
+    pub(crate) pipeline: String,
+    pub(crate) partition: u32,
+    pub(crate) inputs: Vec<String>,
+    pub(crate) ports: Vec<String>,
+    pub(crate) state: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) state_reads: u64,
+    pub(crate) state_writes: u64,
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) counters: BTreeMap<String, u64>,
+    pub(crate) gauges: BTreeMap<String, f64>,
+    pub(crate) values: BTreeMap<String, Vec<u64>>,
+    /// Input and offsets of the batch being processed.
+    input: u32,
+    offsets: Vec<u64>,
+    next_offset: u64,
+}
+
+impl Default for MemoryHost {
+    fn default() -> Self {
+        Self {
+            pipeline: "test".to_owned(),
+            partition: 0,
+            inputs: vec!["input".to_owned()],
+            ports: vec!["output".to_owned()],
+            state: BTreeMap::new(),
+            state_reads: 0,
+            state_writes: 0,
+            logs: Vec::new(),
+            counters: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+            values: BTreeMap::new(),
+            input: 0,
+            offsets: Vec::new(),
+            next_offset: 0,
+        }
+    }
+}
+
+impl MemoryHost {
+    pub(crate) fn log(&mut self, level: LogLevel, message: &str) {
+        self.logs.push(LogLine {
+            level,
+            message: message.to_owned(),
+        });
+    }
+
+    pub(crate) fn idempotency_key(&self, index: u32) -> String {
+        let input = &self.inputs[self.input as usize];
+        let offset = self.offsets[index as usize];
+        format!("{}/{input}/{}/{offset}", self.pipeline, self.partition)
+    }
+
+    /// Gives the batch's records their offsets, the next ones of the partition.
+    pub(super) fn number(&mut self, mut batch: Batch) -> Batch {
+        let count = batch.len() as u64;
+        batch.offsets = (self.next_offset..self.next_offset + count).collect();
+        self.next_offset += count;
+        self.input = batch.input;
+        self.offsets.clone_from(&batch.offsets);
+        batch
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<MemoryHost> = RefCell::new(MemoryHost::default());
+}
+
+/// Runs `action` on the host that is installed on this thread.
+pub(crate) fn with_current<R>(action: impl FnOnce(&mut MemoryHost) -> R) -> R {
+    CURRENT.with_borrow_mut(action)
+}
+
+/// Puts a host in place for this thread's calls until it is dropped.
+pub(super) struct Installed<'a> {
+    host: &'a mut MemoryHost,
+}
+
+impl<'a> Installed<'a> {
+    pub(super) fn new(host: &'a mut MemoryHost) -> Self {
+        CURRENT.with_borrow_mut(|current| std::mem::swap(current, host));
+        Self { host }
+    }
+}
+
+impl Drop for Installed<'_> {
+    fn drop(&mut self) {
+        CURRENT.with_borrow_mut(|current| std::mem::swap(current, self.host));
+    }
+}

@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: set-up, a release build, and `millstream bench` with its results kept.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::context::Context;
+use crate::setup;
+
+const BENCHES: &[&str] = &["plugin", "log", "pipeline"];
+
+/// Runs the benchmark `which`; `args` go to `millstream bench WHICH` as they are.
+pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
+    if !BENCHES.contains(&which) {
+        bail!(
+            "there is no benchmark `{which}`; there are {}",
+            BENCHES.join(", ")
+        );
+    }
+    setup::ensure(context, setup::ALL)?;
+    let folder = context.cache.join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let json = folder.join(format!("{which}.json"));
+    let mut bench = context.millstream()?;
+    bench.args(["bench", which]).arg("--json").arg(&json);
+    if which != "log" {
+        bench
+            .arg("--plugins")
+            .arg(setup::plugins::built_components(context)?);
+    }
+    bench.args(args).run()?;
+    println!("\nas JSON: {}", json.display());
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! `cargo xtask test`: set-up, every check, every test. What `.ci/run` runs.
+
+use anyhow::Result;
+
+use crate::check::{self, heading};
+use crate::context::Context;
+use crate::plugin;
+use crate::setup;
+
+/// Runs all of it, and stops at the first part that fails.
+pub fn run(context: &Context) -> Result<()> {
+    heading("set-up");
+    setup::ensure(context, setup::ALL)?;
+    println!("set-up: everything is there");
+    check::checks(context)?;
+    guest_tests(context)?;
+    host_tests(context)?;
+    documentation(context)?;
+    println!("\nAll checks and tests passed.");
+    Ok(())
+}
+
+/// sdk/ and plugins/, compiled for the host: plugin logic needs no Wasm to be tested.
+fn guest_tests(context: &Context) -> Result<()> {
+    let _claim = plugin::claim_guest_target(context)?;
+    for manifest in context.guest_workspaces() {
+        heading(&format!(
+            "native tests of {}",
+            context.relative(&manifest).display()
+        ));
+        let mut test = context.guest_native_cargo();
+        test.args(["test", "--workspace", "--manifest-path"])
+            .arg(&manifest)
+            .run()?;
+    }
+    Ok(())
+}
+
+fn host_tests(context: &Context) -> Result<()> {
+    heading("tests of the runtime and of xtask");
+    let _claim = context.claim_target()?;
+    let components = setup::plugins::built_components(context)?;
+    let mut test = context.host_cargo()?;
+    test.args(["test", "--workspace", "--features", "millstream/failpoints"]);
+    test.env("MILLSTREAM_TEST_PLUGINS", components).run()
+}
+
+/// Broken links in documentation are errors.
+fn documentation(context: &Context) -> Result<()> {
+    heading("documentation");
+    {
+        let _claim = context.claim_target()?;
+        let mut doc = context.host_cargo()?;
+        doc.args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ]);
+        doc.args(["--features", "millstream/failpoints"])
+            .env("RUSTDOCFLAGS", "--deny warnings")
+            .run()?;
+    }
+    let _claim = plugin::claim_guest_target(context)?;
+    let mut doc = context.guest_native_cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--manifest-path"])
+        .arg(context.root.join("sdk/Cargo.toml"));
+    doc.env("RUSTDOCFLAGS", "--deny warnings").run()
+}
