@@ -31,7 +31,9 @@ impl Clock {
         match &self.0 {
             Source::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+                .map_or(0, |elapsed| {
+                    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+                }),
             Source::Manual(now) => now.load(Ordering::Relaxed),
         }
     }

@@ -10,10 +10,16 @@
 //! | [`storage`] | the data directory: schema, reads, the commit thread |
 //! | [`log`] | topics: append, read, retention, compaction |
 //! | [`group`] | consumer groups and their committed offsets |
-#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
 
 pub mod clock;
 pub mod group;
 pub mod log;
+pub mod manifest;
 pub mod model;
+pub mod pipeline;
+pub mod plugin;
 pub mod storage;

@@ -54,8 +54,11 @@ impl Consumer for CarrierDelays {
 
     fn finish_batch(&mut self, out: &mut Outputs, state: &mut State) -> Result<(), Failure> {
         for (carrier, bytes) in state.changes() {
-            let statistics = bytes.and_then(Statistics::from_bytes).or_reject("damaged state")?;
-            out.to("stats").emit_keyed(carrier, serde_json::to_vec(&statistics)?);
+            let statistics = bytes
+                .and_then(Statistics::from_bytes)
+                .or_reject("damaged state")?;
+            out.to("stats")
+                .emit_keyed(carrier, serde_json::to_vec(&statistics)?);
         }
         Ok(())
     }

@@ -47,8 +47,12 @@ impl Statistics {
 
     /// Reads what [`Statistics::to_bytes`] wrote; `None` for anything else.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (places, []) = bytes.as_chunks::<8>() else { return None };
-        let &[flights, cancelled, arrived, sum, late15] = places else { return None };
+        let (places, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let &[flights, cancelled, arrived, sum, late15] = places else {
+            return None;
+        };
         Some(Self {
             flights: u64::from_le_bytes(flights),
             cancelled: u64::from_le_bytes(cancelled),

@@ -7,7 +7,10 @@ use millstream_sdk::testing::{Consumes, Harness, Input, Running};
 use super::*;
 
 fn open() -> Running<Consumes> {
-    Harness::new().ports(["stats"]).consumer::<CarrierDelays>().unwrap()
+    Harness::new()
+        .ports(["stats"])
+        .consumer::<CarrierDelays>()
+        .unwrap()
 }
 
 fn flight(carrier: &str, dep_time: &str, arr_delay: &str) -> Input {
@@ -27,7 +30,11 @@ fn each_carrier_of_a_batch_is_emitted_once() {
         flight("UA", "600", "15"),
         flight("UA", "600", "16"),
     ]);
-    let stats: Vec<_> = outcome.on("stats").iter().map(|o| (o.key_str(), o.value_str())).collect();
+    let stats: Vec<_> = outcome
+        .on("stats")
+        .iter()
+        .map(|o| (o.key_str(), o.value_str()))
+        .collect();
     let ua = r#"{"flights":5,"cancelled":1,"arrived":4,"arr_delay_sum":22,"late15":1}"#;
     let aa = r#"{"flights":1,"cancelled":0,"arrived":1,"arr_delay_sum":33,"late15":1}"#;
     assert_eq!(stats, [("UA", ua), ("AA", aa)]);
@@ -55,14 +62,26 @@ fn what_is_no_flight_is_rejected_and_counts_nowhere() {
     assert!(outcome.values()[0].starts_with(r#"{"flights":1,"#));
     assert_eq!(outcome.failures.len(), 3);
     assert!(outcome.failures.iter().all(|failure| failure.is_rejected()));
-    assert!(outcome.failures[1].reason.starts_with("no flight: missing field `arr_delay`"));
+    assert!(
+        outcome.failures[1]
+            .reason
+            .starts_with("no flight: missing field `arr_delay`")
+    );
 }
 
 #[test]
 fn state_is_read_back_as_written() {
-    let statistics =
-        Statistics { flights: 1, cancelled: 2, arrived: 3, arr_delay_sum: -4, late15: 5 };
-    assert_eq!(Statistics::from_bytes(&statistics.to_bytes()), Some(statistics));
+    let statistics = Statistics {
+        flights: 1,
+        cancelled: 2,
+        arrived: 3,
+        arr_delay_sum: -4,
+        late15: 5,
+    };
+    assert_eq!(
+        Statistics::from_bytes(&statistics.to_bytes()),
+        Some(statistics)
+    );
     assert_eq!(Statistics::from_bytes(&[0; 39]), None);
     assert_eq!(Statistics::from_bytes(&[0; 48]), None);
 }
@@ -75,9 +94,11 @@ fn the_flights_of_2013() {
         total: u64,
         by_carrier: BTreeMap<String, Statistics>,
     }
-    let folder = std::env::var_os("FLIGHTS_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/flights")
-    });
+    let folder = std::env::var_os("FLIGHTS_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/flights")
+        });
     let expected = std::fs::read(folder.join("flights-by-carrier.json")).unwrap();
     let expected: Expected = serde_json::from_slice(&expected).unwrap();
     let events = std::fs::File::open(folder.join("nycflights13.jsonl.zst")).unwrap();
@@ -96,6 +117,12 @@ fn the_flights_of_2013() {
             newest.insert(output.key_str().to_owned(), statistics);
         }
     }
-    assert_eq!(newest.values().map(|statistics| statistics.flights).sum::<u64>(), expected.total);
+    assert_eq!(
+        newest
+            .values()
+            .map(|statistics| statistics.flights)
+            .sum::<u64>(),
+        expected.total
+    );
     assert_eq!(newest, expected.by_carrier);
 }

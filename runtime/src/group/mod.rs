@@ -76,7 +76,10 @@ impl Groups {
     /// [`Error::UnknownGroup`]
     pub fn positions(&self, group: &GroupName) -> Result<Vec<GroupPosition>, Error> {
         let mut positions = Vec::new();
-        self.visit(&group_offset::group_prefix(group.as_str()), |_, position| positions.push(position))?;
+        self.visit(
+            &group_offset::group_prefix(group.as_str()),
+            |_, position| positions.push(position),
+        )?;
         if positions.is_empty() {
             return Err(Error::UnknownGroup(group.clone()));
         }
@@ -84,9 +87,15 @@ impl Groups {
     }
 
     /// The group's committed offset in a partition; `None` if it has not committed any.
-    pub fn committed(&self, group: &GroupName, partition: &Partition) -> Result<Option<CommittedOffset>, Error> {
+    pub fn committed(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+    ) -> Result<Option<CommittedOffset>, Error> {
         let key = group_offset::key(group.as_str(), partition.topic_id(), partition.index());
-        let Some(value) = self.store.get(KeyKind::GroupOffset, &key)? else { return Ok(None) };
+        let Some(value) = self.store.get(KeyKind::GroupOffset, &key)? else {
+            return Ok(None);
+        };
         let committed = group_offset::parse_value(&value).ok_or_else(|| damaged(group.as_str()))?;
         Ok(Some(committed))
     }
@@ -100,8 +109,16 @@ impl Groups {
         let committed_at_ms = self.store.clock().now_ms();
         let mut commit = Commit::new();
         for (partition, offset) in offsets {
-            let committed = CommittedOffset { offset, committed_at_ms };
-            commit.commit_offset(group.as_str(), partition.topic_id(), partition.index(), committed);
+            let committed = CommittedOffset {
+                offset,
+                committed_at_ms,
+            };
+            commit.commit_offset(
+                group.as_str(),
+                partition.topic_id(),
+                partition.index(),
+                committed,
+            );
         }
         self.store.commit(commit).await?;
         Ok(())
@@ -121,10 +138,19 @@ impl Groups {
     }
 
     /// The lag of an offset: records up to the high watermark, and the age of the oldest of them.
-    pub fn lag(&self, topic: &TopicName, partition: &Partition, committed_offset: u64) -> Result<Lag, Error> {
+    pub fn lag(
+        &self,
+        topic: &TopicName,
+        partition: &Partition,
+        committed_offset: u64,
+    ) -> Result<Lag, Error> {
         let high_watermark = partition.high_watermark();
         let from = committed_offset.max(partition.start_offset());
-        let oldest = if from < high_watermark { self.store.batch_at(partition, from)? } else { None };
+        let oldest = if from < high_watermark {
+            self.store.batch_at(partition, from)?
+        } else {
+            None
+        };
         let now_ms = self.store.clock().now_ms();
         Ok(Lag {
             topic: topic.clone(),
@@ -136,20 +162,36 @@ impl Groups {
         })
     }
 
-    fn visit(&self, prefix: &[u8], mut visit: impl FnMut(&str, GroupPosition)) -> Result<(), Error> {
-        self.store.scan(KeyKind::GroupOffset, prefix, None, |key, value| {
-            if !key.starts_with(prefix) {
-                return Ok(Scan::Stop);
-            }
-            let (group, topic_id, partition) = group_offset::parse_key(key).ok_or_else(|| damaged("a group"))?;
-            let committed = group_offset::parse_value(value).ok_or_else(|| damaged(group))?;
-            visit(group, GroupPosition { topic_id, partition, committed });
-            Ok(Scan::Continue)
-        })?;
+    fn visit(
+        &self,
+        prefix: &[u8],
+        mut visit: impl FnMut(&str, GroupPosition),
+    ) -> Result<(), Error> {
+        self.store
+            .scan(KeyKind::GroupOffset, prefix, None, |key, value| {
+                if !key.starts_with(prefix) {
+                    return Ok(Scan::Stop);
+                }
+                let (group, topic_id, partition) =
+                    group_offset::parse_key(key).ok_or_else(|| damaged("a group"))?;
+                let committed = group_offset::parse_value(value).ok_or_else(|| damaged(group))?;
+                visit(
+                    group,
+                    GroupPosition {
+                        topic_id,
+                        partition,
+                        committed,
+                    },
+                );
+                Ok(Scan::Continue)
+            })?;
         Ok(())
     }
 }
 
 fn damaged(group: &str) -> storage::Error {
-    storage::Error::Damaged { what: format!("an offset of group {group}"), reason: "malformed".to_owned() }
+    storage::Error::Damaged {
+        what: format!("an offset of group {group}"),
+        reason: "malformed".to_owned(),
+    }
 }

@@ -74,18 +74,29 @@ impl Log {
         Ok(total)
     }
 
-    async fn clean_partition(&self, topic: &Topic, partition: &Arc<Partition>) -> Result<CleanReport, Error> {
+    async fn clean_partition(
+        &self,
+        topic: &Topic,
+        partition: &Arc<Partition>,
+    ) -> Result<CleanReport, Error> {
         let config = topic.config();
         let mark = partition.clean_mark();
         let (newest, end) = self.newest_offsets(partition, mark.offset)?;
         let now_ms = self.store().clock().now_ms();
-        let rules = Rules { newest, now_ms, horizon_ms: now_ms.saturating_add(config.tombstone_delay_ms) };
+        let rules = Rules {
+            newest,
+            now_ms,
+            horizon_ms: now_ms.saturating_add(config.tombstone_delay_ms),
+        };
         let mut rewrite = Rewrite::new(partition, BatchBuilder::new(config.batch_compression()));
         let mut from = partition.start_offset();
         while from < end {
             // One commit for each stretch, so that commits and memory stay small.
             let batches = self.store().read(partition, from, 4 << 20)?;
-            let batches: Vec<_> = batches.into_iter().take_while(|batch| batch.base_offset() < end).collect();
+            let batches: Vec<_> = batches
+                .into_iter()
+                .take_while(|batch| batch.base_offset() < end)
+                .collect();
             let Some(last) = batches.last() else { break };
             from = last.next_offset();
             for batch in &batches {
@@ -107,40 +118,47 @@ impl Log {
         if rewrite.report.freed_bytes > 0 {
             let (store, partition) = (self.store().clone(), Arc::clone(partition));
             let compact = move || store.compact_partition(&partition, end);
-            tokio::task::spawn_blocking(compact).await.map_err(|_| crate::storage::Error::Closed)?;
+            tokio::task::spawn_blocking(compact)
+                .await
+                .map_err(|_| crate::storage::Error::Closed)?;
         }
         Ok(rewrite.report)
     }
 
     /// The newest offset of each key from `from` on, and how far the table reaches.
-    fn newest_offsets(&self, partition: &Partition, from: u64) -> Result<(HashMap<Box<[u8]>, u64>, u64), Error> {
+    fn newest_offsets(
+        &self,
+        partition: &Partition,
+        from: u64,
+    ) -> Result<(HashMap<Box<[u8]>, u64>, u64), Error> {
         let mut newest: HashMap<Box<[u8]>, u64> = HashMap::new();
         let mut table_bytes = 0;
         let high_watermark = partition.high_watermark();
         let mut end = from.max(partition.start_offset());
         let mut failure = None;
-        self.store().scan_batches(partition, end, high_watermark, |batch| {
-            if table_bytes >= MAX_TABLE_BYTES {
-                return Ok(Scan::Stop);
-            }
-            let noted = for_each_record(&batch, |record| {
-                if let Some(key) = record.key {
-                    if let Some(offset) = newest.get_mut(key) {
-                        *offset = record.offset;
-                    } else {
-                        table_bytes += key.len() + TABLE_ENTRY_BYTES;
-                        newest.insert(key.into(), record.offset);
-                    }
+        self.store()
+            .scan_batches(partition, end, high_watermark, |batch| {
+                if table_bytes >= MAX_TABLE_BYTES {
+                    return Ok(Scan::Stop);
                 }
-                Ok(())
-            });
-            if let Err(error) = noted {
-                failure = Some(error);
-                return Ok(Scan::Stop);
-            }
-            end = batch.next_offset();
-            Ok(Scan::Continue)
-        })?;
+                let noted = for_each_record(&batch, |record| {
+                    if let Some(key) = record.key {
+                        if let Some(offset) = newest.get_mut(key) {
+                            *offset = record.offset;
+                        } else {
+                            table_bytes += key.len() + TABLE_ENTRY_BYTES;
+                            newest.insert(key.into(), record.offset);
+                        }
+                    }
+                    Ok(())
+                });
+                if let Err(error) = noted {
+                    failure = Some(error);
+                    return Ok(Scan::Stop);
+                }
+                end = batch.next_offset();
+                Ok(Scan::Continue)
+            })?;
         match failure {
             Some(error) => Err(error),
             None if table_bytes < MAX_TABLE_BYTES => Ok((newest, high_watermark)),
@@ -179,10 +197,16 @@ impl Rules {
     fn keeps(&self, batch: &RecordBatch, record: &RecordRef<'_>) -> bool {
         // A record without a key cannot be outdated.
         let Some(key) = record.key else { return true };
-        if record.value.is_none() && batch.delete_horizon_ms().is_some_and(|at| at <= self.now_ms) {
+        if record.value.is_none()
+            && batch
+                .delete_horizon_ms()
+                .is_some_and(|at| at <= self.now_ms)
+        {
             return false;
         }
-        self.newest.get(key).is_none_or(|newest| record.offset >= *newest)
+        self.newest
+            .get(key)
+            .is_none_or(|newest| record.offset >= *newest)
     }
 }
 
@@ -228,7 +252,8 @@ impl<'a> Rewrite<'a> {
         })?;
         self.report.records_kept += kept;
         self.report.records_removed += u64::from(batch.record_count()) - kept;
-        let horizon_ms = (tombstones > 0).then(|| batch.delete_horizon_ms().unwrap_or(rules.horizon_ms));
+        let horizon_ms =
+            (tombstones > 0).then(|| batch.delete_horizon_ms().unwrap_or(rules.horizon_ms));
         if let Some(horizon_ms) = horizon_ms {
             let due_ms = self.tombstones_due_ms.get_or_insert(horizon_ms);
             *due_ms = horizon_ms.min(*due_ms);
@@ -239,7 +264,8 @@ impl<'a> Rewrite<'a> {
             self.kept_bytes += batch.len_bytes() as u64;
             return self.close();
         }
-        self.commit.remove_batch(self.partition, batch.base_offset());
+        self.commit
+            .remove_batch(self.partition, batch.base_offset());
         self.freed_bytes += batch.len_bytes() as i64;
         for_each_record(batch, |record| match rules.keeps(batch, record) {
             true => self.push(record, horizon_ms),
@@ -260,7 +286,13 @@ impl<'a> Rewrite<'a> {
             self.builder.set_delete_horizon_ms(horizon_ms);
         }
         let delta = (record.offset - self.base_offset) as u32;
-        Ok(self.builder.push_at(delta, record.timestamp_ms, record.key, record.value, record.headers)?)
+        Ok(self.builder.push_at(
+            delta,
+            record.timestamp_ms,
+            record.key,
+            record.value,
+            record.headers,
+        )?)
     }
 
     /// Writes what the builder holds.
@@ -268,7 +300,8 @@ impl<'a> Rewrite<'a> {
         if let Some(batch) = self.builder.build()? {
             self.freed_bytes -= batch.len_bytes() as i64;
             self.kept_bytes += batch.len_bytes() as u64;
-            self.commit.replace_batch(self.partition, &batch.assign(self.base_offset));
+            self.commit
+                .replace_batch(self.partition, &batch.assign(self.base_offset));
         }
         Ok(())
     }

@@ -29,7 +29,13 @@ struct Current {
 impl Cursor {
     /// A cursor before the record with this offset.
     pub fn new(store: Store, partition: Arc<Partition>, offset: u64) -> Self {
-        Self { store, partition, offset, fetched: VecDeque::new(), current: None }
+        Self {
+            store,
+            partition,
+            offset,
+            fetched: VecDeque::new(),
+            current: None,
+        }
     }
 
     /// The offset of the next record.
@@ -81,7 +87,9 @@ impl Cursor {
             if self.current.is_none() && !self.advance()? {
                 break;
             }
-            let Some(current) = &mut self.current else { break };
+            let Some(current) = &mut self.current else {
+                break;
+            };
             let mut iterator = current.records.resume(current.position);
             while count < max_records && bytes < max_bytes {
                 let Some(record) = iterator.next().transpose()? else {

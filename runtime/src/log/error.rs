@@ -56,6 +56,24 @@ pub enum Error {
         /// The limit.
         limit: u32,
     },
+    /// A batch is larger than its topic takes.
+    #[error(
+        "topic `{topic}` takes batches of at most {limit} bytes (max-batch-bytes), this one has {bytes}"
+    )]
+    BatchTooLarge {
+        /// The topic.
+        topic: TopicName,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A record without a key for a compacted topic.
+    #[error("topic `{topic}` is compacted: every record needs a key")]
+    KeyRequired {
+        /// The topic.
+        topic: TopicName,
+    },
     /// A record or batch is malformed or too large.
     #[error(transparent)]
     Batch(#[from] model::batch::Error),

@@ -17,5 +17,5 @@ pub use cursor::Cursor;
 pub use error::Error;
 pub use maintenance::Maintenance;
 pub use producer::{Acknowledged, Producer};
-pub use topic::{Cleanup, Topic, TopicConfig};
+pub use topic::{Cleanup, CompressionName, Topic, TopicConfig};
 pub use topics::{Log, OffsetSpec};

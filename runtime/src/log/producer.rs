@@ -29,6 +29,7 @@ pub struct Producer {
     log: Log,
     topic: Topic,
     builders: Vec<BatchBuilder>,
+    batch_bytes: usize,
     unkeyed_partition: u32,
     commit: Commit,
     commit_records: u64,
@@ -39,12 +40,18 @@ pub struct Producer {
 impl Producer {
     /// A producer to a topic.
     pub fn new(log: Log, topic: Topic) -> Self {
-        let compression = topic.config().batch_compression();
-        let builders = topic.partitions().iter().map(|_| BatchBuilder::new(compression)).collect();
+        let config = topic.config();
+        let compression = config.batch_compression();
+        let builders = topic
+            .partitions()
+            .iter()
+            .map(|_| BatchBuilder::new(compression))
+            .collect();
         Self {
             log,
             topic,
             builders,
+            batch_bytes: BATCH_BYTES.min(config.max_batch_bytes / 2),
             unkeyed_partition: 0,
             commit: Commit::new(),
             commit_records: 0,
@@ -77,10 +84,17 @@ impl Producer {
             (None, Some(key)) => partition_for_key(key, self.topic.partition_count()),
             (None, None) => self.unkeyed_partition,
         };
-        let Some(builder) = self.builders.get_mut(index as usize) else { return Ok(()) };
+        if key.is_none() && Log::is_compacted(&self.topic) {
+            return Err(Error::KeyRequired {
+                topic: self.topic.name().clone(),
+            });
+        }
+        let Some(builder) = self.builders.get_mut(index as usize) else {
+            return Ok(());
+        };
         builder.push(timestamp_ms, key, value, headers)?;
         self.commit_records += 1;
-        if builder.size_bytes() >= BATCH_BYTES || builder.len() >= BATCH_RECORDS {
+        if builder.size_bytes() >= self.batch_bytes || builder.len() >= BATCH_RECORDS {
             self.close(index)?;
             if index == self.unkeyed_partition {
                 self.unkeyed_partition = (index + 1) % self.topic.partition_count();
@@ -106,6 +120,15 @@ impl Producer {
         if let Some(builder) = self.builders.get_mut(index as usize)
             && let Some(batch) = builder.build()?
         {
+            let limit = self.topic.config().max_batch_bytes;
+            if batch.len_bytes() > limit {
+                let (topic, bytes) = (self.topic.name().clone(), batch.len_bytes());
+                return Err(Error::BatchTooLarge {
+                    topic,
+                    bytes,
+                    limit,
+                });
+            }
             self.commit.append(partition, batch);
         }
         Ok(())
@@ -120,7 +143,11 @@ impl Producer {
             return Ok(());
         }
         let records = std::mem::take(&mut self.commit_records);
-        let pending = self.log.store().submit(std::mem::take(&mut self.commit)).await?;
+        let pending = self
+            .log
+            .store()
+            .submit(std::mem::take(&mut self.commit))
+            .await?;
         self.in_flight.push_back((pending, records));
         if self.in_flight.len() > MAX_IN_FLIGHT
             && let Some(oldest) = self.in_flight.pop_front()

@@ -12,6 +12,9 @@ use crate::storage::Partition;
 /// A day, in ms.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Kafka's `max.message.bytes`.
+const DEFAULT_MAX_BATCH_BYTES: usize = 1_048_588;
+
 /// What happens to old records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,6 +44,8 @@ pub struct TopicConfig {
     pub tombstone_delay_ms: u64,
     /// `compact`: the part of a partition that must be uncleaned before the cleaner runs, 0 to 1.
     pub min_cleanable_dirty_ratio: f64,
+    /// The largest batch that the topic takes, in bytes.
+    pub max_batch_bytes: usize,
 }
 
 impl Default for TopicConfig {
@@ -53,6 +58,7 @@ impl Default for TopicConfig {
             compression: None,
             tombstone_delay_ms: DAY_MS,
             min_cleanable_dirty_ratio: 0.5,
+            max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
         }
     }
 }
@@ -66,7 +72,9 @@ impl TryFrom<String> for CompressionName {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        name.parse().map(Self).map_err(|error: <Compression as std::str::FromStr>::Err| error.to_string())
+        name.parse()
+            .map(Self)
+            .map_err(|error: <Compression as std::str::FromStr>::Err| error.to_string())
     }
 }
 
@@ -83,13 +91,30 @@ impl TopicConfig {
     }
 
     pub(super) fn validate(&self, name: &TopicName) -> Result<(), Error> {
-        let invalid = |reason: String| Err(Error::InvalidConfig { name: name.clone(), reason });
+        let invalid = |reason: String| {
+            Err(Error::InvalidConfig {
+                name: name.clone(),
+                reason,
+            })
+        };
         if self.partitions == 0 || self.partitions > limits::MAX_PARTITIONS {
-            return invalid(format!("{} partitions; expected 1 to {}", self.partitions, limits::MAX_PARTITIONS));
+            return invalid(format!(
+                "{} partitions; expected 1 to {}",
+                self.partitions,
+                limits::MAX_PARTITIONS
+            ));
+        }
+        if self.max_batch_bytes < 1024 || self.max_batch_bytes > limits::MAX_BATCH_BYTES {
+            let (bytes, most) = (self.max_batch_bytes, limits::MAX_BATCH_BYTES);
+            return invalid(format!(
+                "max-batch-bytes is {bytes}; expected 1024 to {most}"
+            ));
         }
         if !(0.0..=1.0).contains(&self.min_cleanable_dirty_ratio) {
             let ratio = self.min_cleanable_dirty_ratio;
-            return invalid(format!("min-cleanable-dirty-ratio is {ratio}; expected a number from 0 to 1"));
+            return invalid(format!(
+                "min-cleanable-dirty-ratio is {ratio}; expected a number from 0 to 1"
+            ));
         }
         Ok(())
     }
@@ -108,8 +133,18 @@ struct Shared {
 }
 
 impl Topic {
-    pub(super) fn new(id: u32, name: TopicName, config: TopicConfig, partitions: Vec<Arc<Partition>>) -> Self {
-        Self(Arc::new(Shared { id, name, config: RwLock::new(config), partitions }))
+    pub(super) fn new(
+        id: u32,
+        name: TopicName,
+        config: TopicConfig,
+        partitions: Vec<Arc<Partition>>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            id,
+            name,
+            config: RwLock::new(config),
+            partitions,
+        }))
     }
 
     /// The id under which its data is stored; never given to another topic.
@@ -147,10 +182,13 @@ impl Topic {
     /// # Errors
     /// [`Error::UnknownPartition`]
     pub fn partition(&self, index: u32) -> Result<&Arc<Partition>, Error> {
-        self.0.partitions.get(index as usize).ok_or_else(|| Error::UnknownPartition {
-            name: self.name().clone(),
-            partition: index,
-            last: self.partition_count().saturating_sub(1),
-        })
+        self.0
+            .partitions
+            .get(index as usize)
+            .ok_or_else(|| Error::UnknownPartition {
+                name: self.name().clone(),
+                partition: index,
+                last: self.partition_count().saturating_sub(1),
+            })
     }
 }

@@ -60,10 +60,11 @@ impl Log {
         })?;
         let mut topics = Topics::default();
         store.scan_kind(KeyKind::Topic, |key, value| {
-            let id = topic_key::parse_key(key).ok_or_else(|| damaged("a topic", "malformed key"))?;
+            let id =
+                topic_key::parse_key(key).ok_or_else(|| damaged("a topic", "malformed key"))?;
             topics.next_id = topics.next_id.max(id.saturating_add(1));
-            let stored: StoredTopic =
-                serde_json::from_slice(value).map_err(|error| damaged(&format!("topic id {id}"), &error.to_string()))?;
+            let stored: StoredTopic = serde_json::from_slice(value)
+                .map_err(|error| damaged(&format!("topic id {id}"), &error.to_string()))?;
             if !stored.deleted {
                 let partitions = (0..stored.config.partitions)
                     .map(|index| {
@@ -76,7 +77,10 @@ impl Log {
             }
             Ok(Scan::Continue)
         })?;
-        Ok(Self { store, topics: Arc::new(RwLock::new(topics)) })
+        Ok(Self {
+            store,
+            topics: Arc::new(RwLock::new(topics)),
+        })
     }
 
     /// The data directory.
@@ -99,14 +103,22 @@ impl Log {
             let similar = topics
                 .by_name
                 .keys()
-                .map(|known| (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known))
+                .map(|known| {
+                    (
+                        strsim::damerau_levenshtein(known.as_str(), name.as_str()),
+                        known,
+                    )
+                })
                 .min_by_key(|(distance, _)| *distance)
                 .filter(|(distance, _)| *distance <= 1 + name.as_str().len() / 4);
             let hint = match similar {
                 Some((_, known)) => format!("; did you mean `{known}`?"),
                 None => format!("; create it with `millstream topic create {name}`"),
             };
-            Error::UnknownTopic { name: name.clone(), hint }
+            Error::UnknownTopic {
+                name: name.clone(),
+                hint,
+            }
         })
     }
 
@@ -114,7 +126,11 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::TopicExists`], [`Error::InvalidConfig`], [`Error::TooManyTopics`].
-    pub async fn create_topic(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
+    pub async fn create_topic(
+        &self,
+        name: &TopicName,
+        config: TopicConfig,
+    ) -> Result<Topic, Error> {
         config.validate(name)?;
         let id = {
             let mut topics = self.topics.write();
@@ -122,13 +138,22 @@ impl Log {
                 return Err(Error::TopicExists { name: name.clone() });
             }
             if topics.by_name.len() >= limits::MAX_TOPICS as usize {
-                return Err(Error::TooManyTopics { limit: limits::MAX_TOPICS });
+                return Err(Error::TooManyTopics {
+                    limit: limits::MAX_TOPICS,
+                });
             }
             topics.next_id += 1;
             topics.next_id - 1
         };
         let mut commit = Commit::new();
-        commit.put_topic(id, &StoredTopic { name: name.clone(), config: config.clone(), deleted: false })?;
+        commit.put_topic(
+            id,
+            &StoredTopic {
+                name: name.clone(),
+                config: config.clone(),
+                deleted: false,
+            },
+        )?;
         let partitions: Vec<_> = (0..config.partitions)
             .map(|index| Arc::new(Partition::new(id, index, PartitionHead::default())))
             .collect();
@@ -146,7 +171,11 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::PartitionCount`] if it exists with another number of partitions.
-    pub async fn ensure_topic(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
+    pub async fn ensure_topic(
+        &self,
+        name: &TopicName,
+        config: TopicConfig,
+    ) -> Result<Topic, Error> {
         let existing = self.topics.read().by_name.get(name).cloned();
         match existing {
             None => self.create_topic(name, config).await,
@@ -175,7 +204,11 @@ impl Log {
             return Ok(());
         }
         let mut commit = Commit::new();
-        let stored = StoredTopic { name: topic.name().clone(), config: config.clone(), deleted: false };
+        let stored = StoredTopic {
+            name: topic.name().clone(),
+            config: config.clone(),
+            deleted: false,
+        };
         commit.put_topic(topic.id(), &stored)?;
         self.store.commit(commit).await?;
         topic.set_config(config);
@@ -186,14 +219,19 @@ impl Log {
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), Error> {
         let topic = self.topic(name)?;
         let mut commit = Commit::new();
-        let stored = StoredTopic { name: name.clone(), config: topic.config(), deleted: true };
+        let stored = StoredTopic {
+            name: name.clone(),
+            config: topic.config(),
+            deleted: true,
+        };
         commit.put_topic(topic.id(), &stored)?;
         for partition in topic.partitions() {
             commit.delete_partition(partition);
         }
         let mut groups = Vec::new();
         self.store.scan_kind(KeyKind::GroupOffset, |key, _| {
-            if let Some((group, topic_id, partition)) = storage::schema::group_offset::parse_key(key)
+            if let Some((group, topic_id, partition)) =
+                storage::schema::group_offset::parse_key(key)
                 && topic_id == topic.id()
             {
                 groups.push((group.to_owned(), partition));
@@ -206,8 +244,15 @@ impl Log {
         self.store.commit(commit).await?;
         self.topics.write().by_name.remove(name);
         let store = self.store.clone();
-        let compact = move || topic.partitions().iter().for_each(|p| store.compact_partition(p, u64::MAX));
-        tokio::task::spawn_blocking(compact).await.map_err(|_| storage::Error::Closed)?;
+        let compact = move || {
+            topic
+                .partitions()
+                .iter()
+                .for_each(|p| store.compact_partition(p, u64::MAX))
+        };
+        tokio::task::spawn_blocking(compact)
+            .await
+            .map_err(|_| storage::Error::Closed)?;
         Ok(())
     }
 
@@ -243,7 +288,9 @@ impl Log {
                 low = batch.next_offset();
             }
         }
-        let Some(batch) = self.store.batch_at(partition, low)? else { return Ok(end) };
+        let Some(batch) = self.store.batch_at(partition, low)? else {
+            return Ok(end);
+        };
         for record in batch.records()?.iter() {
             let record = record?;
             if record.timestamp_ms >= time_ms && record.offset >= low {
@@ -261,12 +308,16 @@ impl Log {
 
 impl Commit {
     fn put_topic(&mut self, id: u32, stored: &StoredTopic) -> Result<(), Error> {
-        let value = serde_json::to_vec(stored).map_err(|error| damaged("a topic", &error.to_string()))?;
+        let value =
+            serde_json::to_vec(stored).map_err(|error| damaged("a topic", &error.to_string()))?;
         self.put(KeyKind::Topic, topic_key::key(id), value.into());
         Ok(())
     }
 }
 
 fn damaged(what: &str, reason: &str) -> storage::Error {
-    storage::Error::Damaged { what: what.to_owned(), reason: reason.to_owned() }
+    storage::Error::Damaged {
+        what: what.to_owned(),
+        reason: reason.to_owned(),
+    }
 }

@@ -10,9 +10,7 @@ use super::error::Report;
 use super::quantity::parse_time_ms;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, in_file_order, name};
 use super::resolve::TopicUse;
-use super::resolved::{
-    Allow, BatchSpec, DELIVERIES, Delivery, LimitsSpec, PipelineSpec, Port, Start,
-};
+use super::resolved::{Allow, BatchSpec, DELIVERIES, LimitsSpec, PipelineSpec, Port, Start};
 use super::schema;
 use super::words::{Key, describe, did_you_mean, list_words, or_default, quoted, suggest};
 use crate::model::{GroupName, PipelineName, PluginName, PortName, TopicName, limits};

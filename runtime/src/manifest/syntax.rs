@@ -48,22 +48,39 @@ pub(super) fn report(error: &toml::de::Error, text: &str, report: &mut Report<'_
 /// table by its header, a key by the line it starts.
 fn first_definition(text: &str, at: usize, key: &str) -> Option<usize> {
     let line_start = text.get(..at)?.rfind('\n').map_or(0, |at| at + 1);
-    let before = text.get(..line_start)?;
     let line = text.get(line_start..)?.lines().next()?.trim();
-    let lines = before.lines().map(str::trim).enumerate();
-    let found = if line.starts_with('[') {
+    let before: Vec<_> = text.get(..line_start)?.lines().map(str::trim).collect();
+    let index = if line.starts_with('[') {
         let header = line.get(..=line.rfind(']')?)?;
-        lines.into_iter().find(|(_, line)| line.starts_with(header))
-    } else if line.starts_with(key) {
-        lines
-            .rev()
-            .take_while(|(_, line)| !line.starts_with('['))
-            .find(|(_, line)| {
-                let rest = line.strip_prefix(key).map(str::trim_start);
-                rest.is_some_and(|rest| rest.starts_with('='))
-            })
+        before.iter().position(|line| line.starts_with(header))
+    } else if text.get(line_start..at)?.trim().is_empty() {
+        // Only in the same table, the part behind the last header.
+        let table = before.iter().rposition(|line| line.starts_with('['));
+        let from = table.map_or(0, |header| header + 1);
+        let defines = |line: &&str| {
+            let rest = line.strip_prefix(key).map(str::trim_start);
+            rest.is_some_and(|rest| rest.starts_with('='))
+        };
+        let found = before.iter().skip(from).position(defines);
+        found.map(|index| from + index)
     } else {
         None
     };
-    found.map(|(index, _)| index + 1)
+    index.map(|index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_definitions_are_found_by_looking() {
+        let text = "[a]\nx = 1\n[b]\nx = 1\n  x = 2\n[ c ]\n[a] # again\ny = { x = 1, x = 2 }\n";
+        let find =
+            |needle: &str, key: &str| first_definition(text, text.find(needle).unwrap(), key);
+        assert_eq!(find("x = 2\n[", "x"), Some(4));
+        assert_eq!(find("a] # again", "a"), Some(1));
+        assert_eq!(find("x = 2 }", "x"), None);
+        assert_eq!(first_definition(text, 10_000, "x"), None);
+    }
 }

@@ -62,6 +62,9 @@ fn outcome(manifest: &Path) -> (bool, String) {
         }
         Err(error) => {
             assert!(!error.problems().is_empty(), "{error}");
+            for problem in error.problems() {
+                assert!(problem.help().is_some(), "without help: {problem}");
+            }
             (false, format!("{error}\n"))
         }
     }

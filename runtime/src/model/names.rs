@@ -56,10 +56,16 @@ pub fn validate(kind: &'static str, name: &str) -> Result<(), Error> {
         return Err(Error::Empty { kind });
     }
     if name.len() > MAX_NAME_BYTES {
-        return Err(Error::TooLong { kind, len_bytes: name.len() });
+        return Err(Error::TooLong {
+            kind,
+            len_bytes: name.len(),
+        });
     }
     if name == "." || name == ".." {
-        return Err(Error::Reserved { kind, name: name.to_owned() });
+        return Err(Error::Reserved {
+            kind,
+            name: name.to_owned(),
+        });
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     match name.chars().find(|&c| !allowed(c)) {
@@ -206,11 +212,35 @@ mod tests {
     fn refuses_everything_else() {
         let topic = |name: &str| TopicName::try_from(name).unwrap_err();
         assert_eq!(topic(""), Error::Empty { kind: "topic" });
-        assert_eq!(topic(".."), Error::Reserved { kind: "topic", name: "..".into() });
-        assert_eq!(topic("."), Error::Reserved { kind: "topic", name: ".".into() });
-        assert_eq!(topic(&"x".repeat(250)), Error::TooLong { kind: "topic", len_bytes: 250 });
+        assert_eq!(
+            topic(".."),
+            Error::Reserved {
+                kind: "topic",
+                name: "..".into()
+            }
+        );
+        assert_eq!(
+            topic("."),
+            Error::Reserved {
+                kind: "topic",
+                name: ".".into()
+            }
+        );
+        assert_eq!(
+            topic(&"x".repeat(250)),
+            Error::TooLong {
+                kind: "topic",
+                len_bytes: 250
+            }
+        );
         for (name, character) in [("a b", ' '), ("a/b", '/'), ("é", 'é'), ("a\0", '\0')] {
-            assert_eq!(topic(name), Error::Character { kind: "topic", character });
+            assert_eq!(
+                topic(name),
+                Error::Character {
+                    kind: "topic",
+                    character
+                }
+            );
         }
         assert_eq!(
             GroupName::try_from("a:b").unwrap_err().to_string(),

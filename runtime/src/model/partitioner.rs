@@ -7,7 +7,9 @@
 /// `partitions` is at least 1; 0 is answered with partition 0.
 #[must_use]
 pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
-    (murmur2(key) & 0x7fff_ffff).checked_rem(partitions).unwrap_or(0)
+    (murmur2(key) & 0x7fff_ffff)
+        .checked_rem(partitions)
+        .unwrap_or(0)
 }
 
 /// 32-bit murmur2 with the seed that Kafka's clients use.
@@ -45,7 +47,10 @@ mod tests {
         ("foobar", -790_332_482),
         ("a-little-bit-long-string", -985_981_536),
         ("a-little-bit-longer-string", -1_486_304_829),
-        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        (
+            "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+            -58_897_971,
+        ),
         ("abc", 479_470_107),
     ];
 
@@ -54,7 +59,11 @@ mod tests {
         for (key, hash) in KAFKA_VECTORS {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
             let positive = u32::try_from(hash & 0x7fff_ffff).unwrap();
-            assert_eq!(partition_for_key(key.as_bytes(), 12), positive % 12, "{key}");
+            assert_eq!(
+                partition_for_key(key.as_bytes(), 12),
+                positive % 12,
+                "{key}"
+            );
         }
     }
 

@@ -23,7 +23,11 @@ impl Record {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let field = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let headers: usize = self.headers.iter().map(|h| h.name.len() + field(&h.value)).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|h| h.name.len() + field(&h.value))
+            .sum();
         field(&self.key) + field(&self.value) + headers
     }
 }
@@ -41,6 +45,9 @@ impl Header {
     /// A header with the given name and value.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, value: Option<Bytes>) -> Self {
-        Self { name: name.into(), value }
+        Self {
+            name: name.into(),
+            value,
+        }
     }
 }

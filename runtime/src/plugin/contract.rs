@@ -46,7 +46,11 @@ pub struct Grants {
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { state: true, clocks: false, random: false }
+        Self {
+            state: true,
+            clocks: false,
+            random: false,
+        }
     }
 }
 
@@ -71,7 +75,9 @@ impl Capability {
     fn remedy(self) -> &'static str {
         match self {
             Self::State => "this pipeline gives its plugin no state",
-            Self::Clocks => "add `allow = { clocks = true }` to the pipeline, or do not read clocks",
+            Self::Clocks => {
+                "add `allow = { clocks = true }` to the pipeline, or do not read clocks"
+            }
             Self::Random => {
                 "add `allow = { random = true }` to the pipeline, or do not read random numbers"
             }
@@ -91,7 +97,9 @@ enum Rule {
 
 /// The rule for an imported interface; none if it is unknown.
 fn rule(interface: &Interface<'_>) -> Option<Rule> {
-    let wasi_p2 = interface.version.is_some_and(|version| version.starts_with("0.2."));
+    let wasi_p2 = interface
+        .version
+        .is_some_and(|version| version.starts_with("0.2."));
     let rule = match (interface.package, interface.name) {
         (OUR_PACKAGE, "types" | "context" | "metrics") => Rule::Always,
         (OUR_PACKAGE, "state") => Rule::Needs(Capability::State),
@@ -184,7 +192,11 @@ impl<'a> Interface<'a> {
             None => (full, None),
         };
         let (package, name) = path.split_once('/').unwrap_or(("", path));
-        Self { package, name, version }
+        Self {
+            package,
+            name,
+            version,
+        }
     }
 }
 
@@ -206,15 +218,21 @@ impl Contract {
             let checked = match name {
                 CONSUMER => {
                     contract.is_consumer = true;
-                    check_function::<ProcessParams<'_>, ReplyResult>(engine, component, &export.ty, name, "process")
+                    check_function::<ProcessParams<'_>, ReplyResult>(
+                        engine, component, &export.ty, name, "process",
+                    )
                 }
                 PRODUCER => {
                     contract.is_producer = true;
-                    check_function::<ProduceParams, ReplyResult>(engine, component, &export.ty, name, "produce")
+                    check_function::<ProduceParams, ReplyResult>(
+                        engine, component, &export.ty, name, "produce",
+                    )
                 }
                 LIFECYCLE => {
                     contract.has_lifecycle = true;
-                    check_function::<OpenParams<'_>, OpenResult>(engine, component, &export.ty, name, "open")
+                    check_function::<OpenParams<'_>, OpenResult>(
+                        engine, component, &export.ty, name, "open",
+                    )
                 }
                 _ => {
                     others.push(name.to_owned());
@@ -249,7 +267,11 @@ impl Contract {
                 remedy: capability.remedy().to_owned(),
             })
             .collect();
-        if imports.is_empty() { Ok(()) } else { Err(Denied { imports }) }
+        if imports.is_empty() {
+            Ok(())
+        } else {
+            Err(Denied { imports })
+        }
     }
 
     fn read_import(
@@ -276,15 +298,21 @@ impl Contract {
         match rule(&interface) {
             Some(Rule::Always) => {
                 self.uses_idempotency_key |= interface.package == OUR_PACKAGE
-                    && functions.iter().any(|function| function == "idempotency-key");
+                    && functions
+                        .iter()
+                        .any(|function| function == "idempotency-key");
             }
             Some(Rule::Needs(capability)) => {
                 if !functions.is_empty() {
-                    self.needs.push((capability, format!("`{name}` ({})", functions.join(", "))));
+                    self.needs
+                        .push((capability, format!("`{name}` ({})", functions.join(", "))));
                 }
             }
             Some(Rule::Never(reason)) => {
-                denied.push(Problem { what: format!("`{name}`"), remedy: reason.to_owned() });
+                denied.push(Problem {
+                    what: format!("`{name}`"),
+                    remedy: reason.to_owned(),
+                });
             }
             None => problems.push(unknown_import(name, &interface)),
         }
@@ -358,16 +386,17 @@ where
     Params: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
     Return: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
 {
-    let rebuild = || {
-        format!("rebuild it against version {OUR_VERSION} of the WIT package `{OUR_PACKAGE}`")
-    };
+    let rebuild =
+        || format!("rebuild it against version {OUR_VERSION} of the WIT package `{OUR_PACKAGE}`");
     let ComponentItem::ComponentInstance(instance) = item else {
         return Err(Problem {
             what: format!("exports `{interface}`, which is not an interface"),
             remedy: rebuild(),
         });
     };
-    let exported = instance.get_export(engine, function).map(|export| export.ty);
+    let exported = instance
+        .get_export(engine, function)
+        .map(|export| export.ty);
     let Some(ComponentItem::ComponentFunc(exported)) = exported else {
         return Err(Problem {
             what: format!("exports `{interface}` without its function `{function}`"),
@@ -380,10 +409,7 @@ where
     })
 }
 
-fn typecheck<Params, Return>(
-    function: &ComponentFunc,
-    component: &Component,
-) -> Result<(), String>
+fn typecheck<Params, Return>(function: &ComponentFunc, component: &Component) -> Result<(), String>
 where
     Params: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
     Return: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
@@ -421,5 +447,8 @@ fn unknown_import(name: &str, interface: &Interface<'_>) -> Problem {
               `wac plug`) or do without"
             .to_owned(),
     };
-    Problem { what: format!("imports `{name}`"), remedy }
+    Problem {
+        what: format!("imports `{name}`"),
+        remedy,
+    }
 }

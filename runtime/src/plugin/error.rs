@@ -27,7 +27,9 @@ pub enum Error {
         name: String,
     },
     /// The file is too large.
-    #[error("{name} has {len_bytes} bytes, more than the {MAX_COMPONENT_BYTES} that a component may have")]
+    #[error(
+        "{name} has {len_bytes} bytes, more than the {MAX_COMPONENT_BYTES} that a component may have"
+    )]
     TooLarge {
         /// The plugin's name or file.
         name: String,
@@ -67,5 +69,8 @@ pub enum Error {
 }
 
 fn list(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
+    problems
+        .iter()
+        .map(|problem| format!("\n  - {problem}"))
+        .collect()
 }

@@ -122,11 +122,23 @@ mod tests {
     #[test]
     fn every_fault_is_one_sentence() {
         let faults = [
-            Fault::Trap { message: "unreachable".into(), backtrace: "0: f".into() },
-            Fault::Deadline { limit: Duration::from_secs(2) },
-            Fault::Memory { limit_bytes: 1024, wanted_bytes: 2048 },
-            Fault::Output { reason: "processed is 3, expected 4".into() },
-            Fault::PluginError { reason: "no".into() },
+            Fault::Trap {
+                message: "unreachable".into(),
+                backtrace: "0: f".into(),
+            },
+            Fault::Deadline {
+                limit: Duration::from_secs(2),
+            },
+            Fault::Memory {
+                limit_bytes: 1024,
+                wanted_bytes: 2048,
+            },
+            Fault::Output {
+                reason: "processed is 3, expected 4".into(),
+            },
+            Fault::PluginError {
+                reason: "no".into(),
+            },
         ];
         for fault in faults {
             let text = fault.to_string();
@@ -134,7 +146,10 @@ mod tests {
             assert!(!text.contains('\n'), "{text}");
         }
         assert_eq!(
-            Fault::Deadline { limit: Duration::from_secs(2) }.to_string(),
+            Fault::Deadline {
+                limit: Duration::from_secs(2)
+            }
+            .to_string(),
             "the plugin ran past its deadline of 2s and was stopped (limits.deadline)"
         );
     }

@@ -135,10 +135,22 @@ mod tests {
 
     #[test]
     fn malformed_headers_are_named() {
-        assert_eq!(validate(&[1, 0, 0]), Err("a header's name length is cut off"));
-        assert_eq!(validate(&[2, 0, 0, 0, b'a']), Err("a header's name is longer than its column"));
-        assert_eq!(validate(&[1, 0, 0, 0, 0xff, 0, 0, 0, 0]), Err("a header's name is not UTF-8"));
-        assert_eq!(validate(&[1, 0, 0, 0, b'a', 1, 0]), Err("a header's value length is cut off"));
+        assert_eq!(
+            validate(&[1, 0, 0]),
+            Err("a header's name length is cut off")
+        );
+        assert_eq!(
+            validate(&[2, 0, 0, 0, b'a']),
+            Err("a header's name is longer than its column")
+        );
+        assert_eq!(
+            validate(&[1, 0, 0, 0, 0xff, 0, 0, 0, 0]),
+            Err("a header's name is not UTF-8")
+        );
+        assert_eq!(
+            validate(&[1, 0, 0, 0, b'a', 1, 0]),
+            Err("a header's value length is cut off")
+        );
         assert_eq!(
             validate(&[1, 0, 0, 0, b'a', 1, 0, 0, 0]),
             Err("a header's value is longer than its column")

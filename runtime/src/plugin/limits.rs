@@ -16,7 +16,7 @@ pub struct Limits {
     pub output_bytes: usize,
     /// Most records that one call may return.
     pub output_records: usize,
-    /// Most bytes of state that one batch may write, keys and values together.
+    /// Most bytes of state that one batch may write: keys, values, and 64 bytes for each write.
     pub state_bytes: usize,
 }
 
@@ -40,9 +40,13 @@ impl Limits {
     pub(super) fn hostcall_bytes(&self) -> usize {
         /// Three columns of ends, three of indexes, source, port, a timestamp, a failure.
         const RECORD_BYTES: usize = 8 * 4 + 8 + 64;
-        let output = self.output_bytes.saturating_add(self.output_records.saturating_mul(RECORD_BYTES));
+        let output = self
+            .output_bytes
+            .saturating_add(self.output_records.saturating_mul(RECORD_BYTES));
         // Each key and each value of a write has an end as well.
-        output.max(self.state_bytes.saturating_mul(2)).saturating_add(1024 * 1024)
+        output
+            .max(self.state_bytes.saturating_mul(2))
+            .saturating_add(1024 * 1024)
     }
 }
 
@@ -70,7 +74,11 @@ pub(super) struct Limiter {
 
 impl Limiter {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, used_bytes: 0, refused_bytes: None }
+        Self {
+            limit_bytes,
+            used_bytes: 0,
+            refused_bytes: None,
+        }
     }
 
     /// Starts a call.
@@ -96,7 +104,9 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let wanted = self.used_bytes.saturating_add(desired.saturating_sub(current));
+        let wanted = self
+            .used_bytes
+            .saturating_add(desired.saturating_sub(current));
         if wanted > self.limit_bytes {
             self.refused_bytes = Some(wanted);
             return Ok(false);
@@ -159,7 +169,10 @@ mod tests {
     fn hostcalls_have_room_for_the_largest_output() {
         let limits = Limits::default();
         assert!(limits.hostcall_bytes() >= limits.output_bytes + limits.output_records * 100);
-        let huge = Limits { output_bytes: usize::MAX, ..limits };
+        let huge = Limits {
+            output_bytes: usize::MAX,
+            ..limits
+        };
         assert_eq!(huge.hostcall_bytes(), usize::MAX);
     }
 }

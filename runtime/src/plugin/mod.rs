@@ -1,1 +1,55 @@
-//! x
+//! Plugins: WebAssembly components that take and make records. The only module that names wasmtime.
+//!
+//! - [`PluginEngine`] compiles a component, or finds it compiled in its cache, checks its contract
+//!   and returns a [`Plugin`].
+//! - [`Plugin::instantiate`] makes an [`Instance`] within [`Limits`] and with nothing but what
+//!   [`Grants`] give it.
+//! - [`Instance::process`] takes [`Columns`] and returns a checked [`Output`], or a [`Fault`] that
+//!   ends the instance.
+//!
+//! The interface is `wit/plugin.wit`; records cross it as columns. A task keeps one instance and
+//! calls it from batch to batch; everything is synchronous and may be called from any thread, in
+//! an async runtime inside `block_in_place` like any other work that takes its time.
+//!
+//! # What holds
+//!
+//! - A guest reaches nothing but its own memory, its task's state, its log and its metrics, unless
+//!   its pipeline grants it clocks or random numbers ([`contract`], [`wasi`]).
+//! - A guest that loops or sleeps is stopped at its deadline ([`ticker`]), one that allocates at
+//!   its limit ([`limits`]); neither affects other instances.
+//! - Nothing that a guest returns is used before it is checked ([`output`]).
+
+mod boundary;
+mod cache;
+mod columns;
+mod component;
+mod contract;
+mod digest;
+mod engine;
+mod error;
+mod fault;
+mod headers;
+mod host;
+mod instance;
+mod limits;
+mod output;
+mod ticker;
+mod wasi;
+
+pub use columns::Columns;
+pub use component::Plugin;
+pub use contract::{Denied, Grants, Problem};
+pub use digest::Digest;
+pub use engine::{EngineOptions, PluginEngine};
+pub use error::{Error, MAX_COMPONENT_BYTES};
+pub use fault::Fault;
+pub use headers::EncodedHeaders;
+pub use host::{
+    metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
+    state::{MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, NoState, StateChanges, StateReader},
+};
+pub use instance::{Instance, InstanceContext};
+pub use limits::Limits;
+#[doc(hidden)]
+pub use output::check_arbitrary;
+pub use output::{Failure, FailureKind, Field, HeadersField, Output};

@@ -87,11 +87,17 @@ impl Output {
     pub(super) fn check(mut raw: RawOutput, expected: &Expected) -> Result<Self, String> {
         let inputs = expected.inputs;
         if raw.processed as usize != inputs {
-            return Err(format!("`processed` is {}, expected {inputs}", raw.processed));
+            return Err(format!(
+                "`processed` is {}, expected {inputs}",
+                raw.processed
+            ));
         }
         let records = raw.source.len();
         if records > expected.max_records {
-            return Err(format!("{records} records, at most {} are allowed", expected.max_records));
+            return Err(format!(
+                "{records} records, at most {} are allowed",
+                expected.max_records
+            ));
         }
         let bytes = raw.values.len() + raw.keys.len() + raw.headers.len();
         if bytes > expected.max_bytes {
@@ -102,8 +108,20 @@ impl Output {
         }
         check_sources(&raw, inputs)?;
         check_ports(&raw, expected.ports)?;
-        check_column("value", &raw.values, &raw.value_ends, Some(&raw.null_values), records)?;
-        check_column("key", &raw.keys, &raw.key_ends, Some(&raw.null_keys), records)?;
+        check_column(
+            "value",
+            &raw.values,
+            &raw.value_ends,
+            Some(&raw.null_values),
+            records,
+        )?;
+        check_column(
+            "key",
+            &raw.keys,
+            &raw.key_ends,
+            Some(&raw.null_keys),
+            records,
+        )?;
         check_column("header", &raw.headers, &raw.header_ends, None, records)?;
         check_headers(&raw)?;
         check_record_sizes(&raw)?;
@@ -152,7 +170,11 @@ impl Output {
             && raw.key_ends.is_empty()
             && raw.header_ends.is_empty()
             && raw.timestamps.is_empty()
-            && raw.source.iter().zip(0..).all(|(&source, index)| source == index)
+            && raw
+                .source
+                .iter()
+                .zip(0..)
+                .all(|(&source, index)| source == index)
             && self.is_single_port()
     }
 
@@ -162,7 +184,12 @@ impl Output {
         if self.raw.key_ends.is_empty() {
             return self.default_field(index);
         }
-        field(&self.raw.keys, &self.raw.key_ends, &self.raw.null_keys, index)
+        field(
+            &self.raw.keys,
+            &self.raw.key_ends,
+            &self.raw.null_keys,
+            index,
+        )
     }
 
     /// The value of output record `index`; null is a tombstone.
@@ -171,13 +198,22 @@ impl Output {
         if self.raw.value_ends.is_empty() {
             return self.default_field(index);
         }
-        field(&self.raw.values, &self.raw.value_ends, &self.raw.null_values, index)
+        field(
+            &self.raw.values,
+            &self.raw.value_ends,
+            &self.raw.null_values,
+            index,
+        )
     }
 
     /// What an empty column means.
     #[inline]
     fn default_field(&self, index: usize) -> Field<'static> {
-        if self.source(index).is_some() { Field::AsSource } else { Field::Null }
+        if self.source(index).is_some() {
+            Field::AsSource
+        } else {
+            Field::Null
+        }
     }
 
     /// The headers of output record `index`.
@@ -213,7 +249,9 @@ impl Output {
 /// The value of record `index` in a checked column.
 #[inline]
 fn field<'a>(bytes: &'a [u8], ends: &[u32], nulls: &[u32], index: usize) -> Field<'a> {
-    let Some(range) = range_of(ends, index) else { return Field::Null };
+    let Some(range) = range_of(ends, index) else {
+        return Field::Null;
+    };
     if range.is_empty() && nulls.binary_search(&(index as u32)).is_ok() {
         return Field::Null;
     }
@@ -227,7 +265,10 @@ fn check_sources(raw: &RawOutput, inputs: usize) -> Result<(), String> {
         valid & ((source < inputs_u32) | (source == NO_SOURCE))
     });
     if !valid {
-        let at = raw.source.iter().position(|&s| s >= inputs_u32 && s != NO_SOURCE);
+        let at = raw
+            .source
+            .iter()
+            .position(|&s| s >= inputs_u32 && s != NO_SOURCE);
         let at = at.unwrap_or_default();
         let source = raw.source.get(at).copied().unwrap_or_default();
         return Err(format!(
@@ -238,7 +279,9 @@ fn check_sources(raw: &RawOutput, inputs: usize) -> Result<(), String> {
     if raw.value_ends.is_empty()
         && let Some(at) = raw.source.iter().position(|&source| source == NO_SOURCE)
     {
-        return Err(format!("record {at} has no source, so that `values` may not be left empty"));
+        return Err(format!(
+            "record {at} has no source, so that `values` may not be left empty"
+        ));
     }
     Ok(())
 }
@@ -258,7 +301,9 @@ fn check_ports(raw: &RawOutput, ports: usize) -> Result<(), String> {
         None => Ok(()),
         Some(at) => {
             let port = raw.port.get(at).copied().unwrap_or_default();
-            Err(format!("`port[{at}]` is {port}, but the pipeline has {ports} ports"))
+            Err(format!(
+                "`port[{at}]` is {port}, but the pipeline has {ports} ports"
+            ))
         }
     }
 }
@@ -274,28 +319,45 @@ fn check_column(
     let nulls = nulls.unwrap_or_default();
     if ends.is_empty() {
         if !bytes.is_empty() && records > 0 {
-            return Err(format!("`{name}s` has {} bytes, but `{name}-ends` is empty", bytes.len()));
+            return Err(format!(
+                "`{name}s` has {} bytes, but `{name}-ends` is empty",
+                bytes.len()
+            ));
         }
         if !bytes.is_empty() {
-            return Err(format!("`{name}s` has {} bytes, but there are no records", bytes.len()));
+            return Err(format!(
+                "`{name}s` has {} bytes, but there are no records",
+                bytes.len()
+            ));
         }
         if !nulls.is_empty() {
-            return Err(format!("`null-{name}s` is given, but `{name}-ends` is empty"));
+            return Err(format!(
+                "`null-{name}s` is given, but `{name}-ends` is empty"
+            ));
         }
         return Ok(());
     }
     if ends.len() != records {
-        return Err(length_mismatch(&format!("{name}-ends"), ends.len(), records));
+        return Err(length_mismatch(
+            &format!("{name}-ends"),
+            ends.len(),
+            records,
+        ));
     }
     // Without a branch, so that it is vectorised: this runs for every record.
-    let ascending =
-        ends.iter().zip(ends.iter().skip(1)).fold(true, |valid, (before, end)| valid & (before <= end));
+    let ascending = ends
+        .iter()
+        .zip(ends.iter().skip(1))
+        .fold(true, |valid, (before, end)| valid & (before <= end));
     if !ascending {
         return Err(format!("`{name}-ends` does not ascend"));
     }
     let last = ends.last().copied().unwrap_or_default() as usize;
     if last != bytes.len() {
-        return Err(format!("`{name}-ends` ends at {last}, but `{name}s` has {} bytes", bytes.len()));
+        return Err(format!(
+            "`{name}-ends` ends at {last}, but `{name}s` has {} bytes",
+            bytes.len()
+        ));
     }
     let mut next = 0;
     for (at, &null) in nulls.iter().enumerate() {
@@ -304,9 +366,16 @@ fn check_column(
         }
         next = null as usize + 1;
         match range_of(ends, null as usize) {
-            None => return Err(format!("`null-{name}s[{at}]` is {null}, but there are {records} records")),
+            None => {
+                return Err(format!(
+                    "`null-{name}s[{at}]` is {null}, but there are {records} records"
+                ));
+            }
             Some(range) if !range.is_empty() => {
-                return Err(format!("{name} {null} is null, but has {} bytes", range.len()));
+                return Err(format!(
+                    "{name} {null} is null, but has {} bytes",
+                    range.len()
+                ));
             }
             Some(_) => {}
         }
@@ -334,10 +403,15 @@ fn check_record_sizes(raw: &RawOutput) -> Result<(), String> {
     }
     let columns = [&raw.value_ends, &raw.key_ends, &raw.header_ends];
     for index in 0..raw.source.len() {
-        let size: usize =
-            columns.iter().filter_map(|ends| range_of(ends, index)).map(|range| range.len()).sum();
+        let size: usize = columns
+            .iter()
+            .filter_map(|ends| range_of(ends, index))
+            .map(|range| range.len())
+            .sum();
         if size > MAX_RECORD_BYTES {
-            return Err(format!("record {index} has {size} bytes, at most {MAX_RECORD_BYTES} are allowed"));
+            return Err(format!(
+                "record {index} has {size} bytes, at most {MAX_RECORD_BYTES} are allowed"
+            ));
         }
     }
     Ok(())
@@ -350,9 +424,14 @@ fn check_timestamps(timestamps: &[u64], records: usize) -> Result<(), String> {
     if timestamps.len() != records {
         return Err(length_mismatch("timestamps", timestamps.len(), records));
     }
-    match timestamps.iter().position(|&timestamp_ms| timestamp_ms > MAX_TIMESTAMP_MS) {
+    match timestamps
+        .iter()
+        .position(|&timestamp_ms| timestamp_ms > MAX_TIMESTAMP_MS)
+    {
         None => Ok(()),
-        Some(at) => Err(format!("`timestamps[{at}]` is later than {MAX_TIMESTAMP_MS} ms")),
+        Some(at) => Err(format!(
+            "`timestamps[{at}]` is later than {MAX_TIMESTAMP_MS} ms"
+        )),
     }
 }
 
@@ -362,7 +441,9 @@ fn check_failed(raw: &mut RawOutput, inputs: usize) -> Result<Vec<Failure>, Stri
     for (at, failure) in std::mem::take(&mut raw.failed).into_iter().enumerate() {
         let index = failure.index as usize;
         if index >= inputs {
-            return Err(format!("`failed[{at}]` names record {index}, but the batch has {inputs}"));
+            return Err(format!(
+                "`failed[{at}]` names record {index}, but the batch has {inputs}"
+            ));
         }
         if index < next {
             return Err(format!("`failed` does not ascend at index {at}"));
@@ -372,7 +453,11 @@ fn check_failed(raw: &mut RawOutput, inputs: usize) -> Result<Vec<Failure>, Stri
             RawFailureKind::Retry(delay_ms) => FailureKind::Retry { delay_ms },
             RawFailureKind::Reject => FailureKind::Reject,
         };
-        failed.push(Failure { index, kind, reason: cut(failure.reason, MAX_REASON_BYTES) });
+        failed.push(Failure {
+            index,
+            kind,
+            reason: cut(failure.reason, MAX_REASON_BYTES),
+        });
     }
     check_failed_have_no_output(&failed, &raw.source)?;
     Ok(failed)
@@ -385,8 +470,13 @@ fn check_failed_have_no_output(failed: &[Failure], source: &[u32]) -> Result<(),
         return Ok(());
     }
     for (at, &source) in source.iter().enumerate() {
-        if failed.binary_search_by_key(&(source as usize), |failure| failure.index).is_ok() {
-            return Err(format!("record {at} derives from record {source}, which is in `failed`"));
+        if failed
+            .binary_search_by_key(&(source as usize), |failure| failure.index)
+            .is_ok()
+        {
+            return Err(format!(
+                "record {at} derives from record {source}, which is in `failed`"
+            ));
         }
     }
     Ok(())
@@ -402,8 +492,15 @@ pub fn check_arbitrary(bytes: &[u8]) {
     let mut rest = bytes;
     let raw = arbitrary_output(&mut rest);
     let inputs = usize::from(take_u8(&mut rest));
-    let expected = Expected { inputs, ports: 2, max_bytes: 128, max_records: 16 };
-    let Ok(output) = Output::check(raw, &expected) else { return };
+    let expected = Expected {
+        inputs,
+        ports: 2,
+        max_bytes: 128,
+        max_records: 16,
+    };
+    let Ok(output) = Output::check(raw, &expected) else {
+        return;
+    };
     for index in 0..output.len() {
         assert!(output.source(index).is_none_or(|source| source < inputs));
         assert!(output.port(index) < expected.ports);
@@ -411,7 +508,9 @@ pub fn check_arbitrary(bytes: &[u8]) {
             assert!(output.source(index).is_some() || field != Field::AsSource);
         }
         if let HeadersField::Encoded(headers) = output.headers(index) {
-            let read: usize = headers.map(|(n, v)| 8 + n.len() + v.map_or(0, <[u8]>::len)).sum();
+            let read: usize = headers
+                .map(|(n, v)| 8 + n.len() + v.map_or(0, <[u8]>::len))
+                .sum();
             assert_eq!(read, headers.len_bytes());
         }
     }
@@ -419,7 +518,9 @@ pub fn check_arbitrary(bytes: &[u8]) {
 }
 
 fn take_u8(rest: &mut &[u8]) -> u8 {
-    let Some((first, tail)) = rest.split_first() else { return 0 };
+    let Some((first, tail)) = rest.split_first() else {
+        return 0;
+    };
     *rest = tail;
     *first
 }
@@ -428,7 +529,10 @@ fn arbitrary_output(rest: &mut &[u8]) -> RawOutput {
     // Small numbers, so that some of what comes out is valid, and the greatest now and then.
     fn numbers(rest: &mut &[u8]) -> Vec<u32> {
         let len = take_u8(rest) % 6;
-        (0..len).map(|_| take_u8(rest)).map(|n| if n == 255 { NO_SOURCE } else { n.into() }).collect()
+        (0..len)
+            .map(|_| take_u8(rest))
+            .map(|n| if n == 255 { NO_SOURCE } else { n.into() })
+            .collect()
     }
     fn bytes(rest: &mut &[u8]) -> Vec<u8> {
         let len = take_u8(rest) % 24;

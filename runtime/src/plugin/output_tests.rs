@@ -4,10 +4,19 @@ use super::*;
 use crate::plugin::boundary::RawFailure;
 use proptest::prelude::*;
 
-const EXPECTED: Expected = Expected { inputs: 3, ports: 2, max_bytes: 64, max_records: 8 };
+const EXPECTED: Expected = Expected {
+    inputs: 3,
+    ports: 2,
+    max_bytes: 64,
+    max_records: 8,
+};
 
 fn passthrough() -> RawOutput {
-    RawOutput { processed: 3, source: vec![0, 1, 2], ..RawOutput::default() }
+    RawOutput {
+        processed: 3,
+        source: vec![0, 1, 2],
+        ..RawOutput::default()
+    }
 }
 
 fn full() -> RawOutput {
@@ -28,7 +37,11 @@ fn full() -> RawOutput {
 }
 
 fn failure(index: u32) -> RawFailure {
-    RawFailure { index, kind: RawFailureKind::Retry(Some(5)), reason: "x".repeat(2000) }
+    RawFailure {
+        index,
+        kind: RawFailureKind::Retry(Some(5)),
+        reason: "x".repeat(2000),
+    }
 }
 
 fn reason(raw: RawOutput) -> String {
@@ -39,11 +52,20 @@ fn reason(raw: RawOutput) -> String {
 fn passthrough_is_identity() {
     let output = Output::check(passthrough(), &EXPECTED).unwrap();
     assert!(output.is_identity());
-    assert_eq!((output.len(), output.source(2), output.port(1)), (3, Some(2), 0));
-    assert_eq!((output.key(0), output.value(0)), (Field::AsSource, Field::AsSource));
+    assert_eq!(
+        (output.len(), output.source(2), output.port(1)),
+        (3, Some(2), 0)
+    );
+    assert_eq!(
+        (output.key(0), output.value(0)),
+        (Field::AsSource, Field::AsSource)
+    );
     assert_eq!(output.headers(0), HeadersField::AsSource);
     assert_eq!(output.timestamp_ms(0), None);
-    let swapped = RawOutput { source: vec![1, 0, 2], ..passthrough() };
+    let swapped = RawOutput {
+        source: vec![1, 0, 2],
+        ..passthrough()
+    };
     assert!(!Output::check(swapped, &EXPECTED).unwrap().is_identity());
 }
 
@@ -60,9 +82,14 @@ fn columns_are_read_back() {
         [0, 1, 2].map(|i| output.key(i)),
         [Field::Null, Field::Bytes(b""), Field::Bytes(b"k")]
     );
-    let HeadersField::Encoded(headers) = output.headers(0) else { panic!("headers expected") };
+    let HeadersField::Encoded(headers) = output.headers(0) else {
+        panic!("headers expected")
+    };
     assert_eq!(headers.collect::<Vec<_>>(), [("n", None)]);
-    assert_eq!(output.headers(2), HeadersField::Encoded(EncodedHeaders::EMPTY));
+    assert_eq!(
+        output.headers(2),
+        HeadersField::Encoded(EncodedHeaders::EMPTY)
+    );
     assert_eq!(output.timestamp_ms(1), Some(2));
     assert_eq!(output.source(2), None);
 }
@@ -78,57 +105,220 @@ fn a_record_without_source_has_defaults() {
     };
     let output = Output::check(raw, &EXPECTED).unwrap();
     assert_eq!(output.key(0), Field::Null);
-    assert_eq!(output.headers(0), HeadersField::Encoded(EncodedHeaders::EMPTY));
+    assert_eq!(
+        output.headers(0),
+        HeadersField::Encoded(EncodedHeaders::EMPTY)
+    );
 }
 
 #[test]
 fn failures_are_cut_and_ascend() {
-    let raw = RawOutput { source: vec![1], failed: vec![failure(0), failure(2)], ..passthrough() };
+    let raw = RawOutput {
+        source: vec![1],
+        failed: vec![failure(0), failure(2)],
+        ..passthrough()
+    };
     let output = Output::check(raw, &EXPECTED).unwrap();
     assert_eq!(output.failed()[1].index, 2);
-    assert_eq!(output.failed()[1].kind, FailureKind::Retry { delay_ms: Some(5) });
+    assert_eq!(
+        output.failed()[1].kind,
+        FailureKind::Retry { delay_ms: Some(5) }
+    );
     assert!(output.failed()[0].reason.len() <= MAX_REASON_BYTES + '…'.len_utf8());
 }
 
 #[test]
 fn every_broken_rule_is_named() {
     let cases: Vec<(RawOutput, &str)> = vec![
-        (RawOutput { processed: 2, ..passthrough() }, "`processed` is 2, expected 3"),
-        (RawOutput { source: vec![0; 9], ..passthrough() }, "9 records, at most 8 are allowed"),
-        (RawOutput { source: vec![0, 3], ..passthrough() }, "`source[1]` is 3, but the batch has 3"),
-        (RawOutput { source: vec![0, NO_SOURCE], ..passthrough() }, "record 1 has no source"),
-        (RawOutput { port: vec![0], ..full() }, "`port` has 1 entries, but there are 3 records"),
-        (RawOutput { port: vec![0, 2, 0], ..full() }, "`port[1]` is 2, but the pipeline has 2 ports"),
-        (RawOutput { value_ends: vec![1, 3], ..full() }, "`value-ends` has 2 entries"),
-        (RawOutput { value_ends: vec![2, 1, 3], ..full() }, "`value-ends` does not ascend"),
-        (RawOutput { value_ends: vec![1, 1, 2], ..full() }, "`value-ends` ends at 2, but `values` has 3"),
-        (RawOutput { value_ends: vec![1, 1, 9], ..full() }, "`value-ends` ends at 9"),
-        (RawOutput { values: b"a".to_vec(), ..passthrough() }, "`values` has 1 bytes, but `value-ends` is empty"),
-        (RawOutput { null_values: vec![0], ..passthrough() }, "`null-values` is given"),
-        (RawOutput { null_values: vec![1, 1], ..full() }, "`null-values` does not ascend at index 1"),
-        (RawOutput { null_values: vec![3], ..full() }, "`null-values[0]` is 3"),
-        (RawOutput { null_values: vec![0], ..full() }, "value 0 is null, but has 1 bytes"),
-        (RawOutput { null_keys: vec![2], ..full() }, "key 2 is null, but has 1 bytes"),
-        (RawOutput { header_ends: vec![4, 9, 9], ..full() }, "headers of record 0: "),
-        (RawOutput { timestamps: vec![1], ..full() }, "`timestamps` has 1 entries"),
-        (RawOutput { timestamps: vec![1, u64::MAX, 3], ..full() }, "`timestamps[1]` is later than"),
-        (RawOutput { values: vec![0; 70], value_ends: vec![0, 0, 70], ..full() }, "80 bytes of keys"),
-        (RawOutput { failed: vec![failure(3)], ..passthrough() }, "`failed[0]` names record 3"),
-        (RawOutput { source: vec![], failed: vec![failure(1), failure(1)], ..passthrough() }, "`failed` does not ascend"),
-        (RawOutput { failed: vec![failure(1)], ..passthrough() }, "record 1 derives from record 1, which is in `failed`"),
+        (
+            RawOutput {
+                processed: 2,
+                ..passthrough()
+            },
+            "`processed` is 2, expected 3",
+        ),
+        (
+            RawOutput {
+                source: vec![0; 9],
+                ..passthrough()
+            },
+            "9 records, at most 8 are allowed",
+        ),
+        (
+            RawOutput {
+                source: vec![0, 3],
+                ..passthrough()
+            },
+            "`source[1]` is 3, but the batch has 3",
+        ),
+        (
+            RawOutput {
+                source: vec![0, NO_SOURCE],
+                ..passthrough()
+            },
+            "record 1 has no source",
+        ),
+        (
+            RawOutput {
+                port: vec![0],
+                ..full()
+            },
+            "`port` has 1 entries, but there are 3 records",
+        ),
+        (
+            RawOutput {
+                port: vec![0, 2, 0],
+                ..full()
+            },
+            "`port[1]` is 2, but the pipeline has 2 ports",
+        ),
+        (
+            RawOutput {
+                value_ends: vec![1, 3],
+                ..full()
+            },
+            "`value-ends` has 2 entries",
+        ),
+        (
+            RawOutput {
+                value_ends: vec![2, 1, 3],
+                ..full()
+            },
+            "`value-ends` does not ascend",
+        ),
+        (
+            RawOutput {
+                value_ends: vec![1, 1, 2],
+                ..full()
+            },
+            "`value-ends` ends at 2, but `values` has 3",
+        ),
+        (
+            RawOutput {
+                value_ends: vec![1, 1, 9],
+                ..full()
+            },
+            "`value-ends` ends at 9",
+        ),
+        (
+            RawOutput {
+                values: b"a".to_vec(),
+                ..passthrough()
+            },
+            "`values` has 1 bytes, but `value-ends` is empty",
+        ),
+        (
+            RawOutput {
+                null_values: vec![0],
+                ..passthrough()
+            },
+            "`null-values` is given",
+        ),
+        (
+            RawOutput {
+                null_values: vec![1, 1],
+                ..full()
+            },
+            "`null-values` does not ascend at index 1",
+        ),
+        (
+            RawOutput {
+                null_values: vec![3],
+                ..full()
+            },
+            "`null-values[0]` is 3",
+        ),
+        (
+            RawOutput {
+                null_values: vec![0],
+                ..full()
+            },
+            "value 0 is null, but has 1 bytes",
+        ),
+        (
+            RawOutput {
+                null_keys: vec![2],
+                ..full()
+            },
+            "key 2 is null, but has 1 bytes",
+        ),
+        (
+            RawOutput {
+                header_ends: vec![4, 9, 9],
+                ..full()
+            },
+            "headers of record 0: ",
+        ),
+        (
+            RawOutput {
+                timestamps: vec![1],
+                ..full()
+            },
+            "`timestamps` has 1 entries",
+        ),
+        (
+            RawOutput {
+                timestamps: vec![1, u64::MAX, 3],
+                ..full()
+            },
+            "`timestamps[1]` is later than",
+        ),
+        (
+            RawOutput {
+                values: vec![0; 70],
+                value_ends: vec![0, 0, 70],
+                ..full()
+            },
+            "80 bytes of keys",
+        ),
+        (
+            RawOutput {
+                failed: vec![failure(3)],
+                ..passthrough()
+            },
+            "`failed[0]` names record 3",
+        ),
+        (
+            RawOutput {
+                source: vec![],
+                failed: vec![failure(1), failure(1)],
+                ..passthrough()
+            },
+            "`failed` does not ascend",
+        ),
+        (
+            RawOutput {
+                failed: vec![failure(1)],
+                ..passthrough()
+            },
+            "record 1 derives from record 1, which is in `failed`",
+        ),
     ];
     for (raw, expected) in cases {
         let reason = reason(raw);
-        assert!(reason.starts_with(expected), "got: {reason}\nexpected: {expected}");
+        assert!(
+            reason.starts_with(expected),
+            "got: {reason}\nexpected: {expected}"
+        );
     }
 }
 
 #[test]
 fn no_ports_no_records() {
-    let expected = Expected { ports: 0, ..EXPECTED };
-    let none = RawOutput { processed: 3, ..RawOutput::default() };
+    let expected = Expected {
+        ports: 0,
+        ..EXPECTED
+    };
+    let none = RawOutput {
+        processed: 3,
+        ..RawOutput::default()
+    };
     assert!(Output::check(none, &expected).unwrap().is_empty());
-    assert!(Output::check(passthrough(), &expected).unwrap_err().contains("no output"));
+    assert!(
+        Output::check(passthrough(), &expected)
+            .unwrap_err()
+            .contains("no output")
+    );
 }
 
 proptest! {

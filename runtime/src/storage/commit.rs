@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::schema::changelog::{self, Change};
 use super::schema::group_offset::{self, CommittedOffset};
-use super::schema::{Family, KeyKind, batch, pipeline_id, state};
+use super::schema::{Family, KeyKind, batch, state};
 use super::{CleanMark, Durability, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
@@ -23,20 +23,41 @@ pub struct Append {
 /// A change of one entry.
 #[derive(Debug)]
 pub(super) enum Write {
-    Put { family: Family, key: Bytes, value: Bytes },
-    Delete { family: Family, key: Bytes },
-    DeleteRange { family: Family, from: Bytes, to: Bytes },
+    Put {
+        family: Family,
+        key: Bytes,
+        value: Bytes,
+    },
+    Delete {
+        family: Family,
+        key: Bytes,
+    },
+    DeleteRange {
+        family: Family,
+        from: Bytes,
+        to: Bytes,
+    },
 }
 
 /// A change of a partition's head besides appends.
 #[derive(Debug)]
 pub(super) enum HeadChange {
     /// Retention: the partition now starts at `start_offset`, `freed_bytes` are gone.
-    Trim { partition: Arc<Partition>, start_offset: u64, freed_bytes: u64 },
+    Trim {
+        partition: Arc<Partition>,
+        start_offset: u64,
+        freed_bytes: u64,
+    },
     /// The cleaner: rewritten batches are `freed_bytes` smaller.
-    Shrink { partition: Arc<Partition>, freed_bytes: u64 },
+    Shrink {
+        partition: Arc<Partition>,
+        freed_bytes: u64,
+    },
     /// The cleaner has come this far.
-    Clean { partition: Arc<Partition>, mark: CleanMark },
+    Clean {
+        partition: Arc<Partition>,
+        mark: CleanMark,
+    },
     /// The topic is deleted.
     Delete { partition: Arc<Partition> },
 }
@@ -67,6 +88,14 @@ impl Commit {
         self.bytes
     }
 
+    /// Records of its appends.
+    pub fn record_count(&self) -> u64 {
+        self.appends
+            .iter()
+            .map(|append| u64::from(append.batch.record_count()))
+            .sum()
+    }
+
     /// Acknowledges this commit under another durability than the store's.
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
@@ -80,18 +109,37 @@ impl Commit {
     }
 
     /// Records a group's offset: the next record that it reads.
-    pub fn commit_offset(&mut self, group: &str, topic_id: u32, partition: u32, committed: CommittedOffset) {
+    pub fn commit_offset(
+        &mut self,
+        group: &str,
+        topic_id: u32,
+        partition: u32,
+        committed: CommittedOffset,
+    ) {
         let value = Bytes::copy_from_slice(&group_offset::value(committed));
-        self.put(KeyKind::GroupOffset, group_offset::key(group, topic_id, partition), value);
+        self.put(
+            KeyKind::GroupOffset,
+            group_offset::key(group, topic_id, partition),
+            value,
+        );
     }
 
     /// Forgets a group's offset in a partition.
     pub fn delete_offset(&mut self, group: &str, topic_id: u32, partition: u32) {
-        self.delete(KeyKind::GroupOffset, group_offset::key(group, topic_id, partition));
+        self.delete(
+            KeyKind::GroupOffset,
+            group_offset::key(group, topic_id, partition),
+        );
     }
 
     /// Adds the state changes of one checkpoint to a task's changelog.
-    pub fn append_changelog(&mut self, pipeline_id: u32, partition: u32, sequence: u64, changes: &[Change]) {
+    pub fn append_changelog(
+        &mut self,
+        pipeline_id: u32,
+        partition: u32,
+        sequence: u64,
+        changes: &[Change],
+    ) {
         let key = changelog::key(pipeline_id, partition, sequence);
         self.put(KeyKind::Changelog, key, changelog::value(changes).into());
     }
@@ -104,7 +152,13 @@ impl Commit {
     }
 
     /// Sets or removes a folded entry of a task's state.
-    pub fn write_state(&mut self, pipeline_id: u32, partition: u32, key: &[u8], value: Option<&Bytes>) {
+    pub fn write_state(
+        &mut self,
+        pipeline_id: u32,
+        partition: u32,
+        key: &[u8],
+        value: Option<&Bytes>,
+    ) {
         let key = state::key(pipeline_id, partition, key);
         match value {
             Some(value) => self.put(KeyKind::State, key, value.clone()),
@@ -112,27 +166,36 @@ impl Commit {
         }
     }
 
-    /// Gives a pipeline its id.
-    pub fn put_pipeline_id(&mut self, pipeline: &str, id: u32) {
-        let value = Bytes::copy_from_slice(&pipeline_id::value(id));
-        self.put(KeyKind::PipelineId, pipeline_id::key(pipeline), value);
-    }
-
     /// Deletes a partition: its batches and its head.
     pub(crate) fn delete_partition(&mut self, partition: &Arc<Partition>) {
         let (topic_id, index) = (partition.topic_id(), partition.index());
         let from = batch::key(topic_id, index, 0);
         self.delete_range(KeyKind::Batch, from, batch::key(topic_id, index, u64::MAX));
-        self.heads.push(HeadChange::Delete { partition: Arc::clone(partition) });
+        self.heads.push(HeadChange::Delete {
+            partition: Arc::clone(partition),
+        });
     }
 
     /// Retention: deletes the batches below `start_offset`, which must be a batch's base offset or
     /// the high watermark, and `freed_bytes` the size of what lies below it.
-    pub(crate) fn trim_partition(&mut self, partition: &Arc<Partition>, start_offset: u64, freed_bytes: u64) {
+    pub(crate) fn trim_partition(
+        &mut self,
+        partition: &Arc<Partition>,
+        start_offset: u64,
+        freed_bytes: u64,
+    ) {
         let (topic_id, index) = (partition.topic_id(), partition.index());
         let from = batch::key(topic_id, index, 0);
-        self.delete_range(KeyKind::Batch, from, batch::key(topic_id, index, start_offset));
-        self.heads.push(HeadChange::Trim { partition: Arc::clone(partition), start_offset, freed_bytes });
+        self.delete_range(
+            KeyKind::Batch,
+            from,
+            batch::key(topic_id, index, start_offset),
+        );
+        self.heads.push(HeadChange::Trim {
+            partition: Arc::clone(partition),
+            start_offset,
+            freed_bytes,
+        });
     }
 
     /// The cleaner: puts a compacted batch in the place of the one with the same base offset.
@@ -143,35 +206,63 @@ impl Commit {
 
     /// The cleaner: removes a batch of which nothing is left.
     pub(crate) fn remove_batch(&mut self, partition: &Partition, base_offset: u64) {
-        self.delete(KeyKind::Batch, batch::key(partition.topic_id(), partition.index(), base_offset));
+        self.delete(
+            KeyKind::Batch,
+            batch::key(partition.topic_id(), partition.index(), base_offset),
+        );
     }
 
     /// The cleaner: notes what its rewriting has freed.
     pub(crate) fn shrink_partition(&mut self, partition: &Arc<Partition>, freed_bytes: u64) {
-        self.heads.push(HeadChange::Shrink { partition: Arc::clone(partition), freed_bytes });
+        self.heads.push(HeadChange::Shrink {
+            partition: Arc::clone(partition),
+            freed_bytes,
+        });
     }
 
     /// The cleaner: notes how far it has come.
     pub(crate) fn mark_cleaned(&mut self, partition: &Arc<Partition>, mark: CleanMark) {
-        self.heads.push(HeadChange::Clean { partition: Arc::clone(partition), mark });
+        self.heads.push(HeadChange::Clean {
+            partition: Arc::clone(partition),
+            mark,
+        });
     }
 
     pub(crate) fn put(&mut self, kind: KeyKind, key: impl AsRef<[u8]>, value: Bytes) {
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len() + value.len();
-        self.writes.push(Write::Put { family: kind.family(), key, value });
+        self.writes.push(Write::Put {
+            family: kind.family(),
+            key,
+            value,
+        });
     }
 
     pub(super) fn delete(&mut self, kind: KeyKind, key: impl AsRef<[u8]>) {
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len();
-        self.writes.push(Write::Delete { family: kind.family(), key });
+        self.writes.push(Write::Delete {
+            family: kind.family(),
+            key,
+        });
     }
 
-    pub(super) fn delete_range(&mut self, kind: KeyKind, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
-        let (from, to) = (Bytes::copy_from_slice(from.as_ref()), Bytes::copy_from_slice(to.as_ref()));
+    pub(super) fn delete_range(
+        &mut self,
+        kind: KeyKind,
+        from: impl AsRef<[u8]>,
+        to: impl AsRef<[u8]>,
+    ) {
+        let (from, to) = (
+            Bytes::copy_from_slice(from.as_ref()),
+            Bytes::copy_from_slice(to.as_ref()),
+        );
         self.bytes += from.len() + to.len();
-        self.writes.push(Write::DeleteRange { family: kind.family(), from, to });
+        self.writes.push(Write::DeleteRange {
+            family: kind.family(),
+            from,
+            to,
+        });
     }
 }
 

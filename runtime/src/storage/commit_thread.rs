@@ -51,7 +51,10 @@ struct Touched {
 struct Group {
     batch: WriteBatch,
     touched: HashMap<(u32, u32), Touched>,
-    replies: Vec<(oneshot::Sender<Result<Committed, Error>>, Result<Committed, Error>)>,
+    replies: Vec<(
+        oneshot::Sender<Result<Committed, Error>>,
+        Result<Committed, Error>,
+    )>,
     permits: Vec<OwnedSemaphorePermit>,
     sync: bool,
 }
@@ -63,7 +66,12 @@ impl CommitThread {
         durability: Durability,
         tail_bytes: usize,
     ) -> Self {
-        Self { database, requests, durability, tails: TailBudget::new(tail_bytes) }
+        Self {
+            database,
+            requests,
+            durability,
+            tails: TailBudget::new(tail_bytes),
+        }
     }
 
     /// Runs until every sender is gone.
@@ -73,7 +81,9 @@ impl CommitThread {
             let mut group = Group::default();
             self.add(&mut group, first);
             while bytes < MAX_GROUP_BYTES && group.replies.len() < MAX_GROUP_COMMITS {
-                let Ok(next) = self.requests.try_recv() else { break };
+                let Ok(next) = self.requests.try_recv() else {
+                    break;
+                };
                 bytes += next.commit.len_bytes();
                 self.add(&mut group, next);
             }
@@ -85,9 +95,17 @@ impl CommitThread {
     }
 
     fn add(&self, group: &mut Group, request: Request) {
-        let Request { commit, reply, _permit } = request;
+        let Request {
+            commit,
+            reply,
+            _permit,
+        } = request;
         group.permits.push(_permit);
-        if commit.appends.iter().any(|append| group.is_deleted(&append.partition)) {
+        if commit
+            .appends
+            .iter()
+            .any(|append| group.is_deleted(&append.partition))
+        {
             group.replies.push((reply, Err(Error::PartitionDeleted)));
             return;
         }
@@ -100,7 +118,11 @@ impl CommitThread {
             let stored = append.batch.assign(base_offset);
             touched.head.next_offset = stored.next_offset();
             touched.head.size_bytes += stored.len_bytes() as u64;
-            let key = batch_key::key(append.partition.topic_id(), append.partition.index(), base_offset);
+            let key = batch_key::key(
+                append.partition.topic_id(),
+                append.partition.index(),
+                base_offset,
+            );
             touched.batches.push(stored.clone());
             group.batch.put_cf(&log, key, stored.as_bytes());
             base_offsets.push(base_offset);
@@ -116,7 +138,9 @@ impl CommitThread {
 
     fn add_write(&self, batch: &mut WriteBatch, write: &Write) {
         match write {
-            Write::Put { family, key, value } => batch.put_cf(&self.database.family(*family), key, value),
+            Write::Put { family, key, value } => {
+                batch.put_cf(&self.database.family(*family), key, value)
+            }
             Write::Delete { family, key } => batch.delete_cf(&self.database.family(*family), key),
             Write::DeleteRange { family, from, to } => {
                 batch.delete_range_cf(&self.database.family(*family), from.as_ref(), to.as_ref());
@@ -131,7 +155,9 @@ impl CommitThread {
             if touched.deleted {
                 group.batch.delete_cf(&meta, key);
             } else {
-                group.batch.put_cf(&meta, key, partition_head::value(&touched.head));
+                group
+                    .batch
+                    .put_cf(&meta, key, partition_head::value(&touched.head));
             }
         }
         drop(meta);
@@ -168,13 +194,21 @@ impl CommitThread {
             ));
             let mut options = WriteOptions::default();
             options.set_sync(sync);
-            self.database.rocks.write_opt(batch, &options).map_err(rocksdb::Error::into_string)
+            self.database
+                .rocks
+                .write_opt(batch, &options)
+                .map_err(rocksdb::Error::into_string)
         };
         write().inspect_err(|reason| poison(&self.database.poisoned, reason))
     }
 
     fn publish(&mut self, touched: Touched) {
-        let Touched { partition, head, batches, deleted } = touched;
+        let Touched {
+            partition,
+            head,
+            batches,
+            deleted,
+        } = touched;
         if deleted {
             partition.mark_deleted();
             return;
@@ -195,30 +229,45 @@ pub(super) fn poison(poisoned: &OnceLock<String>, reason: &str) {
 impl Group {
     fn is_deleted(&self, partition: &Partition) -> bool {
         let key = (partition.topic_id(), partition.index());
-        partition.is_deleted() || self.touched.get(&key).is_some_and(|touched| touched.deleted)
+        partition.is_deleted()
+            || self
+                .touched
+                .get(&key)
+                .is_some_and(|touched| touched.deleted)
     }
 
     fn touch(&mut self, partition: &Arc<Partition>) -> &mut Touched {
-        self.touched.entry((partition.topic_id(), partition.index())).or_insert_with(|| Touched {
-            head: partition.head(),
-            partition: Arc::clone(partition),
-            batches: Vec::new(),
-            deleted: false,
-        })
+        self.touched
+            .entry((partition.topic_id(), partition.index()))
+            .or_insert_with(|| Touched {
+                head: partition.head(),
+                partition: Arc::clone(partition),
+                batches: Vec::new(),
+                deleted: false,
+            })
     }
 
     fn change_head(&mut self, change: HeadChange) {
         match change {
-            HeadChange::Trim { partition, start_offset, freed_bytes } => {
+            HeadChange::Trim {
+                partition,
+                start_offset,
+                freed_bytes,
+            } => {
                 let head = &mut self.touch(&partition).head;
                 head.start_offset = head.start_offset.max(start_offset);
                 head.size_bytes = head.size_bytes.saturating_sub(freed_bytes);
             }
-            HeadChange::Shrink { partition, freed_bytes } => {
+            HeadChange::Shrink {
+                partition,
+                freed_bytes,
+            } => {
                 let head = &mut self.touch(&partition).head;
                 head.size_bytes = head.size_bytes.saturating_sub(freed_bytes);
             }
-            HeadChange::Clean { partition, mark } => mark.write_to(&mut self.touch(&partition).head),
+            HeadChange::Clean { partition, mark } => {
+                mark.write_to(&mut self.touch(&partition).head)
+            }
             HeadChange::Delete { partition } => self.touch(&partition).deleted = true,
         }
     }
@@ -233,19 +282,26 @@ struct TailBudget {
 
 impl TailBudget {
     fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, held_bytes: 0, held: VecDeque::new() }
+        Self {
+            limit_bytes,
+            held_bytes: 0,
+            held: VecDeque::new(),
+        }
     }
 
     fn admit(&mut self, partition: &Arc<Partition>, batches: &[RecordBatch]) {
         for batch in batches {
             self.held_bytes += batch.len_bytes();
-            self.held.push_back((Arc::clone(partition), batch.len_bytes()));
+            self.held
+                .push_back((Arc::clone(partition), batch.len_bytes()));
         }
     }
 
     fn evict(&mut self) {
         while self.held_bytes > self.limit_bytes {
-            let Some((partition, bytes)) = self.held.pop_front() else { return };
+            let Some((partition, bytes)) = self.held.pop_front() else {
+                return;
+            };
             partition.evict_oldest_of_tail();
             self.held_bytes -= bytes;
         }

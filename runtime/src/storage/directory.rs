@@ -23,11 +23,16 @@ impl Directory {
         fs::create_dir_all(path).map_err(Error::io("create the data directory", path))?;
         let foreign = is_foreign(path)?;
         if foreign {
-            return Err(Error::NotADataDirectory { path: path.to_owned() });
+            return Err(Error::NotADataDirectory {
+                path: path.to_owned(),
+            });
         }
         let lock = lock(path)?;
         check_format(path)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Where RocksDB's files lie.
@@ -66,7 +71,10 @@ fn lock(path: &Path) -> Result<File, Error> {
                 Ok(pid) => format!(" (pid {pid})"),
                 Err(_) => String::new(),
             };
-            return Err(Error::Locked { path: path.to_owned(), holder });
+            return Err(Error::Locked {
+                path: path.to_owned(),
+                holder,
+            });
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &file_path)(error)),
     }
@@ -84,7 +92,9 @@ fn check_format(path: &Path) -> Result<(), Error> {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.join("store").exists() {
-                return Err(damaged_format("the FORMAT file is missing beside existing data"));
+                return Err(damaged_format(
+                    "the FORMAT file is missing beside existing data",
+                ));
             }
             return write_format(path, &file_path);
         }
@@ -96,13 +106,20 @@ fn check_format(path: &Path) -> Result<(), Error> {
         .and_then(|number| number.parse::<u32>().ok())
         .ok_or_else(|| damaged_format("expected `millstream data format N`"))?;
     if found > FORMAT {
-        return Err(Error::NewerFormat { path: path.to_owned(), found, supported: FORMAT });
+        return Err(Error::NewerFormat {
+            path: path.to_owned(),
+            found,
+            supported: FORMAT,
+        });
     }
     Ok(())
 }
 
 fn damaged_format(reason: &str) -> Error {
-    Error::Damaged { what: "the file FORMAT".to_owned(), reason: reason.to_owned() }
+    Error::Damaged {
+        what: "the file FORMAT".to_owned(),
+        reason: reason.to_owned(),
+    }
 }
 
 /// Written aside and renamed: a crash leaves no half-written file.
@@ -127,7 +144,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = Directory::open(folder.path()).unwrap();
         let error = Directory::open(folder.path()).unwrap_err();
-        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
         drop(held);
         Directory::open(folder.path()).unwrap();
     }
@@ -138,7 +160,17 @@ mod tests {
         drop(Directory::open(folder.path()).unwrap());
         fs::write(folder.path().join("FORMAT"), "millstream data format 2\n").unwrap();
         let error = Directory::open(folder.path()).unwrap_err();
-        assert!(matches!(error, Error::NewerFormat { found: 2, supported: 1, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::NewerFormat {
+                    found: 2,
+                    supported: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -155,6 +187,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         drop(Directory::open(folder.path()).unwrap());
         fs::write(folder.path().join("FORMAT"), "hello").unwrap();
-        assert!(matches!(Directory::open(folder.path()), Err(Error::Damaged { .. })));
+        assert!(matches!(
+            Directory::open(folder.path()),
+            Err(Error::Damaged { .. })
+        ));
     }
 }

@@ -99,11 +99,21 @@ pub enum Error {
 
 impl Error {
     pub(super) fn engine(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
-        move |error| Error::Engine { action, reason: error.into_string() }
+        move |error| Error::Engine {
+            action,
+            reason: error.into_string(),
+        }
     }
 
-    pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+    pub(super) fn io(
+        action: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
-        move |error| Error::Io { action, path, reason: error.to_string() }
+        move |error| Error::Io {
+            action,
+            path,
+            reason: error.to_string(),
+        }
     }
 }

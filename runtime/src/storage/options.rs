@@ -25,7 +25,11 @@ impl FromStr for Durability {
 
     /// `sync`, `os`, or `interval(MS)` such as `interval(100)`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("`{text}` is no durability; expected `sync`, `os` or `interval(MS)`, such as `interval(100)`");
+        let expected = || {
+            format!(
+                "`{text}` is no durability; expected `sync`, `os` or `interval(MS)`, such as `interval(100)`"
+            )
+        };
         match text {
             "sync" => Ok(Self::Sync),
             "os" => Ok(Self::Os),
@@ -90,11 +94,25 @@ mod tests {
 
     #[test]
     fn durability_reads_what_it_prints() {
-        for durability in [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_millis(250))] {
+        for durability in [
+            Durability::Sync,
+            Durability::Os,
+            Durability::Interval(Duration::from_millis(250)),
+        ] {
             assert_eq!(durability.to_string().parse(), Ok(durability));
         }
-        for bad in ["", "fsync", "interval", "interval(0)", "interval(x)", "interval(999999)"] {
-            assert!(bad.parse::<Durability>().unwrap_err().contains("expected"), "{bad}");
+        for bad in [
+            "",
+            "fsync",
+            "interval",
+            "interval(0)",
+            "interval(x)",
+            "interval(999999)",
+        ] {
+            assert!(
+                bad.parse::<Durability>().unwrap_err().contains("expected"),
+                "{bad}"
+            );
         }
     }
 }

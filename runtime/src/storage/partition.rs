@@ -141,7 +141,8 @@ impl Partition {
         }
         self.size_bytes.store(head.size_bytes, Ordering::Relaxed);
         *self.cleaning.lock() = CleanMark::of(head);
-        self.start_offset.store(head.start_offset, Ordering::Release);
+        self.start_offset
+            .store(head.start_offset, Ordering::Release);
         let before = self.high_watermark.swap(head.next_offset, Ordering::AcqRel);
         if head.next_offset > before {
             self.appended.notify_waiters();
@@ -158,7 +159,12 @@ impl Partition {
         self.tail.lock().evict_oldest();
     }
 
-    pub(super) fn read_tail(&self, offset: u64, max_bytes: usize, into: &mut Vec<RecordBatch>) -> bool {
+    pub(super) fn read_tail(
+        &self,
+        offset: u64,
+        max_bytes: usize,
+        into: &mut Vec<RecordBatch>,
+    ) -> bool {
         self.tail.lock().read(offset, max_bytes, into)
     }
 }

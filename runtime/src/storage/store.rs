@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, Options, ReadOptions,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    Options, ReadOptions,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -44,8 +45,13 @@ pub(super) struct Database {
 impl Database {
     /// The handle of a family; all are opened with the database.
     pub(super) fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
-        #[expect(clippy::expect_used, reason = "every family is opened with the database")]
-        self.rocks.cf_handle(family.name()).expect("the family is open")
+        #[expect(
+            clippy::expect_used,
+            reason = "every family is opened with the database"
+        )]
+        self.rocks
+            .cf_handle(family.name())
+            .expect("the family is open")
     }
 }
 
@@ -127,7 +133,12 @@ impl Store {
             directory,
         });
         let requests = Arc::new(Requests::start(&database, &options)?);
-        Ok(Self { database, requests, clock: options.clock, durability: options.durability })
+        Ok(Self {
+            database,
+            requests,
+            clock: options.clock,
+            durability: options.durability,
+        })
     }
 
     /// The source of time.
@@ -157,10 +168,15 @@ impl Store {
     /// the pending commit's.
     pub async fn submit(&self, commit: Commit) -> Result<PendingCommit, Error> {
         if commit.len_bytes() > MAX_COMMIT_BYTES {
-            return Err(Error::CommitTooLarge { bytes: commit.len_bytes(), limit: MAX_COMMIT_BYTES });
+            return Err(Error::CommitTooLarge {
+                bytes: commit.len_bytes(),
+                limit: MAX_COMMIT_BYTES,
+            });
         }
         if let Some(reason) = self.database.poisoned.get() {
-            return Err(Error::Poisoned { reason: reason.clone() });
+            return Err(Error::Poisoned {
+                reason: reason.clone(),
+            });
         }
         let permits = u32::try_from(commit.len_bytes() / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.requests.queued_bytes)
@@ -169,7 +185,13 @@ impl Store {
             .map_err(|_| Error::Closed)?;
         let (reply, pending) = oneshot::channel();
         let sender = self.requests.sender.as_ref().ok_or(Error::Closed)?;
-        sender.send(Request { commit, reply, _permit: permit }).map_err(|_| Error::Closed)?;
+        sender
+            .send(Request {
+                commit,
+                reply,
+                _permit: permit,
+            })
+            .map_err(|_| Error::Closed)?;
         Ok(PendingCommit(pending))
     }
 
@@ -181,7 +203,11 @@ impl Store {
     /// The value of a key.
     pub(crate) fn get(&self, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let family = self.database.family(kind.family());
-        let value = self.database.rocks.get_pinned_cf(&family, key).map_err(Error::engine("read a key"))?;
+        let value = self
+            .database
+            .rocks
+            .get_pinned_cf(&family, key)
+            .map_err(Error::engine("read a key"))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -195,7 +221,10 @@ impl Store {
     ) -> Result<(), Error> {
         let family = self.database.family(kind.family());
         let mut options = ReadOptions::default();
-        if let Some(to) = to.map(<[u8]>::to_vec).or_else(|| prefix_end(&kind_prefix(kind))) {
+        if let Some(to) = to
+            .map(<[u8]>::to_vec)
+            .or_else(|| prefix_end(&kind_prefix(kind)))
+        {
             options.set_iterate_upper_bound(to);
         }
         let mut iterator = self.database.rocks.raw_iterator_cf_opt(&family, options);
@@ -225,7 +254,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`] before the start or beyond the high watermark.
-    pub fn read(&self, partition: &Partition, offset: u64, max_bytes: usize) -> Result<Vec<RecordBatch>, Error> {
+    pub fn read(
+        &self,
+        partition: &Partition,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<RecordBatch>, Error> {
         let end = partition.high_watermark();
         let start = partition.start_offset();
         if offset < start || offset > end {
@@ -242,7 +276,11 @@ impl Store {
             }
             bytes += batch.len_bytes();
             batches.push(batch);
-            Ok(if bytes >= max_bytes { Scan::Stop } else { Scan::Continue })
+            Ok(if bytes >= max_bytes {
+                Scan::Stop
+            } else {
+                Scan::Continue
+            })
         })?;
         Ok(batches)
     }
@@ -277,7 +315,11 @@ impl Store {
     }
 
     /// The first batch of a partition that ends after `offset`; `None` at the end.
-    pub(crate) fn batch_at(&self, partition: &Partition, offset: u64) -> Result<Option<RecordBatch>, Error> {
+    pub(crate) fn batch_at(
+        &self,
+        partition: &Partition,
+        offset: u64,
+    ) -> Result<Option<RecordBatch>, Error> {
         let mut found = None;
         self.scan_batches(partition, offset, partition.high_watermark(), |batch| {
             found = Some(batch);
@@ -291,14 +333,19 @@ impl Store {
         let family = self.database.family(Family::Log);
         let from = batch_key::key(partition.topic_id(), partition.index(), 0);
         let to = batch_key::key(partition.topic_id(), partition.index(), to_offset);
-        self.database.rocks.compact_range_cf(&family, Some(from), Some(to));
+        self.database
+            .rocks
+            .compact_range_cf(&family, Some(from), Some(to));
     }
 
     /// Writes the memtables of all families to files; for measuring.
     pub fn flush(&self) -> Result<(), Error> {
         for family in Family::ALL {
             let family = self.database.family(family);
-            self.database.rocks.flush_cf(&family).map_err(Error::engine("flush"))?;
+            self.database
+                .rocks
+                .flush_cf(&family)
+                .map_err(Error::engine("flush"))?;
         }
         Ok(())
     }
@@ -308,7 +355,9 @@ impl Store {
         let property = |family: Family, name: &str| -> Result<u64, Error> {
             let family = self.database.family(family);
             let value = self.database.rocks.property_int_value_cf(&family, name);
-            Ok(value.map_err(Error::engine("read a property"))?.unwrap_or(0))
+            Ok(value
+                .map_err(Error::engine("read a property"))?
+                .unwrap_or(0))
         };
         let mut usage = DiskUsage::default();
         for family in Family::ALL {
@@ -332,7 +381,11 @@ impl Store {
 
 fn stored_batch(partition: &Partition, bytes: Bytes) -> Result<RecordBatch, Error> {
     RecordBatch::from_stored(bytes).map_err(|error| Error::Damaged {
-        what: format!("a batch of topic id {}, partition {}", partition.topic_id(), partition.index()),
+        what: format!(
+            "a batch of topic id {}, partition {}",
+            partition.topic_id(),
+            partition.index()
+        ),
         reason: error.to_string(),
     })
 }
@@ -340,13 +393,22 @@ fn stored_batch(partition: &Partition, bytes: Bytes) -> Result<RecordBatch, Erro
 impl Requests {
     fn start(database: &Arc<Database>, options: &StoreOptions) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let thread = CommitThread::new(Arc::clone(database), receiver, options.durability, options.tail_bytes);
+        let thread = CommitThread::new(
+            Arc::clone(database),
+            receiver,
+            options.durability,
+            options.tail_bytes,
+        );
         let mut threads = vec![spawn("millstream-commit", move || thread.run(), database)?];
         let mut stop_sync = None;
         if let Durability::Interval(every) = options.durability {
             let (stop, stopped) = std::sync::mpsc::channel();
             let shared = Arc::clone(database);
-            threads.push(spawn("millstream-sync", move || sync_every(&shared, every, &stopped), database)?);
+            threads.push(spawn(
+                "millstream-sync",
+                move || sync_every(&shared, every, &stopped),
+                database,
+            )?);
             stop_sync = Some(stop);
         }
         Ok(Self {
@@ -358,7 +420,11 @@ impl Requests {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static, database: &Database) -> Result<JoinHandle<()>, Error> {
+fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+    database: &Database,
+) -> Result<JoinHandle<()>, Error> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(run)
@@ -431,4 +497,3 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
     cf.set_block_based_table_factory(&table);
     cf
 }
-

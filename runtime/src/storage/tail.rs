@@ -35,7 +35,9 @@ impl Tail {
             Some(oldest) if oldest.base_offset() <= offset => {}
             _ => return false,
         }
-        let from = self.batches.partition_point(|batch| batch.next_offset() <= offset);
+        let from = self
+            .batches
+            .partition_point(|batch| batch.next_offset() <= offset);
         let mut bytes = 0;
         for batch in self.batches.range(from..) {
             if bytes > 0 && bytes + batch.len_bytes() > max_bytes {

@@ -22,6 +22,8 @@ macro_rules! consumer {
     };
     ($process:path) => {
         const _: () = {
+            // Outside a component nothing calls it, and it is in use all the same.
+            let _ = $process;
             struct MillstreamFunction;
             impl $crate::Consumer for MillstreamFunction {
                 fn open(_: &$crate::Config) -> ::core::result::Result<Self, $crate::Failure> {
@@ -63,6 +65,8 @@ macro_rules! batch_consumer {
     };
     ($process:path) => {
         const _: () = {
+            // Outside a component nothing calls it, and it is in use all the same.
+            let _ = $process;
             struct MillstreamFunction;
             impl $crate::BatchConsumer for MillstreamFunction {
                 fn open(_: &$crate::Config) -> ::core::result::Result<Self, $crate::Failure> {
@@ -102,6 +106,8 @@ macro_rules! producer {
     };
     ($produce:path) => {
         const _: () = {
+            // Outside a component nothing calls it, and it is in use all the same.
+            let _ = $produce;
             struct MillstreamFunction;
             impl $crate::Producer for MillstreamFunction {
                 fn open(_: &$crate::Config) -> ::core::result::Result<Self, $crate::Failure> {

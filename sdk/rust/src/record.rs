@@ -217,6 +217,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn from_encoded(encoded: &'a [u8]) -> Self {
         Self { rest: encoded }
     }

@@ -100,7 +100,10 @@ impl BatchBuilder {
     /// # Errors
     /// Those of [`push`](Self::push).
     pub fn push_record(&mut self, record: &Record) -> Result<(), Error> {
-        let headers = record.headers.iter().map(|h| (&*h.name, h.value.as_deref()));
+        let headers = record
+            .headers
+            .iter()
+            .map(|h| (&*h.name, h.value.as_deref()));
         self.push_encoding(
             record.timestamp_ms,
             record.key.as_deref(),
@@ -140,7 +143,10 @@ impl BatchBuilder {
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
         if offset_delta < self.next_delta || offset_delta > i32::MAX as u32 {
-            return Err(Error::OffsetOrder { offset_delta, next_delta: self.next_delta });
+            return Err(Error::OffsetOrder {
+                offset_delta,
+                next_delta: self.next_delta,
+            });
         }
         if timestamp_ms > limits::MAX_TIMESTAMP_MS {
             return Err(Error::Timestamp { timestamp_ms });
@@ -226,7 +232,8 @@ impl BatchBuilder {
     fn grow(&mut self, needed_bytes: usize) {
         const FIRST_BYTES: usize = 16 * 1024;
         let doubled = self.buffer.len().saturating_mul(2);
-        self.buffer.resize(needed_bytes.max(doubled).max(FIRST_BYTES), 0);
+        self.buffer
+            .resize(needed_bytes.max(doubled).max(FIRST_BYTES), 0);
     }
 
     /// How many records the batch has so far.

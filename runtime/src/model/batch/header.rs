@@ -83,15 +83,22 @@ impl BatchHeader {
     /// checked without reading the records.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, Error> {
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
-            return Err(Error::TooShort { len_bytes: bytes.len() });
+            return Err(Error::TooShort {
+                len_bytes: bytes.len(),
+            });
         };
         let declared_bytes = i32::from_be_bytes(field::<BATCH_LENGTH, 4>(header));
         let actual_bytes = bytes.len() - LENGTH_BASE;
         if usize::try_from(declared_bytes) != Ok(actual_bytes) {
-            return Err(Error::Length { declared_bytes, actual_bytes });
+            return Err(Error::Length {
+                declared_bytes,
+                actual_bytes,
+            });
         }
         if header[MAGIC] != MAGIC_V2 {
-            return Err(Error::Magic { magic: header[MAGIC] });
+            return Err(Error::Magic {
+                magic: header[MAGIC],
+            });
         }
         let attributes = i16::from_be_bytes(field::<ATTRIBUTES, 2>(header));
         let code = (attributes & COMPRESSION_MASK) as u8;
@@ -103,7 +110,10 @@ impl BatchHeader {
         if compression == Compression::None
             && record_count as usize > records_bytes / MIN_RECORD_BYTES
         {
-            return Err(Error::RecordCount { count, reason: "more than the batch has room for" });
+            return Err(Error::RecordCount {
+                count,
+                reason: "more than the batch has room for",
+            });
         }
         Ok(Self {
             base_offset,
@@ -188,21 +198,33 @@ impl BatchHeader {
 fn read_offsets(header: &[u8; HEADER_BYTES]) -> Result<(u64, u32), Error> {
     let base_offset = i64::from_be_bytes(field::<BASE_OFFSET, 8>(header));
     let last_offset_delta = i32::from_be_bytes(field::<LAST_OFFSET_DELTA, 4>(header));
-    let wrong = Error::Offsets { base_offset, last_offset_delta };
+    let wrong = Error::Offsets {
+        base_offset,
+        last_offset_delta,
+    };
     let (Ok(base), Ok(delta)) = (u64::try_from(base_offset), u32::try_from(last_offset_delta))
     else {
         return Err(wrong);
     };
     // Both are positive and signed on the wire, so the sum cannot wrap.
-    if base + u64::from(delta) > limits::MAX_OFFSET { Err(wrong) } else { Ok((base, delta)) }
+    if base + u64::from(delta) > limits::MAX_OFFSET {
+        Err(wrong)
+    } else {
+        Ok((base, delta))
+    }
 }
 
 fn read_count(count: i32, last_offset_delta: u32) -> Result<u32, Error> {
-    let record_count =
-        u32::try_from(count).map_err(|_| Error::RecordCount { count, reason: "negative" })?;
+    let record_count = u32::try_from(count).map_err(|_| Error::RecordCount {
+        count,
+        reason: "negative",
+    })?;
     // Compaction leaves gaps between offsets, so fewer is fine, down to an empty batch.
     if u64::from(record_count) > u64::from(last_offset_delta) + 1 {
-        return Err(Error::RecordCount { count, reason: "more than the batch has offsets for" });
+        return Err(Error::RecordCount {
+            count,
+            reason: "more than the batch has offsets for",
+        });
     }
     Ok(record_count)
 }

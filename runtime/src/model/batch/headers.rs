@@ -17,19 +17,30 @@ pub struct HeadersRef<'a> {
 
 impl<'a> HeadersRef<'a> {
     /// No headers.
-    pub const EMPTY: HeadersRef<'static> = HeadersRef { encoded: &[], count: 0 };
+    pub const EMPTY: HeadersRef<'static> = HeadersRef {
+        encoded: &[],
+        count: 0,
+    };
 
     /// Checks that `encoded` is exactly `count` headers.
     #[inline]
     pub(super) fn validate(encoded: &'a [u8], count: u32) -> Result<Self, &'static str> {
         if count == 0 {
-            return if encoded.is_empty() { Ok(Self::EMPTY) } else { Err("bytes after the end") };
+            return if encoded.is_empty() {
+                Ok(Self::EMPTY)
+            } else {
+                Err("bytes after the end")
+            };
         }
         let mut rest = encoded;
         for _ in 0..count {
             read_header(&mut rest)?;
         }
-        if rest.is_empty() { Ok(Self { encoded, count }) } else { Err("bytes after the headers") }
+        if rest.is_empty() {
+            Ok(Self { encoded, count })
+        } else {
+            Err("bytes after the headers")
+        }
     }
 
     /// How many headers there are.
@@ -57,7 +68,10 @@ impl<'a> HeadersRef<'a> {
     #[must_use]
     #[inline]
     pub fn iter(&self) -> HeaderIter<'a> {
-        HeaderIter { rest: self.encoded, remaining: self.count }
+        HeaderIter {
+            rest: self.encoded,
+            remaining: self.count,
+        }
     }
 }
 
@@ -112,11 +126,16 @@ fn read_header<'a>(rest: &mut &'a [u8]) -> Result<(&'a str, Option<&'a [u8]>), &
 pub(super) fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
     let length = read_i32(rest).ok_or("malformed field length")?;
     if length < 0 {
-        return if length == -1 { Ok(None) } else { Err("negative field length") };
+        return if length == -1 {
+            Ok(None)
+        } else {
+            Err("negative field length")
+        };
     }
     // Not negative, so the conversion keeps the value.
-    let (field, tail) =
-        rest.split_at_checked(length as usize).ok_or("field longer than its record")?;
+    let (field, tail) = rest
+        .split_at_checked(length as usize)
+        .ok_or("field longer than its record")?;
     *rest = tail;
     Ok(Some(field))
 }
@@ -180,6 +199,9 @@ impl HeadersBuf {
     /// The headers pushed so far.
     #[must_use]
     pub fn as_headers(&self) -> HeadersRef<'_> {
-        HeadersRef { encoded: &self.encoded, count: self.count }
+        HeadersRef {
+            encoded: &self.encoded,
+            count: self.count,
+        }
     }
 }

@@ -44,7 +44,10 @@ pub enum Error {
         len_bytes: usize,
     },
     /// More bytes than a batch may have.
-    #[error("a record batch has at most {} bytes, this one has {len_bytes}", limits::MAX_BATCH_BYTES)]
+    #[error(
+        "a record batch has at most {} bytes, this one has {len_bytes}",
+        limits::MAX_BATCH_BYTES
+    )]
     TooLarge {
         /// What there is.
         len_bytes: usize,
@@ -64,7 +67,9 @@ pub enum Error {
         magic: u8,
     },
     /// The checksum does not match: the bytes were changed after they were written.
-    #[error("the batch is corrupt: its CRC-32C is {computed:#010x}, the header says {stored:#010x}")]
+    #[error(
+        "the batch is corrupt: its CRC-32C is {computed:#010x}, the header says {stored:#010x}"
+    )]
     Crc {
         /// What the header says.
         stored: u32,
@@ -111,7 +116,10 @@ pub enum Error {
     #[error(transparent)]
     Compression(#[from] compression::Error),
     /// The record has more bytes than any record may have.
-    #[error("a record has at most {} bytes, this one has {size_bytes}", limits::MAX_RECORD_BYTES)]
+    #[error(
+        "a record has at most {} bytes, this one has {size_bytes}",
+        limits::MAX_RECORD_BYTES
+    )]
     RecordTooLarge {
         /// Key, value and encoded headers.
         size_bytes: usize,
@@ -154,7 +162,9 @@ impl RecordBatch {
     /// What is wrong with the bytes.
     pub fn parse(bytes: Bytes) -> Result<Self, Error> {
         if bytes.len() > limits::MAX_BATCH_BYTES {
-            return Err(Error::TooLarge { len_bytes: bytes.len() });
+            return Err(Error::TooLarge {
+                len_bytes: bytes.len(),
+            });
         }
         let batch = Self::from_stored(bytes)?;
         if batch.header.record_count > limits::MAX_RECORDS_PER_BATCH {
@@ -186,7 +196,10 @@ impl RecordBatch {
         if computed == self.header.crc {
             Ok(())
         } else {
-            Err(Error::Crc { stored: self.header.crc, computed })
+            Err(Error::Crc {
+                stored: self.header.crc,
+                computed,
+            })
         }
     }
 
@@ -249,7 +262,9 @@ impl RecordBatch {
     /// When the tombstones of this batch may be dropped, in ms since the epoch; set by compaction.
     #[must_use]
     pub fn delete_horizon_ms(&self) -> Option<u64> {
-        self.header.has_delete_horizon().then(|| clamp_timestamp(self.header.base_timestamp))
+        self.header
+            .has_delete_horizon()
+            .then(|| clamp_timestamp(self.header.base_timestamp))
     }
 
     /// How the records are compressed.
@@ -341,17 +356,26 @@ impl EncodedBatch {
         let batch = RecordBatch::parse(bytes)?;
         let header = batch.header;
         if header.is_control() {
-            return Err(Error::NotAppendable { reason: "clients do not write control records" });
+            return Err(Error::NotAppendable {
+                reason: "clients do not write control records",
+            });
         }
         if header.record_count == 0 {
-            return Err(Error::NotAppendable { reason: "it has no records" });
+            return Err(Error::NotAppendable {
+                reason: "it has no records",
+            });
         }
         if header.record_count != header.last_offset_delta + 1 {
-            return Err(Error::NotAppendable { reason: "its offsets have gaps" });
+            return Err(Error::NotAppendable {
+                reason: "its offsets have gaps",
+            });
         }
         batch.validate_records()?;
         // A batch that shares its buffer with others is copied, which also frees that buffer early.
-        let bytes = batch.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        let bytes = batch
+            .bytes
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&*shared));
         Ok(Self { bytes, header })
     }
 
@@ -396,7 +420,10 @@ impl EncodedBatch {
         );
         header::assign_base_offset(&mut self.bytes, base_offset);
         self.header.base_offset = base_offset;
-        RecordBatch { bytes: self.bytes.freeze(), header: self.header }
+        RecordBatch {
+            bytes: self.bytes.freeze(),
+            header: self.header,
+        }
     }
 }
 

@@ -58,13 +58,22 @@ impl Records {
     /// The records in order of their offsets. An error ends the iteration.
     #[must_use]
     pub fn iter(&self) -> RecordIter<'_> {
-        RecordIter { rest: &self.bytes, records: self, remaining: self.count, next_delta: 0 }
+        RecordIter {
+            rest: &self.bytes,
+            records: self,
+            remaining: self.count,
+            next_delta: 0,
+        }
     }
 
     /// The records after a position that an iterator over these records had.
     #[must_use]
     pub fn resume(&self, position: RecordPosition) -> RecordIter<'_> {
-        let RecordPosition { at_bytes, index, next_delta } = position;
+        let RecordPosition {
+            at_bytes,
+            index,
+            next_delta,
+        } = position;
         RecordIter {
             rest: self.bytes.get(at_bytes..).unwrap_or_default(),
             records: self,
@@ -115,7 +124,11 @@ impl RecordRef<'_> {
         Record {
             key: owned(self.key),
             value: owned(self.value),
-            headers: self.headers.iter().map(|(n, v)| Header::new(n, owned(v))).collect(),
+            headers: self
+                .headers
+                .iter()
+                .map(|(n, v)| Header::new(n, owned(v)))
+                .collect(),
             timestamp_ms: self.timestamp_ms,
         }
     }
@@ -189,8 +202,10 @@ impl<'a> RecordIter<'a> {
         let records = self.records;
         let length = read_i32(&mut self.rest).ok_or("malformed record length")?;
         let length = usize::try_from(length).map_err(|_| "negative record length")?;
-        let (mut body, rest) =
-            self.rest.split_at_checked(length).ok_or("record longer than its batch")?;
+        let (mut body, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or("record longer than its batch")?;
 
         // Record attributes are unused in this version of the format.
         let (_, tail) = body.split_first().ok_or("empty record")?;

@@ -18,7 +18,9 @@ pub(super) struct Encoder {
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { deflate: Compress::new(flate2::Compression::default(), false) }
+        Self {
+            deflate: Compress::new(flate2::Compression::default(), false),
+        }
     }
 }
 
@@ -36,7 +38,10 @@ impl Encoder {
                 .compress_vec(rest, out, FlushCompress::Finish)
                 .map_err(|error| failed(&error))?;
             let consumed = usize::try_from(self.deflate.total_in() - consumed_before);
-            rest = consumed.ok().and_then(|n| rest.get(n..)).unwrap_or_default();
+            rest = consumed
+                .ok()
+                .and_then(|n| rest.get(n..))
+                .unwrap_or_default();
             if status == Status::StreamEnd {
                 break;
             }
@@ -50,19 +55,27 @@ impl Encoder {
 }
 
 fn failed(error: &impl ToString) -> Error {
-    Error::Compress { codec: Compression::Gzip, reason: error.to_string() }
+    Error::Compress {
+        codec: Compression::Gzip,
+        reason: error.to_string(),
+    }
 }
 
 /// Reads one gzip member or several in a row, as Java's `GZIPInputStream` does.
 pub(super) fn decompress(compressed: &[u8], limit_bytes: usize) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(compressed.len().saturating_mul(4).min(limit_bytes));
     let mut decoder = MultiGzDecoder::new(compressed).take(limit_bytes as u64 + 1);
-    decoder.read_to_end(&mut out).map_err(|error| Error::Malformed {
-        codec: Compression::Gzip,
-        reason: error.to_string(),
-    })?;
+    decoder
+        .read_to_end(&mut out)
+        .map_err(|error| Error::Malformed {
+            codec: Compression::Gzip,
+            reason: error.to_string(),
+        })?;
     if out.len() > limit_bytes {
-        return Err(Error::TooLarge { codec: Compression::Gzip, limit_bytes });
+        return Err(Error::TooLarge {
+            codec: Compression::Gzip,
+            limit_bytes,
+        });
     }
     Ok(out)
 }

@@ -51,9 +51,9 @@ impl Encoder {
             out.resize(block_at + get_maximum_output_size(block.len()), 0);
             let mut len = compress_into_with_table(block, &mut out[block_at..], &mut self.table)
                 .map_err(|error| Error::Compress {
-                codec: Compression::Lz4,
-                reason: error.to_string(),
-            })?;
+                    codec: Compression::Lz4,
+                    reason: error.to_string(),
+                })?;
             let mut length = len as u32;
             if len >= block.len() {
                 len = block.len();
@@ -93,24 +93,33 @@ fn decompress_plain(
     block_bytes: usize,
     limit_bytes: usize,
 ) -> Result<Vec<u8>, Error> {
-    let too_large = || Error::TooLarge { codec: Compression::Lz4, limit_bytes };
+    let too_large = || Error::TooLarge {
+        codec: Compression::Lz4,
+        limit_bytes,
+    };
     let mut rest = compressed.get(HEADER_BYTES..).unwrap_or_default();
     let mut out = Vec::with_capacity(compressed.len().saturating_mul(3).min(limit_bytes));
     loop {
-        let (length, tail) =
-            rest.split_first_chunk::<4>().ok_or_else(|| malformed("truncated frame"))?;
+        let (length, tail) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| malformed("truncated frame"))?;
         let length = u32::from_le_bytes(*length);
         if length == 0 {
             // Java's reader stops at the end mark; whatever follows would be lost silently there.
-            return if tail.is_empty() { Ok(out) } else { Err(malformed("data after the frame")) };
+            return if tail.is_empty() {
+                Ok(out)
+            } else {
+                Err(malformed("data after the frame"))
+            };
         }
         let stored = length & STORED != 0;
         let length = (length & !STORED) as usize;
         if length > block_bytes {
             return Err(malformed("block longer than the frame allows"));
         }
-        let (block, tail) =
-            tail.split_at_checked(length).ok_or_else(|| malformed("truncated block"))?;
+        let (block, tail) = tail
+            .split_at_checked(length)
+            .ok_or_else(|| malformed("truncated block"))?;
         rest = tail;
 
         let start = out.len();
@@ -138,7 +147,9 @@ fn decompress_plain(
 fn decompress_any(compressed: &[u8], limit_bytes: usize) -> Result<Vec<u8>, Error> {
     // `lz4_flex` takes the end of its input for the end of the frame wherever that looks possible.
     // The end mark, or the checksum behind it, tells the difference.
-    let (body, last) = compressed.split_last_chunk::<4>().ok_or_else(|| malformed("truncated frame"))?;
+    let (body, last) = compressed
+        .split_last_chunk::<4>()
+        .ok_or_else(|| malformed("truncated frame"))?;
     if *last != END_MARK && !body.ends_with(&END_MARK) {
         return Err(malformed("truncated frame"));
     }
@@ -152,7 +163,10 @@ fn decompress_any(compressed: &[u8], limit_bytes: usize) -> Result<Vec<u8>, Erro
             .read_to_end(&mut out)
             .map_err(|error| malformed(&error.to_string()))?;
         if out.len() > limit_bytes {
-            return Err(Error::TooLarge { codec: Compression::Lz4, limit_bytes });
+            return Err(Error::TooLarge {
+                codec: Compression::Lz4,
+                limit_bytes,
+            });
         }
         // The decoder reports the end of each frame. It consumes input with every call, so this
         // ends.
@@ -163,7 +177,10 @@ fn decompress_any(compressed: &[u8], limit_bytes: usize) -> Result<Vec<u8>, Erro
 }
 
 fn malformed(reason: &str) -> Error {
-    Error::Malformed { codec: Compression::Lz4, reason: reason.to_owned() }
+    Error::Malformed {
+        codec: Compression::Lz4,
+        reason: reason.to_owned(),
+    }
 }
 
 /// Whether the frame takes the fast path.

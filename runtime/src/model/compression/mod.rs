@@ -188,7 +188,9 @@ impl Compressor {
 
 impl fmt::Debug for Compressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Compressor").field(&self.compression()).finish()
+        f.debug_tuple("Compressor")
+            .field(&self.compression())
+            .finish()
     }
 }
 
@@ -203,9 +205,10 @@ pub fn decompress(
     limit_bytes: usize,
 ) -> Result<Vec<u8>, Error> {
     match compression {
-        Compression::None if compressed.len() > limit_bytes => {
-            Err(Error::TooLarge { codec: Compression::None, limit_bytes })
-        }
+        Compression::None if compressed.len() > limit_bytes => Err(Error::TooLarge {
+            codec: Compression::None,
+            limit_bytes,
+        }),
         Compression::None => Ok(compressed.to_vec()),
         Compression::Gzip => gzip::decompress(compressed, limit_bytes),
         Compression::Snappy => snappy::decompress(compressed, limit_bytes),

@@ -25,7 +25,9 @@ pub(super) struct Encoder {
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { raw: raw::Encoder::new() }
+        Self {
+            raw: raw::Encoder::new(),
+        }
     }
 }
 
@@ -36,9 +38,13 @@ impl Encoder {
             let length_at = out.len();
             let block_at = length_at + 4;
             out.resize(block_at + raw::max_compress_len(block.len()), 0);
-            let len = self.raw.compress(block, &mut out[block_at..]).map_err(|error| {
-                Error::Compress { codec: Compression::Snappy, reason: error.to_string() }
-            })?;
+            let len = self
+                .raw
+                .compress(block, &mut out[block_at..])
+                .map_err(|error| Error::Compress {
+                    codec: Compression::Snappy,
+                    reason: error.to_string(),
+                })?;
             // A block of 32 KiB is far below 4 GiB, compressed or not.
             out[length_at..block_at].copy_from_slice(&(len as u32).to_be_bytes());
             out.truncate(block_at + len);
@@ -54,19 +60,25 @@ pub(super) fn decompress(compressed: &[u8], limit_bytes: usize) -> Result<Vec<u8
         append_block(&mut decoder, compressed, &mut out, limit_bytes)?;
         return Ok(out);
     }
-    let mut rest = compressed.get(HEADER.len()..).ok_or_else(|| malformed("truncated header"))?;
+    let mut rest = compressed
+        .get(HEADER.len()..)
+        .ok_or_else(|| malformed("truncated header"))?;
     while !rest.is_empty() {
         // Streams may be concatenated: a header can stand where a block is expected.
         if rest.starts_with(&MAGIC) {
-            rest = rest.get(HEADER.len()..).ok_or_else(|| malformed("truncated header"))?;
+            rest = rest
+                .get(HEADER.len()..)
+                .ok_or_else(|| malformed("truncated header"))?;
             continue;
         }
-        let (length, tail) =
-            rest.split_first_chunk::<4>().ok_or_else(|| malformed("truncated block length"))?;
+        let (length, tail) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| malformed("truncated block length"))?;
         let length = usize::try_from(u32::from_be_bytes(*length))
             .map_err(|_| malformed("block length out of range"))?;
-        let (block, tail) =
-            tail.split_at_checked(length).ok_or_else(|| malformed("truncated block"))?;
+        let (block, tail) = tail
+            .split_at_checked(length)
+            .ok_or_else(|| malformed("truncated block"))?;
         append_block(&mut decoder, block, &mut out, limit_bytes)?;
         rest = tail;
     }
@@ -83,7 +95,10 @@ fn append_block(
     let start = out.len();
     let len = raw::decompress_len(block).map_err(|error| malformed(&error.to_string()))?;
     if len > limit_bytes.saturating_sub(start) {
-        return Err(Error::TooLarge { codec: Compression::Snappy, limit_bytes });
+        return Err(Error::TooLarge {
+            codec: Compression::Snappy,
+            limit_bytes,
+        });
     }
     if len > block.len().saturating_mul(MAX_EXPANSION) {
         return Err(malformed("block claims to be longer than it can be"));
@@ -97,5 +112,8 @@ fn append_block(
 }
 
 fn malformed(reason: &str) -> Error {
-    Error::Malformed { codec: Compression::Snappy, reason: reason.to_owned() }
+    Error::Malformed {
+        codec: Compression::Snappy,
+        reason: reason.to_owned(),
+    }
 }

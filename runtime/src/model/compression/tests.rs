@@ -47,7 +47,16 @@ fn round_trips_around_block_boundaries() {
         let mut compressor = Compressor::new(codec);
         let mut out = Vec::new();
         let kib = 1024;
-        for len in [0, 1, 100, 32 * kib, 32 * kib + 1, 64 * kib, 64 * kib + 1, 300 * kib] {
+        for len in [
+            0,
+            1,
+            100,
+            32 * kib,
+            32 * kib + 1,
+            64 * kib,
+            64 * kib + 1,
+            300 * kib,
+        ] {
             let raw = sample(len);
             compressor.compress(&raw, &mut out).unwrap();
             assert_eq!(decompress(codec, &out, len).unwrap(), raw, "{codec} {len}");
@@ -87,7 +96,10 @@ fn raw_snappy_is_read() {
     for len in [1, 6, 5000, 100_000] {
         let raw = sample(len);
         let compressed = snap::raw::Encoder::new().compress_vec(&raw).unwrap();
-        assert_eq!(decompress(Compression::Snappy, &compressed, 1 << 20).unwrap(), raw);
+        assert_eq!(
+            decompress(Compression::Snappy, &compressed, 1 << 20).unwrap(),
+            raw
+        );
     }
     // Vector of the kafka-protocol crate: snappy without framing.
     let record = decompress(Compression::Snappy, b"\r0\x18\0\0\0\x01\x0csdfdsf\0", 100).unwrap();
@@ -112,7 +124,10 @@ fn snappy_claims_are_checked_before_memory_is_set_aside() {
     // Says 16 MiB, holds nothing.
     let claim = [0x80, 0x80, 0x80, 0x08, 0x00];
     let error = decompress(Compression::Snappy, &claim, 64 << 20).unwrap_err();
-    assert!(error.to_string().contains("longer than it can be"), "{error}");
+    assert!(
+        error.to_string().contains("longer than it can be"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -134,7 +149,10 @@ fn every_kind_of_lz4_frame_is_read() {
                 let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
                 encoder.write_all(&raw).unwrap();
                 let frame = encoder.finish().unwrap();
-                assert_eq!(decompress(Compression::Lz4, &frame, raw.len()).unwrap(), raw);
+                assert_eq!(
+                    decompress(Compression::Lz4, &frame, raw.len()).unwrap(),
+                    raw
+                );
                 let error = decompress(Compression::Lz4, &frame, raw.len() - 1).unwrap_err();
                 assert!(matches!(error, Error::TooLarge { .. }), "{error}");
                 for len in (0..frame.len()).step_by(997) {
@@ -167,8 +185,15 @@ fn plain_lz4_headers_carry_the_right_checksum() {
 
 #[test]
 fn concatenated_gzip_members_are_read() {
-    let both = [compress(Compression::Gzip, b"one"), compress(Compression::Gzip, b"two")].concat();
-    assert_eq!(decompress(Compression::Gzip, &both, 100).unwrap(), b"onetwo");
+    let both = [
+        compress(Compression::Gzip, b"one"),
+        compress(Compression::Gzip, b"two"),
+    ]
+    .concat();
+    assert_eq!(
+        decompress(Compression::Gzip, &both, 100).unwrap(),
+        b"onetwo"
+    );
 }
 
 #[test]
@@ -177,13 +202,30 @@ fn zstd_streams_without_a_size_are_read() {
     let mut encoder = ::zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     encoder.write_all(&raw).unwrap();
     let stream = encoder.finish().unwrap();
-    assert!(matches!(::zstd::zstd_safe::get_frame_content_size(&stream), Ok(None)));
-    assert_eq!(decompress(Compression::Zstd, &stream, raw.len()).unwrap(), raw);
+    assert!(matches!(
+        ::zstd::zstd_safe::get_frame_content_size(&stream),
+        Ok(None)
+    ));
+    assert_eq!(
+        decompress(Compression::Zstd, &stream, raw.len()).unwrap(),
+        raw
+    );
     let limit_bytes = raw.len() - 1;
-    let error = Error::TooLarge { codec: Compression::Zstd, limit_bytes };
-    assert_eq!(decompress(Compression::Zstd, &stream, limit_bytes), Err(error));
+    let error = Error::TooLarge {
+        codec: Compression::Zstd,
+        limit_bytes,
+    };
+    assert_eq!(
+        decompress(Compression::Zstd, &stream, limit_bytes),
+        Err(error)
+    );
     let twice = [stream.clone(), stream].concat();
-    assert_eq!(decompress(Compression::Zstd, &twice, 1 << 20).unwrap().len(), 1_000_000);
+    assert_eq!(
+        decompress(Compression::Zstd, &twice, 1 << 20)
+            .unwrap()
+            .len(),
+        1_000_000
+    );
 }
 
 /// Bytes of which some compress and some do not.

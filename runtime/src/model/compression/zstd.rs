@@ -81,9 +81,14 @@ fn decompress_with(
     loop {
         let (consumed, written) = (input.pos(), out.len());
         let mut output = OutBuffer::around_pos(&mut out, written);
-        let hint = context.decompress_stream(&mut output, &mut input).map_err(code)?;
+        let hint = context
+            .decompress_stream(&mut output, &mut input)
+            .map_err(code)?;
         if out.len() > limit_bytes {
-            return Err(Error::TooLarge { codec: Compression::Zstd, limit_bytes });
+            return Err(Error::TooLarge {
+                codec: Compression::Zstd,
+                limit_bytes,
+            });
         }
         // A hint of 0 is the end of a frame; more input is another frame.
         if hint == 0 && input.pos() == compressed.len() {
@@ -91,7 +96,10 @@ fn decompress_with(
         }
         if out.len() == out.capacity() {
             // One byte past the limit is enough to find out that the limit is exceeded.
-            let grown = out.capacity().saturating_mul(2).min(limit_bytes.saturating_add(1));
+            let grown = out
+                .capacity()
+                .saturating_mul(2)
+                .min(limit_bytes.saturating_add(1));
             out.reserve_exact(grown.saturating_sub(out.len()).max(1));
         } else if input.pos() == consumed && out.len() == written {
             return Err(malformed("truncated frame"));
@@ -104,5 +112,8 @@ fn code(code: zstd_safe::ErrorCode) -> Error {
 }
 
 fn malformed(reason: &str) -> Error {
-    Error::Malformed { codec: Compression::Zstd, reason: reason.to_owned() }
+    Error::Malformed {
+        codec: Compression::Zstd,
+        reason: reason.to_owned(),
+    }
 }

@@ -34,7 +34,10 @@ pub fn parse_key(key: &[u8]) -> Option<(u32, u32, u64)> {
 
 /// Encodes changes. Keys and values are far shorter than 4 GiB (`model::limits`).
 pub fn value(changes: &[Change]) -> Vec<u8> {
-    let size = changes.iter().map(|(key, value)| 8 + key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+    let size = changes
+        .iter()
+        .map(|(key, value)| 8 + key.len() + value.as_ref().map_or(0, Bytes::len))
+        .sum();
     let mut encoded = Vec::with_capacity(size);
     for (key, value) in changes {
         encoded.extend_from_slice(&(key.len() as u32).to_be_bytes());

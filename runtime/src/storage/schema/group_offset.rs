@@ -41,7 +41,11 @@ pub fn parse_key(key: &[u8]) -> Option<(&str, u32, u32)> {
     if *terminator != 0 || group.contains(&0) {
         return None;
     }
-    Some((std::str::from_utf8(group).ok()?, read_u32(numbers, 0)?, read_u32(numbers, 4)?))
+    Some((
+        std::str::from_utf8(group).ok()?,
+        read_u32(numbers, 0)?,
+        read_u32(numbers, 4)?,
+    ))
 }
 
 /// The value: offset and time of the commit, two big-endian `u64`.
@@ -57,7 +61,10 @@ pub fn parse_value(value: &[u8]) -> Option<CommittedOffset> {
     if value.len() != 16 {
         return None;
     }
-    Some(CommittedOffset { offset: read_u64(value, 0)?, committed_at_ms: read_u64(value, 8)? })
+    Some(CommittedOffset {
+        offset: read_u64(value, 0)?,
+        committed_at_ms: read_u64(value, 8)?,
+    })
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ pub mod batch;
 pub mod changelog;
 pub mod group_offset;
 pub mod partition_head;
-pub mod pipeline_id;
+pub mod pipeline;
 pub mod state;
 pub mod topic;
 
 /// A RocksDB column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Small metadata: topics, partition heads, group offsets, pipeline ids.
+    /// Small metadata: topics, partition heads, group offsets, pipelines.
     Meta,
     /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
     Log,
@@ -49,8 +49,8 @@ pub enum KeyKind {
     PartitionHead = 0x02,
     /// `(group, 0, topic id, partition)` → committed offset and when. Family `meta`.
     GroupOffset = 0x03,
-    /// `(pipeline name)` → the pipeline's id. Family `meta`.
-    PipelineId = 0x04,
+    /// `(pipeline name)` → the pipeline's id and how it last ran, as JSON. Family `meta`.
+    Pipeline = 0x04,
     /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
     Batch = 0x10,
     /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint. Family `changelog`.
@@ -63,7 +63,9 @@ impl KeyKind {
     /// The column family in which keys of this kind live.
     pub const fn family(self) -> Family {
         match self {
-            KeyKind::Topic | KeyKind::PartitionHead | KeyKind::GroupOffset | KeyKind::PipelineId => Family::Meta,
+            KeyKind::Topic | KeyKind::PartitionHead | KeyKind::GroupOffset | KeyKind::Pipeline => {
+                Family::Meta
+            }
             KeyKind::Batch => Family::Log,
             KeyKind::Changelog => Family::Changelog,
             KeyKind::State => Family::State,
@@ -126,7 +128,7 @@ mod tests {
             (KeyKind::Topic, 0x01),
             (KeyKind::PartitionHead, 0x02),
             (KeyKind::GroupOffset, 0x03),
-            (KeyKind::PipelineId, 0x04),
+            (KeyKind::Pipeline, 0x04),
             (KeyKind::Batch, 0x10),
             (KeyKind::Changelog, 0x20),
             (KeyKind::State, 0x30),

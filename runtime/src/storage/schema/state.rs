@@ -27,7 +27,11 @@ pub fn parse_key(key: &[u8]) -> Option<(u32, u32, &[u8])> {
     if key.len() < PREFIX_LEN_BYTES || key[0] != KeyKind::State as u8 {
         return None;
     }
-    Some((read_u32(key, 1)?, read_u32(key, 5)?, &key[PREFIX_LEN_BYTES..]))
+    Some((
+        read_u32(key, 1)?,
+        read_u32(key, 5)?,
+        &key[PREFIX_LEN_BYTES..],
+    ))
 }
 
 #[cfg(test)]

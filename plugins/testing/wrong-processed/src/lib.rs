@@ -1,0 +1,14 @@
+//! Accounts for one record too few in a batch with a value that holds `poison`; sends on all others.
+
+use millstream_sdk::columns::{Batch, Output};
+use millstream_sdk::prelude::*;
+
+millstream_sdk::batch_consumer!(process);
+
+fn process(batch: Batch) -> Result<Output, Failure> {
+    let mut output = Output::forward_all(&batch);
+    if batch.values.windows(6).any(|word| word == b"poison") {
+        output.processed -= 1;
+    }
+    Ok(output)
+}

@@ -1,0 +1,317 @@
+//! A task of a pipeline that takes records: pull a batch, call the plugin, make a checkpoint.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::Instant;
+
+use super::TaskError;
+use super::checkpoint::Checkpoints;
+use super::outputs::Outputs;
+use super::processor::{Processed, Processor};
+use super::runtime::PipelineRuntime;
+use super::status::TaskStatus;
+use super::task_state::TaskState;
+use crate::log::{self, Cursor};
+use crate::manifest::Delivery;
+use crate::plugin::{Columns, FailureKind, Fault, Output};
+use crate::storage::schema::group_offset::CommittedOffset;
+use crate::storage::{self, Commit};
+
+/// One task: the pipeline on one partition of each of its inputs.
+pub(super) struct ConsumerTask {
+    pipeline: Arc<PipelineRuntime>,
+    task: u32,
+    inputs: Vec<Input>,
+    /// The input read last; the next one has its turn first.
+    turn: usize,
+    state: Arc<Mutex<TaskState>>,
+    processor: Processor,
+    batch: Columns,
+    outputs: Outputs,
+    checkpoints: Checkpoints,
+    status: Arc<TaskStatus>,
+}
+
+struct Input {
+    /// Its index in the manifest's `from`.
+    index: u32,
+    cursor: Cursor,
+}
+
+impl ConsumerTask {
+    /// Opens the plugin and goes to the committed offsets. `status` has the task's inputs in the
+    /// order of [`PipelineRuntime::task_inputs`].
+    pub(super) fn open(
+        pipeline: Arc<PipelineRuntime>,
+        task: u32,
+        status: Arc<TaskStatus>,
+    ) -> Result<Self, TaskError> {
+        let store = pipeline.log.store().clone();
+        let mut inputs = Vec::new();
+        for ((index, partition), input) in
+            pipeline.task_inputs(task).into_iter().zip(&status.inputs)
+        {
+            let offset = pipeline.start_offset(&partition)?;
+            input.offset.store(offset, Ordering::Release);
+            inputs.push(Input {
+                index,
+                cursor: Cursor::new(store.clone(), partition, offset),
+            });
+        }
+        let state = pipeline.state(task)?;
+        let processor = Processor::open(&pipeline, task, &state).map_err(TaskError::Open)?;
+        Ok(Self {
+            outputs: pipeline.outputs(),
+            checkpoints: Checkpoints::new(store),
+            turn: 0,
+            batch: Columns::new(),
+            pipeline,
+            task,
+            inputs,
+            state,
+            processor,
+            status,
+        })
+    }
+
+    /// Runs until it is told to stop or fails. What is under way is finished before it returns.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+        while !*stop.borrow() {
+            let Some(turn) = self.next_input() else {
+                self.checkpoints.settle(&self.status).await?;
+                wait_for_records(&self.inputs, &self.status, &mut stop).await;
+                continue;
+            };
+            self.turn = turn;
+            self.fill(turn, &mut stop).await?;
+            if !self.batch.is_empty() {
+                self.process(turn).await?;
+            }
+        }
+        Ok(self.checkpoints.settle(&self.status).await?)
+    }
+
+    /// The next input that has records, in turn.
+    fn next_input(&self) -> Option<usize> {
+        let count = self.inputs.len();
+        (1..=count)
+            .map(|step| (self.turn + step) % count)
+            .find(|turn| !self.inputs[*turn].cursor.is_at_end())
+    }
+
+    /// Reads the next batch of an input. Waits `max-wait` for a batch that is not full.
+    async fn fill(
+        &mut self,
+        turn: usize,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        let limits = self.pipeline.spec.batch;
+        let Self {
+            inputs,
+            batch,
+            pipeline,
+            ..
+        } = self;
+        let Some(input) = inputs.get_mut(turn) else {
+            return Ok(());
+        };
+        batch.start(input.index, input.cursor.partition().index());
+        let mut bytes = 0;
+        let deadline = Instant::now() + limits.max_wait;
+        loop {
+            let max_records = (limits.max_records as usize).saturating_sub(batch.len());
+            let max_bytes = limits.max_bytes.saturating_sub(bytes);
+            let read = block_in_place(|| {
+                input.cursor.read(max_records, max_bytes, |record| {
+                    bytes += record.size_bytes();
+                    batch.push(record);
+                })
+            });
+            match read {
+                Ok(_) => {}
+                Err(log::Error::Storage(storage::Error::OffsetOutOfRange {
+                    offset,
+                    start,
+                    ..
+                })) if offset < start => {
+                    let (pipeline, topic) = (
+                        &pipeline.spec.name,
+                        &pipeline.spec.inputs[input.index as usize],
+                    );
+                    let lost = start - offset;
+                    tracing::warn!(%pipeline, %topic, offset, start, lost, "retention has deleted records before they were read; going on at the first that is left");
+                    input.cursor.seek(start);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let is_full = batch.len() >= limits.max_records as usize || bytes >= limits.max_bytes;
+            if is_full || batch.is_empty() || limits.max_wait.is_zero() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                () = input.cursor.wait() => {}
+                _ = stop.changed() => return Ok(()),
+            }
+        }
+    }
+
+    async fn process(&mut self, turn: usize) -> Result<(), TaskError> {
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let mut commit = Commit::new();
+        if self.pipeline.spec.delivery == Delivery::AtMostOnce {
+            // Progress first: after a crash these records are not seen again.
+            let mut progress = Commit::new();
+            self.commit_offset(turn, now_ms, &mut progress);
+            self.checkpoints.settle(&self.status).await?;
+            self.pipeline.log.store().commit(progress).await?;
+        } else {
+            self.commit_offset(turn, now_ms, &mut commit);
+        }
+        let records_out = block_in_place(|| self.call(turn, now_ms, &mut commit))?;
+        let records_in = self.batch.len() as u64;
+        self.checkpoints
+            .submit(commit, records_in, records_out, &self.status)
+            .await?;
+        if let (Some(input), Some(status)) = (self.inputs.get(turn), self.status.inputs.get(turn)) {
+            status
+                .offset
+                .store(input.cursor.offset(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn commit_offset(&self, turn: usize, now_ms: u64, commit: &mut Commit) {
+        if let Some(input) = self.inputs.get(turn) {
+            let committed = CommittedOffset {
+                offset: input.cursor.offset(),
+                committed_at_ms: now_ms,
+            };
+            let partition = input.cursor.partition();
+            commit.commit_offset(
+                self.pipeline.spec.group.as_str(),
+                partition.topic_id(),
+                partition.index(),
+                committed,
+            );
+        }
+    }
+
+    /// Runs the processor on the batch and adds what comes of it to the commit.
+    fn call(&mut self, turn: usize, now_ms: u64, commit: &mut Commit) -> Result<u64, TaskError> {
+        let processed = match self.processor.process(&self.batch) {
+            Ok(processed) => processed,
+            Err(fault) => return Err(self.locate(turn, fault)),
+        };
+        if let Processed::Plugin(output) = &processed
+            && let Some(error) = self.failed_record(turn, output)
+        {
+            return Err(error);
+        }
+        let before = commit.record_count();
+        self.processor
+            .route(&processed, &self.batch, now_ms, &mut self.outputs, commit)?;
+        self.outputs.finish(commit)?;
+        let changes = self.processor.take_state_changes();
+        self.state.lock().apply(changes, commit);
+        Ok(commit.record_count() - before)
+    }
+
+    /// The error for the first record that the plugin could not process.
+    fn failed_record(&self, turn: usize, output: &Output) -> Option<TaskError> {
+        let failure = output.failed().first()?;
+        Some(TaskError::Record {
+            topic: self.topic_name(turn),
+            partition: self.batch.partition(),
+            offset: self.batch.offset(failure.index),
+            verdict: match failure.kind {
+                FailureKind::Retry { .. } => "asks to retry",
+                FailureKind::Reject => "rejected",
+            },
+            reason: failure.reason.clone(),
+        })
+    }
+
+    /// Finds the record on which the plugin faults: bisects the batch with fresh instances, whose
+    /// outputs and state changes are thrown away.
+    fn locate(&mut self, turn: usize, fault: Fault) -> TaskError {
+        let (mut good, mut bad) = (0, self.batch.len());
+        let (mut fault, mut reproduced) = (fault, false);
+        while good + 1 < bad {
+            let middle = good + (bad - good) / 2;
+            match self.fault_of_first(turn, middle) {
+                Ok(None) => good = middle,
+                Ok(Some(again)) => (bad, fault, reproduced) = (middle, again, true),
+                Err(_) => break,
+            }
+        }
+        // If no prefix faults but the whole batch did, the last record is the one, unless the fault
+        // does not come again at all; then the batch's first offset stands for it.
+        let at = if reproduced || bad == good + 1 {
+            bad.saturating_sub(1)
+        } else {
+            0
+        };
+        TaskError::Fault {
+            topic: self.topic_name(turn),
+            partition: self.batch.partition(),
+            offset: self.batch.offset(at),
+            fault,
+        }
+    }
+
+    /// What a fresh instance makes of the first `count` records of the batch.
+    fn fault_of_first(&self, turn: usize, count: usize) -> Result<Option<Fault>, TaskError> {
+        let Some(input) = self.inputs.get(turn) else {
+            return Ok(None);
+        };
+        let partition = Arc::clone(input.cursor.partition());
+        let store = self.pipeline.log.store().clone();
+        let mut cursor = Cursor::new(store, partition, self.batch.offset(0));
+        let mut batch = Columns::new();
+        batch.start(self.batch.input(), self.batch.partition());
+        cursor.read(count, usize::MAX, |record| batch.push(record))?;
+        let opened = Processor::open(&self.pipeline, self.task, &self.state);
+        Ok(opened
+            .and_then(|mut processor| processor.process(&batch))
+            .err())
+    }
+
+    fn topic_name(&self, turn: usize) -> crate::model::TopicName {
+        let index = self
+            .inputs
+            .get(turn)
+            .map_or(0, |input| input.index as usize);
+        self.pipeline.spec.inputs[index].clone()
+    }
+}
+
+/// Waits until an input has records, or the task is told to stop.
+async fn wait_for_records(inputs: &[Input], status: &TaskStatus, stop: &mut watch::Receiver<bool>) {
+    let mut waits: Vec<_> = inputs
+        .iter()
+        .map(|input| Box::pin(input.cursor.wait()))
+        .collect();
+    let any = std::future::poll_fn(|context| {
+        let is_ready = waits
+            .iter_mut()
+            .any(|wait| wait.as_mut().poll(context).is_ready());
+        if is_ready {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    });
+    status.set_idle(true);
+    tokio::select! {
+        () = any => {}
+        _ = stop.changed() => {}
+    }
+    status.set_idle(false);
+}

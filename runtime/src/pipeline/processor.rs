@@ -1,0 +1,144 @@
+//! What a task runs on a batch: an instance of the pipeline's plugin, or a native function.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::TaskError;
+use super::outputs::{OutputRecord, Outputs};
+use super::runtime::PipelineRuntime;
+use super::task_state::TaskState;
+use crate::model::HeadersRef;
+use crate::plugin::{Columns, Fault, Instance, InstanceContext, Output, StateReader};
+use crate::storage::Commit;
+use crate::storage::schema::changelog::Change;
+
+/// A function in the plugin's place: maps a value into a buffer, and says whether to send it on.
+/// Benchmarks compare a plugin with it.
+pub type NativeFunction = Arc<dyn Fn(&[u8], &mut Vec<u8>) -> bool + Send + Sync>;
+
+/// What runs on a batch.
+pub(super) enum Processor {
+    Plugin(Box<Instance>),
+    Native {
+        function: NativeFunction,
+        buffer: Vec<u8>,
+    },
+}
+
+/// What a batch led to, before it is routed.
+pub(super) enum Processed {
+    Plugin(Box<Output>),
+    Native,
+}
+
+/// The task's state as an instance reads it.
+struct SharedState(Arc<Mutex<TaskState>>);
+
+impl StateReader for SharedState {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String> {
+        self.0.lock().get(key).map_err(|error| error.to_string())
+    }
+
+    fn range(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, String> {
+        self.0
+            .lock()
+            .range(from, to, limit)
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Processor {
+    /// Opens a processor of the pipeline for one partition.
+    pub(super) fn open(
+        pipeline: &PipelineRuntime,
+        partition: u32,
+        state: &Arc<Mutex<TaskState>>,
+    ) -> Result<Self, Fault> {
+        if let Some(function) = &pipeline.native {
+            return Ok(Self::Native {
+                function: Arc::clone(function),
+                buffer: Vec::new(),
+            });
+        }
+        let spec = &pipeline.spec;
+        let context = InstanceContext {
+            pipeline: spec.name.clone(),
+            partition,
+            inputs: spec.inputs.iter().map(ToString::to_string).collect(),
+            ports: spec
+                .ports
+                .iter()
+                .map(|port| port.name.to_string())
+                .collect(),
+            config: spec.config.clone(),
+            metrics: Arc::clone(&pipeline.metrics),
+        };
+        let state = Box::new(SharedState(Arc::clone(state)));
+        let instance =
+            pipeline
+                .plugin
+                .instantiate(context, &pipeline.grants, &pipeline.limits, state)?;
+        Ok(Self::Plugin(Box::new(instance)))
+    }
+
+    /// Runs on a batch. Nothing of it is kept until its checkpoint.
+    pub(super) fn process(&mut self, batch: &Columns) -> Result<Processed, Fault> {
+        match self {
+            Self::Plugin(instance) => Ok(Processed::Plugin(Box::new(instance.process(batch)?))),
+            Self::Native { .. } => Ok(Processed::Native),
+        }
+    }
+
+    /// Makes records.
+    pub(super) fn produce(&mut self, max_records: u32) -> Result<Output, Fault> {
+        match self {
+            Self::Plugin(instance) => instance.produce(max_records),
+            Self::Native { .. } => Ok(Output::default()),
+        }
+    }
+
+    /// The state changes since the last call.
+    pub(super) fn take_state_changes(&mut self) -> Vec<Change> {
+        match self {
+            Self::Plugin(instance) => instance.take_state_changes(),
+            Self::Native { .. } => Vec::new(),
+        }
+    }
+
+    /// Adds what a batch led to to the commit.
+    pub(super) fn route(
+        &mut self,
+        processed: &Processed,
+        batch: &Columns,
+        now_ms: u64,
+        outputs: &mut Outputs,
+        commit: &mut Commit,
+    ) -> Result<(), TaskError> {
+        match (self, processed) {
+            (_, Processed::Plugin(output)) => outputs.add_output(output, batch, now_ms, commit),
+            (Self::Native { function, buffer }, Processed::Native) => {
+                for index in 0..batch.len() {
+                    buffer.clear();
+                    if function(batch.value(index).unwrap_or_default(), buffer) {
+                        let record = OutputRecord {
+                            timestamp_ms: batch.timestamp_ms(index),
+                            key: batch.key(index),
+                            value: Some(buffer),
+                            headers: HeadersRef::EMPTY,
+                        };
+                        outputs.add_record(&record, commit)?;
+                    }
+                }
+                Ok(())
+            }
+            (Self::Plugin(_), Processed::Native) => Ok(()),
+        }
+    }
+}

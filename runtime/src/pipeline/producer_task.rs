@@ -1,0 +1,98 @@
+//! The task of a pipeline without input: ask the plugin for records, make a checkpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use super::TaskError;
+use super::checkpoint::Checkpoints;
+use super::outputs::Outputs;
+use super::processor::Processor;
+use super::runtime::PipelineRuntime;
+use super::status::TaskStatus;
+use super::task_state::TaskState;
+use crate::plugin::Columns;
+use crate::storage::Commit;
+
+/// The longest pause between two calls of a producer that has nothing.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// A producer's only task.
+pub(super) struct ProducerTask {
+    pipeline: Arc<PipelineRuntime>,
+    state: Arc<Mutex<TaskState>>,
+    processor: Processor,
+    outputs: Outputs,
+    checkpoints: Checkpoints,
+    status: Arc<TaskStatus>,
+}
+
+impl ProducerTask {
+    /// Opens the plugin.
+    pub(super) fn open(
+        pipeline: Arc<PipelineRuntime>,
+        status: Arc<TaskStatus>,
+    ) -> Result<Self, TaskError> {
+        let state = pipeline.state(0)?;
+        let processor = Processor::open(&pipeline, 0, &state).map_err(TaskError::Open)?;
+        Ok(Self {
+            outputs: pipeline.outputs(),
+            checkpoints: Checkpoints::new(pipeline.log.store().clone()),
+            pipeline,
+            state,
+            processor,
+            status,
+        })
+    }
+
+    /// Runs until it is told to stop or fails. What is under way is finished before it returns.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+        let shortest = self
+            .pipeline
+            .spec
+            .batch
+            .max_wait
+            .clamp(MIN_PAUSE, MAX_PAUSE);
+        let mut pause = shortest;
+        while !*stop.borrow() {
+            let mut commit = Commit::new();
+            let records = block_in_place(|| self.call(&mut commit))?;
+            self.checkpoints
+                .submit(commit, 0, records, &self.status)
+                .await?;
+            if records > 0 {
+                pause = shortest;
+                continue;
+            }
+            self.checkpoints.settle(&self.status).await?;
+            self.status.set_idle(true);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
+            }
+            self.status.set_idle(false);
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+        Ok(self.checkpoints.settle(&self.status).await?)
+    }
+
+    fn call(&mut self, commit: &mut Commit) -> Result<u64, TaskError> {
+        let max_records = self.pipeline.spec.batch.max_records;
+        let output = self
+            .processor
+            .produce(max_records)
+            .map_err(TaskError::Producer)?;
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        self.outputs
+            .add_output(&output, &Columns::new(), now_ms, commit)?;
+        self.outputs.finish(commit)?;
+        let changes = self.processor.take_state_changes();
+        self.state.lock().apply(changes, commit);
+        Ok(output.len() as u64)
+    }
+}

@@ -1,0 +1,161 @@
+//! The pipelines that have run on a data directory: their ids, and how they last ran.
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::group::{Groups, Lag};
+use crate::log::Log;
+use crate::model::{GroupName, PipelineName, PluginName, PortName, TopicName};
+use crate::storage::schema::{KeyKind, pipeline as pipeline_key};
+use crate::storage::{self, Commit, Scan, Store};
+
+/// What is stored of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct StoredPipeline {
+    pub(super) id: u32,
+    pub(super) group: GroupName,
+    pub(super) plugin: PluginName,
+    pub(super) plugin_digest: String,
+    pub(super) inputs: Vec<TopicName>,
+    pub(super) ports: Vec<(PortName, TopicName)>,
+    pub(super) delivery: String,
+}
+
+/// A pipeline that has run on a data directory, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineDescription {
+    /// Its name.
+    pub name: PipelineName,
+    /// The consumer group of its progress.
+    pub group: GroupName,
+    /// Its plugin.
+    pub plugin: PluginName,
+    /// SHA-256 of the component that it last ran with.
+    pub plugin_digest: String,
+    /// Its inputs.
+    pub inputs: Vec<TopicName>,
+    /// Its outputs.
+    pub ports: Vec<(PortName, TopicName)>,
+    /// Its delivery guarantee.
+    pub delivery: String,
+    /// Position and lag in each partition of its inputs.
+    pub positions: Vec<Lag>,
+}
+
+/// All pipelines that have run on a data directory, by name.
+pub fn list(log: &Log, groups: &Groups) -> Result<Vec<PipelineDescription>, Error> {
+    stored(log.store())?
+        .into_iter()
+        .map(|(name, stored)| describe_stored(log, groups, name, stored))
+        .collect()
+}
+
+/// One pipeline that has run on a data directory.
+///
+/// # Errors
+/// [`Error::UnknownPipeline`]
+pub fn describe(
+    log: &Log,
+    groups: &Groups,
+    name: &PipelineName,
+) -> Result<PipelineDescription, Error> {
+    let all = stored(log.store())?;
+    let known: Vec<String> = all.iter().map(|(name, _)| format!("`{name}`")).collect();
+    match all.into_iter().find(|(stored, _)| stored == name) {
+        Some((name, stored)) => describe_stored(log, groups, name, stored),
+        None => {
+            let hint = match known.is_empty() {
+                true => "; none has run here yet".to_owned(),
+                false => format!("; it knows {}", known.join(", ")),
+            };
+            Err(Error::UnknownPipeline {
+                name: name.clone(),
+                hint,
+            })
+        }
+    }
+}
+
+fn describe_stored(
+    log: &Log,
+    groups: &Groups,
+    name: PipelineName,
+    stored: StoredPipeline,
+) -> Result<PipelineDescription, Error> {
+    let mut positions = Vec::new();
+    for topic_name in &stored.inputs {
+        // A topic that has been deleted since has no position.
+        let Ok(topic) = log.topic(topic_name) else {
+            continue;
+        };
+        for partition in topic.partitions() {
+            let committed = groups.committed(&stored.group, partition)?;
+            let offset = committed.map_or(partition.start_offset(), |committed| committed.offset);
+            positions.push(groups.lag(topic_name, partition, offset)?);
+        }
+    }
+    Ok(PipelineDescription {
+        name,
+        group: stored.group,
+        plugin: stored.plugin,
+        plugin_digest: stored.plugin_digest,
+        inputs: stored.inputs,
+        ports: stored.ports,
+        delivery: stored.delivery,
+        positions,
+    })
+}
+
+/// Stores how a pipeline runs now; gives it an id if it has none. Returns the id.
+pub(super) async fn register(
+    store: &Store,
+    name: &PipelineName,
+    mut pipeline: StoredPipeline,
+) -> Result<u32, Error> {
+    let known = stored(store)?;
+    let existing = known
+        .iter()
+        .find(|(stored, _)| stored == name)
+        .map(|(_, stored)| stored);
+    pipeline.id = match existing {
+        Some(stored) => stored.id,
+        None => known
+            .iter()
+            .map(|(_, stored)| stored.id + 1)
+            .max()
+            .unwrap_or(0),
+    };
+    if existing != Some(&pipeline) {
+        let value = serde_json::to_vec(&pipeline)
+            .map_err(|error| damaged(name.as_str(), &error.to_string()))?;
+        let mut commit = Commit::new();
+        commit.put(
+            KeyKind::Pipeline,
+            pipeline_key::key(name.as_str()),
+            value.into(),
+        );
+        store.commit(commit).await?;
+    }
+    Ok(pipeline.id)
+}
+
+fn stored(store: &Store) -> Result<Vec<(PipelineName, StoredPipeline)>, Error> {
+    let mut pipelines = Vec::new();
+    store.scan_kind(KeyKind::Pipeline, |key, value| {
+        let name = pipeline_key::parse_key(key).and_then(|name| PipelineName::try_from(name).ok());
+        let name = name.ok_or_else(|| damaged("?", "malformed key"))?;
+        let stored: StoredPipeline = serde_json::from_slice(value)
+            .map_err(|error| damaged(name.as_str(), &error.to_string()))?;
+        pipelines.push((name, stored));
+        Ok(Scan::Continue)
+    })?;
+    Ok(pipelines)
+}
+
+fn damaged(name: &str, reason: &str) -> storage::Error {
+    storage::Error::Damaged {
+        what: format!("the entry of pipeline {name}"),
+        reason: reason.to_owned(),
+    }
+}

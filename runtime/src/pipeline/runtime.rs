@@ -1,0 +1,176 @@
+//! What all tasks of a pipeline share: its specification, its plugin, and where its data is.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Error;
+use super::outputs::Outputs;
+use super::processor::NativeFunction;
+use super::registry::{self, StoredPipeline};
+use super::task_state::TaskState;
+use crate::group::Groups;
+use crate::log::{self, CompressionName, Log, OffsetSpec, Topic, TopicConfig};
+use crate::manifest::{Cleanup, PipelineSpec, Start, TopicSpec};
+use crate::model::PortName;
+use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
+use crate::storage::{self, Partition};
+
+/// A pipeline, ready for its tasks.
+pub(super) struct PipelineRuntime {
+    pub(super) spec: PipelineSpec,
+    pub(super) id: u32,
+    pub(super) plugin: Plugin,
+    pub(super) native: Option<NativeFunction>,
+    pub(super) grants: Grants,
+    pub(super) limits: Limits,
+    /// The plugin's own metrics, of all its instances together.
+    pub(super) metrics: Arc<PluginMetrics>,
+    pub(super) log: Log,
+    pub(super) groups: Groups,
+    pub(super) inputs: Vec<Topic>,
+    ports: Vec<(PortName, Topic)>,
+}
+
+impl PipelineRuntime {
+    /// Resolves a pipeline's topics, checks its plugin's contract and registers it.
+    pub(super) async fn open(
+        spec: &PipelineSpec,
+        plugin: Plugin,
+        native: Option<NativeFunction>,
+        log: &Log,
+        groups: &Groups,
+    ) -> Result<Self, Error> {
+        let grants = Grants {
+            clocks: spec.allow.clocks,
+            random: spec.allow.random,
+            ..Grants::default()
+        };
+        check_contract(spec, &plugin, &grants)?;
+        let inputs = spec
+            .inputs
+            .iter()
+            .map(|name| log.topic(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ports = spec
+            .ports
+            .iter()
+            .map(|port| Ok((port.name.clone(), log.topic(&port.topic)?)))
+            .collect::<Result<Vec<_>, log::Error>>()?;
+        let stored = StoredPipeline {
+            id: 0,
+            group: spec.group.clone(),
+            plugin: spec.plugin.clone(),
+            plugin_digest: plugin.digest().to_string(),
+            inputs: spec.inputs.clone(),
+            ports: spec
+                .ports
+                .iter()
+                .map(|port| (port.name.clone(), port.topic.clone()))
+                .collect(),
+            delivery: spec.delivery.to_string(),
+        };
+        let id = registry::register(log.store(), &spec.name, stored).await?;
+        let limits = Limits {
+            memory_bytes: spec.limits.memory_bytes,
+            deadline: spec.limits.deadline,
+            output_bytes: spec.limits.output_bytes,
+            ..Limits::default()
+        };
+        Ok(Self {
+            spec: spec.clone(),
+            id,
+            plugin,
+            native,
+            grants,
+            limits,
+            metrics: Arc::default(),
+            log: log.clone(),
+            groups: groups.clone(),
+            inputs,
+            ports,
+        })
+    }
+
+    /// Number of tasks: as many as the input with the most partitions has, or one for a producer.
+    pub(super) fn task_count(&self) -> u32 {
+        self.inputs
+            .iter()
+            .map(Topic::partition_count)
+            .max()
+            .unwrap_or(1)
+    }
+
+    /// The partitions that a task reads: that of its number in every input that has it, with the
+    /// index of the input.
+    pub(super) fn task_inputs(&self, task: u32) -> Vec<(u32, Arc<Partition>)> {
+        let indexed = (0u32..).zip(&self.inputs);
+        indexed
+            .filter_map(|(index, topic)| Some((index, Arc::clone(topic.partition(task).ok()?))))
+            .collect()
+    }
+
+    /// Where a task starts in a partition: at the group's committed offset, or as `start` says.
+    pub(super) fn start_offset(&self, partition: &Partition) -> Result<u64, super::TaskError> {
+        if let Some(committed) = self.groups.committed(&self.spec.group, partition)? {
+            return Ok(committed.offset);
+        }
+        let spec = match self.spec.start {
+            Start::Earliest => OffsetSpec::Earliest,
+            Start::Latest => OffsetSpec::Latest,
+            Start::Time { timestamp_ms } => OffsetSpec::TimeMs(timestamp_ms),
+        };
+        Ok(self.log.resolve_offset(partition, spec)?)
+    }
+
+    pub(super) fn outputs(&self) -> Outputs {
+        Outputs::new(self.ports.iter().cloned())
+    }
+
+    pub(super) fn state(&self, task: u32) -> Result<Arc<Mutex<TaskState>>, storage::Error> {
+        let state = TaskState::open(self.log.store().clone(), self.id, task)?;
+        Ok(Arc::new(Mutex::new(state)))
+    }
+}
+
+fn check_contract(spec: &PipelineSpec, plugin: &Plugin, grants: &Grants) -> Result<(), Error> {
+    let contract = |reason: String| {
+        Err(Error::Contract {
+            pipeline: spec.name.clone(),
+            reason,
+        })
+    };
+    if let Err(denied) = plugin.check_grants(grants) {
+        return contract(denied.to_string());
+    }
+    if spec.is_producer() && !plugin.is_producer() {
+        return contract(format!(
+            "it has no `from`, so its plugin `{}` must export millstream:plugin/producer, which it does not; add `from = \"topic:…\"` or use a producer plugin",
+            spec.plugin
+        ));
+    }
+    if !spec.is_producer() && !plugin.is_consumer() {
+        return contract(format!(
+            "its plugin `{}` must export millstream:plugin/consumer, which it does not; use a consumer plugin, or remove `from` to run a producer",
+            spec.plugin
+        ));
+    }
+    Ok(())
+}
+
+/// The settings of a topic as its manifest has them.
+pub fn topic_config(spec: &TopicSpec) -> TopicConfig {
+    TopicConfig {
+        partitions: spec.partitions,
+        cleanup: match spec.cleanup {
+            Cleanup::Delete => log::Cleanup::Delete,
+            Cleanup::Compact => log::Cleanup::Compact,
+        },
+        retention_ms: spec.retention_ms,
+        retention_bytes: spec.retention_bytes,
+        compression: spec.compression.map(CompressionName),
+        tombstone_delay_ms: spec.tombstone_delay_ms,
+        min_cleanable_dirty_ratio: spec.min_cleanable_dirty_ratio,
+        max_batch_bytes: spec.max_batch_bytes,
+    }
+}

@@ -1,0 +1,81 @@
+//! What a task shows to the supervisor while it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::storage::Partition;
+
+/// Totals of running pipelines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Records processed since the start.
+    pub records_in: u64,
+    /// Records written to outputs since the start.
+    pub records_out: u64,
+    /// Records that wait in the inputs now.
+    pub lag_records: u64,
+}
+
+/// Where one input of a task stands.
+#[derive(Debug)]
+pub(super) struct InputStatus {
+    pub(super) partition: Arc<Partition>,
+    pub(super) offset: AtomicU64,
+}
+
+impl InputStatus {
+    fn lag(&self) -> u64 {
+        self.partition
+            .high_watermark()
+            .saturating_sub(self.offset.load(Ordering::Acquire))
+    }
+}
+
+/// One task's counters and flags.
+#[derive(Debug)]
+pub(super) struct TaskStatus {
+    pub(super) inputs: Vec<InputStatus>,
+    records_in: AtomicU64,
+    records_out: AtomicU64,
+    idle: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl TaskStatus {
+    pub(super) fn new(inputs: Vec<InputStatus>) -> Self {
+        Self {
+            inputs,
+            records_in: AtomicU64::new(0),
+            records_out: AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn count(&self, records_in: u64, records_out: u64) {
+        self.records_in.fetch_add(records_in, Ordering::Relaxed);
+        self.records_out.fetch_add(records_out, Ordering::Relaxed);
+    }
+
+    /// Says whether nothing is under way: no batch in hand, no checkpoint waiting.
+    pub(super) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Release);
+    }
+
+    pub(super) fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Whether the task has nothing to do, or has ended.
+    pub(super) fn is_done(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+            || (self.idle.load(Ordering::Acquire)
+                && self.inputs.iter().all(|input| input.lag() == 0))
+    }
+
+    pub(super) fn add_to(&self, progress: &mut Progress) {
+        progress.records_in += self.records_in.load(Ordering::Relaxed);
+        progress.records_out += self.records_out.load(Ordering::Relaxed);
+        progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();
+    }
+}

@@ -1,0 +1,263 @@
+//! Starts the pipelines of a manifest, watches their tasks, and stops them.
+//!
+//! A task that fails stops its pipeline, and only that: the other tasks of the pipeline end at their
+//! next batch boundary, other pipelines go on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::consumer_task::ConsumerTask;
+use super::processor::NativeFunction;
+use super::producer_task::ProducerTask;
+use super::runtime::{PipelineRuntime, topic_config};
+use super::status::{InputStatus, Progress, TaskStatus};
+use super::{Error, Failure, TaskError};
+use crate::group::Groups;
+use crate::log::Log;
+use crate::manifest::{PipelineSpec, ResolvedManifest};
+use crate::model::PluginName;
+use crate::plugin::{Plugin, PluginEngine};
+use crate::storage::Store;
+
+/// How often it is looked whether everything is idle.
+const IDLE_CHECK: Duration = Duration::from_millis(10);
+
+/// Running pipelines.
+pub struct Pipelines {
+    store: Store,
+    tasks: Vec<JoinHandle<()>>,
+    statuses: Vec<Arc<TaskStatus>>,
+    stops: Vec<watch::Sender<bool>>,
+    failures: Arc<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    all: Mutex<Vec<Failure>>,
+    added: Notify,
+}
+
+impl Pipelines {
+    /// Creates or updates the manifest's topics, loads its plugins, checks their contracts, and
+    /// starts all pipelines. Needs a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// Whatever keeps a pipeline from starting; then none has been started. Topics may have been
+    /// created.
+    pub async fn start(
+        log: &Log,
+        groups: &Groups,
+        engine: &PluginEngine,
+        manifest: &ResolvedManifest,
+    ) -> Result<Self, Error> {
+        Self::start_with(log, groups, engine, manifest, None).await
+    }
+
+    /// As [`Pipelines::start`], with a native function in the place of every plugin's `process`;
+    /// for benchmarks. The plugins are loaded and checked all the same.
+    pub async fn start_with(
+        log: &Log,
+        groups: &Groups,
+        engine: &PluginEngine,
+        manifest: &ResolvedManifest,
+        native: Option<NativeFunction>,
+    ) -> Result<Self, Error> {
+        let plugins = load_plugins(engine, manifest)?;
+        manifest.check_external_topics(|name| log.topic(name).is_ok())?;
+        for topic in &manifest.topics {
+            log.ensure_topic(&topic.name, topic_config(topic)).await?;
+        }
+        let mut pipelines = Vec::new();
+        for spec in &manifest.pipelines {
+            let plugin = plugin_of(&plugins, spec)?;
+            pipelines.push(PipelineRuntime::open(spec, plugin, native.clone(), log, groups).await?);
+        }
+        let mut running = Self {
+            store: log.store().clone(),
+            tasks: Vec::new(),
+            statuses: Vec::new(),
+            stops: Vec::new(),
+            failures: Arc::default(),
+        };
+        for pipeline in pipelines {
+            running.start_tasks(Arc::new(pipeline));
+        }
+        Ok(running)
+    }
+
+    fn start_tasks(&mut self, pipeline: Arc<PipelineRuntime>) {
+        let (stop, _) = watch::channel(false);
+        for task in 0..pipeline.task_count() {
+            let inputs = pipeline
+                .task_inputs(task)
+                .into_iter()
+                .map(|(_, partition)| InputStatus {
+                    partition,
+                    offset: AtomicU64::new(0),
+                })
+                .collect();
+            let status = Arc::new(TaskStatus::new(inputs));
+            self.statuses.push(Arc::clone(&status));
+            let running = run_task(
+                Arc::clone(&pipeline),
+                task,
+                Arc::clone(&status),
+                stop.subscribe(),
+            );
+            let watched = watch_task(
+                running,
+                Arc::clone(&pipeline),
+                task,
+                status,
+                stop.clone(),
+                Arc::clone(&self.failures),
+            );
+            self.tasks.push(tokio::spawn(watched));
+        }
+        self.stops.push(stop);
+    }
+
+    /// Totals since the start.
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress::default();
+        for status in &self.statuses {
+            status.add_to(&mut progress);
+        }
+        progress
+    }
+
+    /// Returns when every task has processed all there is, or has stopped.
+    pub async fn wait_until_idle(&self) {
+        loop {
+            // A commit between the looks at two tasks can give work to one that was idle before.
+            let before = self.store.commit_count();
+            let is_done = self.statuses.iter().all(|status| status.is_done());
+            if is_done && self.store.commit_count() == before {
+                return;
+            }
+            tokio::time::sleep(IDLE_CHECK).await;
+        }
+    }
+
+    /// Returns when a pipeline has stopped with a failure.
+    pub async fn wait_for_failure(&self) {
+        loop {
+            let added = self.failures.added.notified();
+            tokio::pin!(added);
+            added.as_mut().enable();
+            if !self.failures.all.lock().is_empty() {
+                return;
+            }
+            added.await;
+        }
+    }
+
+    /// The pipelines that have stopped with a failure.
+    pub fn failures(&self) -> Vec<Failure> {
+        self.failures.all.lock().clone()
+    }
+
+    /// Ends all tasks at their next batch boundary, after their checkpoints.
+    pub async fn stop(mut self) -> Vec<Failure> {
+        for stop in &self.stops {
+            stop.send_replace(true);
+        }
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
+        self.failures()
+    }
+}
+
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn run_task(
+    pipeline: Arc<PipelineRuntime>,
+    task: u32,
+    status: Arc<TaskStatus>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), TaskError> {
+    if pipeline.spec.is_producer() {
+        let task = tokio::task::block_in_place(|| ProducerTask::open(pipeline, status))?;
+        task.run(stop).await
+    } else {
+        let task = tokio::task::block_in_place(|| ConsumerTask::open(pipeline, task, status))?;
+        task.run(stop).await
+    }
+}
+
+async fn watch_task(
+    running: impl Future<Output = Result<(), TaskError>> + Send + 'static,
+    pipeline: Arc<PipelineRuntime>,
+    task: u32,
+    status: Arc<TaskStatus>,
+    stop: watch::Sender<bool>,
+    failures: Arc<Failures>,
+) {
+    let result = match tokio::spawn(running).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => {
+            Err(TaskError::Panicked(panic_message(error.into_panic())))
+        }
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = result {
+        let failure = Failure {
+            pipeline: pipeline.spec.name.clone(),
+            partition: task,
+            error: Arc::new(error),
+        };
+        tracing::error!(pipeline = %failure.pipeline, partition = task, error = %failure.error, "the pipeline stopped");
+        failures.all.lock().push(failure);
+        failures.added.notify_waiters();
+        stop.send_replace(true);
+    }
+    status.set_stopped();
+}
+
+fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
+
+fn load_plugins(
+    engine: &PluginEngine,
+    manifest: &ResolvedManifest,
+) -> Result<HashMap<PluginName, Plugin>, Error> {
+    let mut plugins = HashMap::new();
+    for spec in &manifest.plugins {
+        let wasm = std::fs::read(&spec.path).map_err(|error| Error::PluginFile {
+            path: spec.path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        plugins.insert(
+            spec.name.clone(),
+            engine.load(Bytes::from(wasm), spec.name.as_str())?,
+        );
+    }
+    Ok(plugins)
+}
+
+fn plugin_of(plugins: &HashMap<PluginName, Plugin>, spec: &PipelineSpec) -> Result<Plugin, Error> {
+    plugins
+        .get(&spec.plugin)
+        .cloned()
+        .ok_or_else(|| Error::Contract {
+            pipeline: spec.name.clone(),
+            reason: format!("its plugin `{}` is not declared", spec.plugin),
+        })
+}

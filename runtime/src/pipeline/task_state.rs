@@ -1,0 +1,278 @@
+//! The keyed state of one task.
+//!
+//! A checkpoint writes its changes as one changelog entry, which is far cheaper than a put for each
+//! key. Changes stay in memory until they are folded: then one checkpoint writes the newest value
+//! of every changed key and drops the changelog. A restart replays what was not folded. The folded
+//! generation stays in memory as a cache until the next one takes its place; by then its commit is
+//! long acknowledged, since a task has one checkpoint under way at most.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::storage::schema::changelog::{self, Change};
+use crate::storage::schema::{KeyKind, prefix_end, state};
+use crate::storage::{Commit, Error, Scan, Store};
+
+/// Bytes of unfolded changes after which they are folded.
+const FOLD_BYTES: usize = 4 << 20;
+/// Changelog entries after which they are folded, so that a restart is quick.
+const FOLD_ENTRIES: u64 = 1024;
+/// What an entry of the map costs besides its key and value.
+const ENTRY_BYTES: usize = 64;
+
+type Changes = BTreeMap<Bytes, Option<Bytes>>;
+
+/// The state of a task: what is stored, under what was changed since.
+pub(super) struct TaskState {
+    store: Store,
+    pipeline_id: u32,
+    partition: u32,
+    /// Changes that are in the changelog only.
+    unfolded: Changes,
+    unfolded_bytes: usize,
+    /// The generation folded last.
+    folded: Changes,
+    /// The first sequence that may be in the changelog.
+    first_sequence: u64,
+    next_sequence: u64,
+}
+
+impl TaskState {
+    /// Reads the unfolded changes of a task.
+    pub(super) fn open(store: Store, pipeline_id: u32, partition: u32) -> Result<Self, Error> {
+        let mut state = Self {
+            store: store.clone(),
+            pipeline_id,
+            partition,
+            unfolded: Changes::new(),
+            unfolded_bytes: 0,
+            folded: Changes::new(),
+            first_sequence: 0,
+            next_sequence: 0,
+        };
+        let from = changelog::key(pipeline_id, partition, 0);
+        let to = changelog::key(pipeline_id, partition, u64::MAX);
+        let mut is_first = true;
+        store.scan(KeyKind::Changelog, &from, Some(&to), |key, value| {
+            let damaged = || Error::Damaged {
+                what: "a changelog entry".to_owned(),
+                reason: "malformed".to_owned(),
+            };
+            let (_, _, sequence) = changelog::parse_key(key).ok_or_else(damaged)?;
+            let changes =
+                changelog::parse_value(&Bytes::copy_from_slice(value)).ok_or_else(damaged)?;
+            if std::mem::take(&mut is_first) {
+                state.first_sequence = sequence;
+            }
+            state.next_sequence = sequence.saturating_add(1);
+            state.remember(changes);
+            Ok(Scan::Continue)
+        })?;
+        Ok(state)
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        if let Some(value) = self.unfolded.get(key).or_else(|| self.folded.get(key)) {
+            return Ok(value.clone());
+        }
+        self.store.get(
+            KeyKind::State,
+            &state::key(self.pipeline_id, self.partition, key),
+        )
+    }
+
+    /// At most `limit` entries with `from <= key`, and `key < to` if given, in order.
+    pub(super) fn range(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let mut found = Vec::new();
+        if limit == 0 || to.is_some_and(|to| to <= from) {
+            return Ok(found);
+        }
+        let bounds = (
+            Bound::Included(from),
+            to.map_or(Bound::Unbounded, Bound::Excluded),
+        );
+        // What memory says about the keys of the range; the newer generation wins.
+        let mut changed: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
+        for generation in [&self.folded, &self.unfolded] {
+            for (key, value) in generation.range::<[u8], _>(bounds) {
+                changed.insert(key, value.as_ref());
+            }
+        }
+        let mut changed = changed.into_iter().peekable();
+        let start = state::key(self.pipeline_id, self.partition, from);
+        let end = match to {
+            Some(to) => Some(state::key(self.pipeline_id, self.partition, to)),
+            None => prefix_end(&state::task_prefix(self.pipeline_id, self.partition)),
+        };
+        self.store
+            .scan(KeyKind::State, &start, end.as_deref(), |key, value| {
+                let key = key.get(state::PREFIX_LEN_BYTES..).unwrap_or_default();
+                while let Some((changed_key, changed_value)) =
+                    changed.next_if(|(changed, _)| *changed < key)
+                {
+                    push_live(&mut found, changed_key, changed_value);
+                }
+                match changed.next_if(|(changed, _)| *changed == key) {
+                    Some((_, changed_value)) => push_live(&mut found, key, changed_value),
+                    None => {
+                        found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)))
+                    }
+                }
+                Ok(if found.len() >= limit {
+                    Scan::Stop
+                } else {
+                    Scan::Continue
+                })
+            })?;
+        for (key, value) in changed {
+            push_live(&mut found, key, value);
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Takes over the changes of a checkpoint and adds them to its commit.
+    pub(super) fn apply(&mut self, changes: Vec<Change>, commit: &mut Commit) {
+        if changes.is_empty() {
+            return;
+        }
+        let is_due = self.unfolded_bytes >= FOLD_BYTES
+            || self.next_sequence - self.first_sequence >= FOLD_ENTRIES;
+        if !is_due {
+            commit.append_changelog(
+                self.pipeline_id,
+                self.partition,
+                self.next_sequence,
+                &changes,
+            );
+            self.next_sequence += 1;
+            self.remember(changes);
+            return;
+        }
+        self.remember(changes);
+        for (key, value) in &self.unfolded {
+            commit.write_state(self.pipeline_id, self.partition, key, value.as_ref());
+        }
+        commit.truncate_changelog(
+            self.pipeline_id,
+            self.partition,
+            self.first_sequence,
+            self.next_sequence,
+        );
+        self.first_sequence = self.next_sequence;
+        self.folded = std::mem::take(&mut self.unfolded);
+        self.unfolded_bytes = 0;
+    }
+
+    fn remember(&mut self, changes: Vec<Change>) {
+        for (key, value) in changes {
+            self.unfolded_bytes += value.as_ref().map_or(0, Bytes::len);
+            let key_bytes = key.len() + ENTRY_BYTES;
+            match self.unfolded.insert(key, value) {
+                Some(replaced) => self.unfolded_bytes -= replaced.map_or(0, |value| value.len()),
+                None => self.unfolded_bytes += key_bytes,
+            }
+        }
+    }
+}
+
+fn push_live(found: &mut Vec<(Bytes, Bytes)>, key: &[u8], value: Option<&Bytes>) {
+    if let Some(value) = value {
+        found.push((Bytes::copy_from_slice(key), value.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::StoreOptions;
+    use proptest::prelude::*;
+
+    fn open(path: &std::path::Path) -> Store {
+        Store::open(
+            path,
+            StoreOptions {
+                durability: crate::storage::Durability::Os,
+                ..StoreOptions::default()
+            },
+        )
+        .unwrap()
+    }
+
+    /// A step of the model: changes of one checkpoint, a fold, or a restart.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Apply(Vec<(u8, Option<u8>)>),
+        Fold,
+        Reopen,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let change = (0u8..12, prop::option::of(any::<u8>()));
+        let step = prop_oneof![
+            4 => prop::collection::vec(change, 1..6).prop_map(Step::Apply),
+            1 => Just(Step::Fold),
+            1 => Just(Step::Reopen),
+        ];
+        prop::collection::vec(step, 1..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn state_is_what_a_map_would_be(steps in steps(), from in 0u8..12, to in 0u8..12, limit in 0usize..8) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let mut store = open(folder.path());
+            let mut state = TaskState::open(store.clone(), 7, 3).unwrap();
+            let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Apply(changes) => {
+                        let changes: Vec<Change> = changes
+                            .into_iter()
+                            .map(|(key, value)| (vec![key].into(), value.map(|value| vec![value].into())))
+                            .collect();
+                        for (key, value) in &changes {
+                            match value {
+                                Some(value) => drop(model.insert(key.to_vec(), value.to_vec())),
+                                None => drop(model.remove(&key.to_vec())),
+                            }
+                        }
+                        let mut commit = Commit::new();
+                        state.apply(changes, &mut commit);
+                        runtime.block_on(store.commit(commit)).unwrap();
+                    }
+                    Step::Fold => state.unfolded_bytes = FOLD_BYTES,
+                    Step::Reopen => {
+                        drop(state);
+                        drop(store);
+                        store = open(folder.path());
+                        state = TaskState::open(store.clone(), 7, 3).unwrap();
+                    }
+                }
+                for key in 0..12u8 {
+                    let expected = model.get(&vec![key]).cloned().map(Bytes::from);
+                    prop_assert_eq!(state.get(&[key]).unwrap(), expected);
+                }
+                let expected: Vec<(Bytes, Bytes)> = match from < to {
+                    true => model
+                        .range(vec![from]..vec![to])
+                        .take(limit)
+                        .map(|(key, value)| (key.clone().into(), value.clone().into()))
+                        .collect(),
+                    false => Vec::new(),
+                };
+                prop_assert_eq!(state.range(&[from], Some(&[to]), limit).unwrap(), expected);
+            }
+        }
+    }
+}

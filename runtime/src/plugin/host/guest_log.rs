@@ -1,0 +1,319 @@
+//! A plugin's log lines, from the logging import, stdout and stderr, bounded in length and rate:
+//! a plugin that logs every record must neither fill the disk nor slow the server down.
+
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+use crate::{model::PipelineName, plugin::fault::cut};
+
+/// Longest line that is logged, in bytes.
+const MAX_LINE_BYTES: usize = 8 * 1024;
+/// Most lines that an instance logs in a second; the same number may come in one burst.
+const MAX_LINES_PER_SECOND: u32 = 1_000;
+/// What is kept of stderr for the report of a trap, in bytes.
+const STDERR_TAIL_BYTES: usize = 2 * 1024;
+
+/// Where one instance's log lines go.
+pub(in crate::plugin) struct GuestLog {
+    pipeline: PipelineName,
+    partition: u32,
+    rate: Rate,
+    stdout: LineBuffer,
+    stderr: LineBuffer,
+    /// The end of what was written to stderr in the current call: a panic's message, as a rule.
+    stderr_tail: String,
+}
+
+/// The guest's standard streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::plugin) enum Stdio {
+    /// Logged at level info.
+    Stdout,
+    /// Logged at level warn.
+    Stderr,
+}
+
+impl GuestLog {
+    pub(super) fn new(pipeline: PipelineName, partition: u32) -> Self {
+        Self {
+            pipeline,
+            partition,
+            rate: Rate::new(Instant::now()),
+            stdout: LineBuffer::default(),
+            stderr: LineBuffer::default(),
+            stderr_tail: String::new(),
+        }
+    }
+
+    /// Starts a call.
+    pub(super) fn start_call(&mut self) {
+        self.stderr_tail.clear();
+    }
+
+    /// Logs one line. `context` names the part of the plugin that speaks.
+    pub(super) fn line(&mut self, level: Level, context: &str, message: &str) {
+        if !is_enabled(level) {
+            return;
+        }
+        match self.rate.take(Instant::now()) {
+            Permit::Denied => return,
+            Permit::Granted { dropped: 0 } => {}
+            Permit::Granted { dropped } => tracing::warn!(
+                target: "millstream::plugin",
+                pipeline = %self.pipeline,
+                partition = self.partition,
+                "{dropped} log lines of the plugin were dropped: it may log {MAX_LINES_PER_SECOND} a second",
+            ),
+        }
+        emit(
+            level,
+            &self.pipeline,
+            self.partition,
+            cut_str(context, 256),
+            cut_str(message, MAX_LINE_BYTES),
+        );
+    }
+
+    /// Takes what the guest wrote to one of its standard streams.
+    pub(in crate::plugin) fn write(&mut self, stream: Stdio, bytes: &[u8]) {
+        if stream == Stdio::Stderr {
+            self.stderr_tail.push_str(&String::from_utf8_lossy(bytes));
+            let surplus = self.stderr_tail.len().saturating_sub(STDERR_TAIL_BYTES);
+            let surplus = self.stderr_tail.ceil_char_boundary(surplus);
+            self.stderr_tail.drain(..surplus);
+        }
+        let mut rest = bytes;
+        while let Some(line) = self.buffer(stream).take_line(&mut rest) {
+            self.stdio_line(stream, &line);
+        }
+    }
+
+    /// Ends a call: logs lines that were not ended.
+    pub(in crate::plugin) fn flush(&mut self) {
+        for stream in [Stdio::Stdout, Stdio::Stderr] {
+            if let Some(line) = self.buffer(stream).take_rest() {
+                self.stdio_line(stream, &line);
+            }
+        }
+    }
+
+    /// What the guest wrote to stderr in the current call, on one line: the message of its panic
+    /// if there is one. None if it wrote nothing.
+    pub(in crate::plugin) fn last_words(&self) -> Option<String> {
+        let tail = match self.stderr_tail.rfind("panicked at ") {
+            Some(start) => self.stderr_tail.get(start..).unwrap_or_default(),
+            None => &self.stderr_tail,
+        };
+        let lines: Vec<_> = tail
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
+            .collect();
+        let words = lines.join(" ");
+        (!words.is_empty()).then(|| cut(words, 1024))
+    }
+
+    fn buffer(&mut self, stream: Stdio) -> &mut LineBuffer {
+        match stream {
+            Stdio::Stdout => &mut self.stdout,
+            Stdio::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn stdio_line(&mut self, stream: Stdio, line: &str) {
+        match stream {
+            Stdio::Stdout => self.line(Level::INFO, "stdout", line),
+            Stdio::Stderr => self.line(Level::WARN, "stderr", line),
+        }
+    }
+}
+
+/// The longest start of `text` that has at most `max_bytes`.
+fn cut_str(text: &str, max_bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(max_bytes))
+        .unwrap_or(text)
+}
+
+fn is_enabled(level: Level) -> bool {
+    // `enabled!` wants a constant level.
+    match level {
+        Level::TRACE => tracing::enabled!(target: "millstream::plugin", Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: "millstream::plugin", Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: "millstream::plugin", Level::INFO),
+        Level::WARN => tracing::enabled!(target: "millstream::plugin", Level::WARN),
+        Level::ERROR => tracing::enabled!(target: "millstream::plugin", Level::ERROR),
+    }
+}
+
+fn emit(level: Level, pipeline: &PipelineName, partition: u32, context: &str, message: &str) {
+    macro_rules! event {
+        ($level:expr) => {
+            tracing::event!(target: "millstream::plugin", $level, %pipeline, partition, context, "{message}")
+        };
+    }
+    match level {
+        Level::TRACE => event!(Level::TRACE),
+        Level::DEBUG => event!(Level::DEBUG),
+        Level::INFO => event!(Level::INFO),
+        Level::WARN => event!(Level::WARN),
+        Level::ERROR => event!(Level::ERROR),
+    }
+}
+
+/// Bytes of a line that has not ended yet.
+#[derive(Debug, Default)]
+struct LineBuffer {
+    bytes: Vec<u8>,
+}
+
+impl LineBuffer {
+    /// Takes the next whole line off `rest`, or what makes one of the greatest length; otherwise
+    /// keeps `rest` for later.
+    fn take_line(&mut self, rest: &mut &[u8]) -> Option<String> {
+        let room = MAX_LINE_BYTES.saturating_sub(self.bytes.len());
+        let (line, after) = match rest.iter().take(room).position(|&byte| byte == b'\n') {
+            Some(end) => (rest.get(..end)?, rest.get(end + 1..)?),
+            None => rest
+                .split_at_checked(room)
+                .filter(|(_, after)| !after.is_empty())
+                .or_else(|| {
+                    self.bytes.extend_from_slice(rest);
+                    None
+                })?,
+        };
+        *rest = after;
+        self.bytes.extend_from_slice(line);
+        Some(self.take_text())
+    }
+
+    /// Takes a line that has not ended.
+    fn take_rest(&mut self) -> Option<String> {
+        (!self.bytes.is_empty()).then(|| self.take_text())
+    }
+
+    fn take_text(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes)
+            .trim_end_matches('\r')
+            .to_owned();
+        self.bytes.clear();
+        text
+    }
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Rate {
+    tokens: u32,
+    /// When the tokens were last filled up.
+    filled_at: Instant,
+    dropped: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Permit {
+    Granted {
+        /// Lines that were denied since the last that was granted.
+        dropped: u64,
+    },
+    Denied,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self {
+            tokens: MAX_LINES_PER_SECOND,
+            filled_at: now,
+            dropped: 0,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> Permit {
+        let since = now.saturating_duration_since(self.filled_at);
+        if since >= Duration::from_secs(1) {
+            self.tokens = MAX_LINES_PER_SECOND;
+            self.filled_at = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(tokens) => {
+                self.tokens = tokens;
+                Permit::Granted {
+                    dropped: std::mem::take(&mut self.dropped),
+                }
+            }
+            None => {
+                self.dropped += 1;
+                Permit::Denied
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> GuestLog {
+        GuestLog::new("test".parse().unwrap(), 0)
+    }
+
+    fn lines(writes: &[&[u8]]) -> Vec<String> {
+        let mut buffer = LineBuffer::default();
+        let mut lines = Vec::new();
+        for write in writes {
+            let mut rest = *write;
+            while let Some(line) = buffer.take_line(&mut rest) {
+                lines.push(line);
+            }
+        }
+        lines.extend(buffer.take_rest());
+        lines
+    }
+
+    #[test]
+    fn writes_are_split_into_lines() {
+        assert_eq!(lines(&[b"a", b"b\nc\r\n", b"", b"d"]), ["ab", "c", "d"]);
+        assert_eq!(lines(&[b"\n\n"]), ["", ""]);
+        let long = vec![b'x'; MAX_LINE_BYTES + 10];
+        let split = lines(&[&long]);
+        assert_eq!(
+            split.iter().map(String::len).collect::<Vec<_>>(),
+            [MAX_LINE_BYTES, 10]
+        );
+    }
+
+    #[test]
+    fn a_burst_is_cut_and_counted() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        for _ in 0..MAX_LINES_PER_SECOND {
+            assert_eq!(rate.take(start), Permit::Granted { dropped: 0 });
+        }
+        assert_eq!(rate.take(start), Permit::Denied);
+        assert_eq!(rate.take(start), Permit::Denied);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(rate.take(later), Permit::Granted { dropped: 2 });
+        assert_eq!(rate.take(later), Permit::Granted { dropped: 0 });
+    }
+
+    #[test]
+    fn last_words_are_the_panic() {
+        let mut log = log();
+        assert_eq!(log.last_words(), None);
+        log.write(Stdio::Stderr, b"something before\n");
+        assert_eq!(log.last_words().unwrap(), "something before");
+        log.write(
+            Stdio::Stderr,
+            b"\nthread '<unnamed>' panicked at src/lib.rs:4:9:\nindex out of bounds\n\
+              note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
+        );
+        assert_eq!(
+            log.last_words().unwrap(),
+            "panicked at src/lib.rs:4:9: index out of bounds"
+        );
+        log.write(Stdio::Stderr, &[b'z'; 10_000]);
+        assert!(log.stderr_tail.len() <= STDERR_TAIL_BYTES);
+        log.start_call();
+        assert_eq!(log.last_words(), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! `millstream:plugin/metrics`: counters, gauges and histograms of the plugin's own.
+//!
+//! One registry serves all instances of a pipeline, so that what its partitions count adds up. It
+//! is read by whoever shows metrics, at any time.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use super::{HostState, bindings::millstream::plugin::metrics::Host};
+
+/// Most names a plugin may use.
+pub const MAX_METRIC_NAMES: usize = 100;
+/// Longest name, in bytes.
+const MAX_METRIC_NAME_BYTES: usize = 128;
+
+/// The metrics of a pipeline's plugin.
+#[derive(Debug, Default)]
+pub struct PluginMetrics {
+    registry: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    metrics: BTreeMap<String, Metric>,
+    /// Calls that had no effect.
+    refused: u64,
+}
+
+#[derive(Debug)]
+enum Metric {
+    Counter(u64),
+    Gauge(f64),
+    Histogram(Histogram<u64>),
+}
+
+/// A metric's value at one time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MetricValue {
+    /// A sum.
+    Counter(u64),
+    /// The last value.
+    Gauge(f64),
+    /// Values, with two significant digits.
+    Histogram {
+        /// How many.
+        count: u64,
+        /// The least.
+        min: u64,
+        /// Half of them are at most this.
+        p50: u64,
+        /// 99 % of them are at most this.
+        p99: u64,
+        /// The greatest.
+        max: u64,
+        /// Their mean.
+        mean: f64,
+    },
+}
+
+impl PluginMetrics {
+    /// No metrics yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All metrics by name, in order.
+    pub fn snapshot(&self) -> Vec<(String, MetricValue)> {
+        let registry = self.registry.lock();
+        registry
+            .metrics
+            .iter()
+            .map(|(name, metric)| (name.clone(), metric.value()))
+            .collect()
+    }
+
+    /// How many calls had no effect: beyond [`MAX_METRIC_NAMES`] names, a name that is empty or
+    /// longer than 128 bytes, or one that is a metric of another kind.
+    pub fn refused_count(&self) -> u64 {
+        self.registry.lock().refused
+    }
+
+    /// Updates a metric, which `create` makes if it is new. Returns whether this is the first call
+    /// that was refused.
+    fn update(
+        &self,
+        name: &str,
+        create: impl FnOnce() -> Option<Metric>,
+        apply: impl FnOnce(&mut Metric) -> bool,
+    ) -> bool {
+        let mut registry = self.registry.lock();
+        if let Some(metric) = registry.metrics.get_mut(name) {
+            return !apply(metric) && registry.refuse();
+        }
+        let is_room = registry.metrics.len() < MAX_METRIC_NAMES;
+        let is_name = !name.is_empty() && name.len() <= MAX_METRIC_NAME_BYTES;
+        let metric = if is_room && is_name { create() } else { None };
+        let Some(mut metric) = metric else {
+            return registry.refuse();
+        };
+        apply(&mut metric);
+        registry.metrics.insert(name.to_owned(), metric);
+        false
+    }
+}
+
+impl Registry {
+    /// Counts a call without effect. Returns whether it is the first.
+    fn refuse(&mut self) -> bool {
+        self.refused += 1;
+        self.refused == 1
+    }
+}
+
+impl Metric {
+    fn value(&self) -> MetricValue {
+        match self {
+            Self::Counter(sum) => MetricValue::Counter(*sum),
+            Self::Gauge(value) => MetricValue::Gauge(*value),
+            Self::Histogram(histogram) => MetricValue::Histogram {
+                count: histogram.len(),
+                min: histogram.min(),
+                p50: histogram.value_at_quantile(0.5),
+                p99: histogram.value_at_quantile(0.99),
+                max: histogram.max(),
+                mean: histogram.mean(),
+            },
+        }
+    }
+}
+
+impl HostState {
+    fn warn_refused(&self, name: &str, is_first: bool) {
+        if is_first {
+            tracing::warn!(
+                target: "millstream::plugin",
+                pipeline = %self.context.pipeline,
+                partition = self.context.partition,
+                metric = name,
+                "the plugin's metric has no effect: a plugin has at most {MAX_METRIC_NAMES} names of \
+                 1 to {MAX_METRIC_NAME_BYTES} bytes, each a counter, a gauge or a histogram",
+            );
+        }
+    }
+}
+
+impl Host for HostState {
+    fn add(&mut self, name: String, amount: u64) -> wasmtime::Result<()> {
+        let is_first = self.metrics.update(
+            &name,
+            || Some(Metric::Counter(0)),
+            |metric| {
+                let Metric::Counter(sum) = metric else {
+                    return false;
+                };
+                *sum = sum.saturating_add(amount);
+                true
+            },
+        );
+        self.warn_refused(&name, is_first);
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
+        let is_first = self.metrics.update(
+            &name,
+            || Some(Metric::Gauge(0.0)),
+            |metric| {
+                let Metric::Gauge(current) = metric else {
+                    return false;
+                };
+                *current = value;
+                true
+            },
+        );
+        self.warn_refused(&name, is_first);
+        Ok(())
+    }
+
+    fn record_value(&mut self, name: String, value: u64) -> wasmtime::Result<()> {
+        // Two digits keep a histogram at some 20 KiB whatever its values.
+        let create = || Histogram::new(2).ok().map(Metric::Histogram);
+        let is_first = self.metrics.update(&name, create, |metric| {
+            let Metric::Histogram(histogram) = metric else {
+                return false;
+            };
+            histogram.record(value).is_ok()
+        });
+        self.warn_refused(&name, is_first);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(metrics: &PluginMetrics, name: &str) -> bool {
+        metrics.update(
+            name,
+            || Some(Metric::Counter(0)),
+            |metric| {
+                let Metric::Counter(sum) = metric else {
+                    return false;
+                };
+                *sum += 1;
+                true
+            },
+        )
+    }
+
+    #[test]
+    fn names_are_limited() {
+        let metrics = PluginMetrics::new();
+        for i in 0..MAX_METRIC_NAMES {
+            assert!(!count(&metrics, &format!("m{i:03}")));
+        }
+        // Only the first refusal is worth a line in the log.
+        assert!(count(&metrics, "one-more"));
+        assert!(!count(&metrics, "and-another"));
+        assert!(!count(&metrics, "m000"));
+        assert_eq!(metrics.refused_count(), 2);
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.len(), MAX_METRIC_NAMES);
+        assert_eq!(
+            snapshot.first(),
+            Some(&("m000".to_owned(), MetricValue::Counter(2)))
+        );
+    }
+
+    #[test]
+    fn a_name_keeps_its_kind() {
+        let metrics = PluginMetrics::new();
+        metrics.update("g", || Some(Metric::Gauge(1.5)), |_| true);
+        assert!(count(&metrics, "g"));
+        assert_eq!(
+            metrics.snapshot(),
+            [("g".to_owned(), MetricValue::Gauge(1.5))]
+        );
+    }
+}

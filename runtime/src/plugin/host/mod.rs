@@ -1,0 +1,171 @@
+//! The host's side of a plugin: what its imports do.
+//!
+//! [`HostState`] is the data of one instance's store. The submodules implement one imported
+//! interface each; those of WASI are in [`wasi`](super::wasi).
+
+pub(super) mod config;
+pub(super) mod context;
+pub(super) mod guest_log;
+pub(super) mod logging;
+pub(super) mod metrics;
+pub(super) mod state;
+
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+
+use super::{
+    columns::Columns,
+    contract::Grants,
+    digest::Digest,
+    instance::InstanceContext,
+    limits::{Limiter, Limits},
+    wasi::{Clocks, Randomness},
+};
+use guest_log::GuestLog;
+use metrics::PluginMetrics;
+use state::{State, StateLimits, StateReader};
+
+/// What `wit/plugin.wit` says about the imports, as Rust traits.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package millstream:host;
+            world host {
+                import millstream:plugin/state@0.1.0;
+                import millstream:plugin/context@0.1.0;
+                import millstream:plugin/metrics@0.1.0;
+                import wasi:logging/logging@0.1.0-draft;
+                import wasi:config/store@0.2.0-rc.1;
+            }
+        ",
+        world: "millstream:host/host",
+        imports: { default: trappable },
+    });
+}
+
+/// Why a host function ends the call that it is part of. It travels through the guest as a trap.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HostFault {
+    /// State could not be read, or a limit on it is broken.
+    #[error("{0}")]
+    State(String),
+    /// A capability that was not granted was used.
+    #[error("{0} is not granted")]
+    Denied(&'static str),
+    /// The guest would sleep past its deadline.
+    #[error("slept past the deadline")]
+    Deadline,
+    /// The guest called an import with what it does not accept.
+    #[error("{0}")]
+    Argument(String),
+    /// The guest ended itself.
+    #[error("it called exit with status {0}")]
+    Exit(u8),
+}
+
+impl HostFault {
+    pub(super) fn argument(message: impl Into<String>) -> wasmtime::Error {
+        wasmtime::Error::new(Self::Argument(message.into()))
+    }
+}
+
+/// The data of one instance's store.
+pub(super) struct HostState {
+    pub(super) table: ResourceTable,
+    pub(super) filesystem: WasiFilesystemCtx,
+    pub(super) limiter: Limiter,
+    pub(super) grants: Grants,
+    pub(super) clocks: Clocks,
+    pub(super) randomness: Randomness,
+    pub(super) log: Arc<Mutex<GuestLog>>,
+    pub(super) state: State,
+    pub(super) metrics: Arc<PluginMetrics>,
+    pub(super) context: InstanceContext,
+    pub(super) digest: Digest,
+    pub(super) call: Call,
+}
+
+/// The call that is running.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// When it is stopped.
+    pub(super) deadline: Instant,
+    /// Index of the batch's input.
+    input: u32,
+    /// Partition of the batch's input.
+    partition: u32,
+    /// Offsets of the batch's records, for idempotency keys; empty if the plugin does not ask for
+    /// any.
+    offsets: Vec<u64>,
+}
+
+impl HostState {
+    pub(super) fn new(
+        context: InstanceContext,
+        digest: Digest,
+        grants: Grants,
+        limits: &Limits,
+        reader: Box<dyn StateReader>,
+    ) -> Self {
+        let log = GuestLog::new(context.pipeline.clone(), context.partition);
+        Self {
+            table: ResourceTable::new(),
+            filesystem: WasiFilesystemCtx::default(),
+            limiter: Limiter::new(limits.memory_bytes),
+            grants,
+            clocks: Clocks::default(),
+            randomness: Randomness::default(),
+            log: Arc::new(Mutex::new(log)),
+            state: State::new(
+                reader,
+                StateLimits {
+                    write_bytes: limits.state_bytes,
+                    read_bytes: limits.memory_bytes,
+                },
+            ),
+            metrics: Arc::clone(&context.metrics),
+            context,
+            digest,
+            call: Call {
+                deadline: Instant::now(),
+                input: 0,
+                partition: 0,
+                offsets: Vec::new(),
+            },
+        }
+    }
+
+    /// Prepares for a call that is stopped at `deadline`.
+    pub(super) fn start_call(&mut self, deadline: Instant) {
+        self.limiter.start_call();
+        self.log.lock().start_call();
+        self.call.deadline = deadline;
+        self.call.offsets.clear();
+    }
+
+    /// Remembers which records a call is about.
+    pub(super) fn remember_offsets(&mut self, batch: &Columns) {
+        self.call.input = batch.input();
+        self.call.partition = batch.partition();
+        self.call.offsets.extend_from_slice(batch.offsets());
+    }
+}
+
+/// Links every import but those of WASI.
+///
+/// # Errors
+/// When an import is linked twice, which is a bug.
+pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    use bindings::{millstream::plugin, wasi};
+    type This = HasSelf<HostState>;
+    plugin::state::add_to_linker::<_, This>(linker, |state| state)?;
+    plugin::context::add_to_linker::<_, This>(linker, |state| state)?;
+    plugin::metrics::add_to_linker::<_, This>(linker, |state| state)?;
+    wasi::logging::logging::add_to_linker::<_, This>(linker, |state| state)?;
+    wasi::config::store::add_to_linker::<_, This>(linker, |state| state)
+}

@@ -1,0 +1,386 @@
+//! A live plugin: one store, one set of linear memories, reused from batch to batch.
+//!
+//! A call is: lower the batch's columns into the guest, one copy each; run; lift the output's
+//! columns, one copy each; check them. Nothing is allocated per record. After any fault the
+//! instance is spent: every further call returns the same fault.
+
+use std::{sync::Arc, time::Instant};
+
+use wasmtime::{
+    Store, Trap, WasmBacktrace,
+    component::{ComponentNamedList, Func, Instance as WasmInstance, Lift, Lower, TypedFunc},
+};
+
+use crate::model::PipelineName;
+
+use super::{
+    boundary::{OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult},
+    columns::Columns,
+    component::Plugin,
+    contract::{CONSUMER, Denied, Grants, LIFECYCLE, PRODUCER, Problem},
+    fault::{Fault, MAX_REASON_BYTES, cut},
+    host::{
+        HostFault, HostState,
+        metrics::PluginMetrics,
+        state::{StateChanges, StateReader},
+    },
+    limits::Limits,
+    output::{Expected, Output},
+    ticker,
+};
+
+/// Most handles to streams and the like that an instance may hold.
+const MAX_HANDLES: usize = 10_000;
+
+/// Where an instance runs.
+#[derive(Debug, Clone)]
+pub struct InstanceContext {
+    /// The pipeline.
+    pub pipeline: PipelineName,
+    /// The partition that the instance works on.
+    pub partition: u32,
+    /// Names of the inputs (topics), in the order of the manifest's `from`.
+    pub inputs: Vec<String>,
+    /// Names of the output ports, in the order of the manifest's `to`.
+    pub ports: Vec<String>,
+    /// The manifest's `config` in the order of its keys; values that are not strings as JSON.
+    pub config: Vec<(String, String)>,
+    /// Where the plugin's own metrics go: one for all instances of a pipeline.
+    pub metrics: Arc<PluginMetrics>,
+}
+
+/// A live instance of a plugin.
+pub struct Instance {
+    store: Store<HostState>,
+    plugin: Plugin,
+    process: Option<Func>,
+    produce: Option<Func>,
+    limits: Limits,
+    deadline_ticks: u64,
+    ports: usize,
+    /// The fault that ended it.
+    spent: Option<Fault>,
+}
+
+impl Instance {
+    pub(super) fn open(
+        plugin: Plugin,
+        context: InstanceContext,
+        grants: Grants,
+        limits: Limits,
+        state: Box<dyn StateReader>,
+    ) -> Result<Self, Fault> {
+        let config = context.config.clone();
+        let ports = context.ports.len();
+        let data = HostState::new(context, plugin.digest().clone(), grants, &limits, state);
+        let mut store = Store::try_new(&plugin.shared().engine, data).map_err(instantiate_fault)?;
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(limits.hostcall_bytes());
+        store.set_max_component_handles(MAX_HANDLES);
+        let deadline_ticks = ticker::ticks(limits.deadline);
+        let mut instance = Self {
+            store,
+            plugin,
+            process: None,
+            produce: None,
+            limits,
+            deadline_ticks,
+            ports,
+            spent: None,
+        };
+        instance.start(&config)?;
+        Ok(instance)
+    }
+
+    /// Instantiates the component, finds its functions and opens it.
+    fn start(&mut self, config: &[(String, String)]) -> Result<(), Fault> {
+        let plugin = self.plugin.clone();
+        self.start_call();
+        let made = {
+            let _running = plugin.shared().ticker.run();
+            plugin.pre().instantiate(&mut self.store)
+        };
+        let instance = made.map_err(|error| match self.classify(&error) {
+            // Nothing has been returned yet: what is no fault of the guest is one of the host.
+            Fault::Output { reason } => Fault::Instantiate { reason },
+            fault => fault,
+        })?;
+        let contract = plugin.contract();
+        if contract.is_consumer {
+            let function = self
+                .function::<ProcessParams<'static>, ReplyResult>(&instance, CONSUMER, "process")?;
+            self.process = Some(function);
+        }
+        if contract.is_producer {
+            let function =
+                self.function::<ProduceParams, ReplyResult>(&instance, PRODUCER, "produce")?;
+            self.produce = Some(function);
+        }
+        if contract.has_lifecycle {
+            let open =
+                self.function::<OpenParams<'static>, OpenResult>(&instance, LIFECYCLE, "open")?;
+            let (opened,) = self.call::<OpenParams<'_>, OpenResult>(open, (config,))?;
+            opened.map_err(|reason| Fault::Open {
+                reason: cut(reason, MAX_REASON_BYTES),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An exported function, whose type was checked when the plugin was loaded and is checked again.
+    fn function<Params, Return>(
+        &mut self,
+        instance: &WasmInstance,
+        interface: &str,
+        name: &str,
+    ) -> Result<Func, Fault>
+    where
+        Params: ComponentNamedList + Lower,
+        Return: ComponentNamedList + Lift,
+    {
+        let missing = || Fault::Instantiate {
+            reason: format!("`{interface}` has no `{name}`"),
+        };
+        let store = &mut self.store;
+        let interface = instance
+            .get_export_index(&mut *store, None, interface)
+            .ok_or_else(missing)?;
+        let index = instance
+            .get_export_index(&mut *store, Some(&interface), name)
+            .ok_or_else(missing)?;
+        let function = instance.get_typed_func::<Params, Return>(&mut *store, &index);
+        Ok(*function.map_err(instantiate_fault)?.func())
+    }
+
+    /// Processes a batch.
+    ///
+    /// # Errors
+    /// What went wrong. The instance is spent then, and its state changes are gone.
+    pub fn process(&mut self, batch: &Columns) -> Result<Output, Fault> {
+        self.check_usable()?;
+        let Some(process) = self.process else {
+            return Err(self.spend(not_exported("consumer")));
+        };
+        self.start_call();
+        if self.plugin.contract().uses_idempotency_key {
+            self.store.data_mut().remember_offsets(batch);
+        }
+        let reply = self.call::<ProcessParams<'_>, ReplyResult>(process, (batch.lower(),));
+        self.check_reply(reply, batch.len(), self.limits.output_records)
+    }
+
+    /// Makes at most `max_records` records.
+    ///
+    /// # Errors
+    /// What went wrong. The instance is spent then, and its state changes are gone.
+    pub fn produce(&mut self, max_records: u32) -> Result<Output, Fault> {
+        self.check_usable()?;
+        let Some(produce) = self.produce else {
+            return Err(self.spend(not_exported("producer")));
+        };
+        self.start_call();
+        let reply = self.call::<ProduceParams, ReplyResult>(produce, (max_records,));
+        self.check_reply(
+            reply,
+            0,
+            self.limits.output_records.min(max_records as usize),
+        )
+    }
+
+    /// Takes the changes of state since the last call: each key once, in the order in which they
+    /// were first written; no value means that the key is removed.
+    pub fn take_state_changes(&mut self) -> StateChanges {
+        self.store.data_mut().state.take_changes()
+    }
+
+    /// What the instance's linear memories take, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().limiter.used_bytes()
+    }
+
+    /// The plugin's metrics, shared by all instances that were made with the same ones.
+    pub fn metrics(&self) -> &Arc<PluginMetrics> {
+        &self.store.data().metrics
+    }
+
+    /// The plugin it is an instance of.
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    fn check_usable(&self) -> Result<(), Fault> {
+        self.spent.clone().map_or(Ok(()), Err)
+    }
+
+    fn start_call(&mut self) {
+        let now = Instant::now();
+        // A deadline that far away never comes.
+        let deadline = now.checked_add(self.limits.deadline).unwrap_or(now);
+        self.store.data_mut().start_call(deadline);
+        self.store.set_epoch_deadline(self.deadline_ticks);
+    }
+
+    fn call<Params, Return>(&mut self, function: Func, params: Params) -> Result<Return, Fault>
+    where
+        Params: ComponentNamedList + Lower,
+        Return: ComponentNamedList + Lift,
+    {
+        // SAFETY: `function` found that this export has these types, up to the lifetime of the
+        // borrowed columns, which lowering does not depend on.
+        let function = unsafe { TypedFunc::<Params, Return>::new_unchecked(function) };
+        let returned = {
+            let _running = self.plugin.shared().ticker.run();
+            function.call(&mut self.store, params)
+        };
+        self.store.data().log.lock().flush();
+        returned.map_err(|error| {
+            let fault = self.classify(&error);
+            self.spend(fault)
+        })
+    }
+
+    fn check_reply(
+        &mut self,
+        reply: Result<ReplyResult, Fault>,
+        inputs: usize,
+        max_records: usize,
+    ) -> Result<Output, Fault> {
+        let output = match reply?.0 {
+            Ok(output) => output,
+            Err(reason) => {
+                let reason = cut(reason, MAX_REASON_BYTES);
+                return Err(self.spend(Fault::PluginError { reason }));
+            }
+        };
+        let max_bytes = self.limits.output_bytes;
+        let expected = Expected {
+            inputs,
+            ports: self.ports,
+            max_bytes,
+            max_records,
+        };
+        Output::check(output, &expected).map_err(|reason| self.spend(Fault::Output { reason }))
+    }
+
+    /// Ends the instance: what it wrote is dropped.
+    fn spend(&mut self, fault: Fault) -> Fault {
+        self.take_state_changes();
+        self.spent = Some(fault.clone());
+        fault
+    }
+
+    /// What a failed call means.
+    fn classify(&self, error: &wasmtime::Error) -> Fault {
+        let state = self.store.data();
+        if let Some(fault) = error.downcast_ref::<HostFault>() {
+            return self.classify_host_fault(fault, error);
+        }
+        let trap = error.downcast_ref::<Trap>();
+        if trap == Some(&Trap::Interrupt) {
+            return Fault::Deadline {
+                limit: self.limits.deadline,
+            };
+        }
+        if let Some(wanted_bytes) = state.limiter.refused_bytes() {
+            let limit_bytes = self.limits.memory_bytes;
+            return Fault::Memory {
+                limit_bytes,
+                wanted_bytes,
+            };
+        }
+        if is_hostcall_limit(error) {
+            let reason = format!(
+                "more data than fits the limits on a call ({} bytes and {} records of output, {} \
+                 bytes of state)",
+                self.limits.output_bytes, self.limits.output_records, self.limits.state_bytes
+            );
+            return Fault::Output { reason };
+        }
+        let cause = error.root_cause().to_string();
+        if trap.is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
+            // Not while the guest ran: what it returned cannot be read.
+            return Fault::Output { reason: cause };
+        }
+        let message = match state.log.lock().last_words() {
+            Some(words) => format!("{words} ({cause})"),
+            None => cause,
+        };
+        Fault::Trap {
+            message,
+            backtrace: backtrace(error),
+        }
+    }
+
+    fn classify_host_fault(&self, fault: &HostFault, error: &wasmtime::Error) -> Fault {
+        match fault {
+            HostFault::State(reason) => Fault::State {
+                reason: reason.clone(),
+            },
+            HostFault::Deadline => Fault::Deadline {
+                limit: self.limits.deadline,
+            },
+            HostFault::Denied(what) => Fault::Denied(Denied {
+                imports: vec![Problem {
+                    what: format!("`{what}`"),
+                    remedy: "the pipeline's `allow` does not grant it".to_owned(),
+                }],
+            }),
+            HostFault::Argument(_) | HostFault::Exit(_) => Fault::Trap {
+                message: fault.to_string(),
+                backtrace: backtrace(error),
+            },
+        }
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("plugin", &self.plugin)
+            .field("spent", &self.spent)
+            .finish_non_exhaustive()
+    }
+}
+
+fn not_exported(export: &'static str) -> Fault {
+    Fault::NotExported { export }
+}
+
+fn instantiate_fault(error: wasmtime::Error) -> Fault {
+    Fault::Instantiate {
+        reason: format!("{error:#}"),
+    }
+}
+
+/// Whether the guest handed over more than `set_hostcall_fuel` allows: wasmtime's error type for
+/// that is private, so that its text has to do.
+fn is_hostcall_limit(error: &wasmtime::Error) -> bool {
+    error
+        .root_cause()
+        .to_string()
+        .contains("fuel allocated for hostcalls has been exhausted")
+}
+
+/// The guest's call stack, innermost first, one frame a line.
+fn backtrace(error: &wasmtime::Error) -> String {
+    use std::fmt::Write as _;
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for (number, frame) in backtrace.frames().iter().enumerate() {
+        // Writing to a string does not fail.
+        let _ = match frame.func_name() {
+            Some(name) => write!(text, "{number}: {name}"),
+            None => write!(text, "{number}: function {}", frame.func_index()),
+        };
+        for symbol in frame.symbols() {
+            if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {
+                let _ = write!(text, " at {file}:{line}");
+            }
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
