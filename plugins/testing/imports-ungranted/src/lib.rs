@@ -6,7 +6,7 @@ mod bindings {
         inline: "
             package testing:ungranted;
             world ungranted {
-                import wasi:sockets/instance-network@0.2.6;
+                import wasi:sockets/instance-network@0.2.0;
             }
         ",
         path: "wit",

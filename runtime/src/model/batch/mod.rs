@@ -449,4 +449,6 @@ fn debug(
 }
 
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests;

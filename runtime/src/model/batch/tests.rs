@@ -1,7 +1,7 @@
-//! The codec against batches that other implementations wrote, against itself, and against damage.
+//! The codec against batches that other implementations wrote, and rule by rule. What holds for all
+//! batches is in `property_tests`.
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::*;
 
@@ -84,7 +84,7 @@ fn three_records() -> Vec<Record> {
     ]
 }
 
-fn build(compression: Compression, records: &[Record]) -> EncodedBatch {
+pub(super) fn build(compression: Compression, records: &[Record]) -> EncodedBatch {
     let mut builder = BatchBuilder::new(compression);
     for record in records {
         builder.push_record(record).unwrap();
@@ -92,7 +92,7 @@ fn build(compression: Compression, records: &[Record]) -> EncodedBatch {
     builder.build().unwrap().unwrap()
 }
 
-fn read(batch: &RecordBatch) -> Vec<Record> {
+pub(super) fn read(batch: &RecordBatch) -> Vec<Record> {
     let records = batch.records().unwrap();
     records
         .iter()
@@ -101,7 +101,7 @@ fn read(batch: &RecordBatch) -> Vec<Record> {
 }
 
 /// The record iterator's verdict on a batch whose CRC does not count.
-fn iterate(batch: &RecordBatch) -> Result<u32, Error> {
+pub(super) fn iterate(batch: &RecordBatch) -> Result<u32, Error> {
     let records = batch.records()?;
     let mut count = 0;
     for record in &records {
@@ -546,106 +546,4 @@ fn malformed_records_are_refused() {
     ];
     let reason = "timestamp out of range";
     assert_eq!(record(&far), Err(Error::Record { index: 0, reason }));
-}
-
-/// A record with every field present or not, small or not.
-fn any_record() -> impl Strategy<Value = Record> {
-    let bytes =
-        || prop::option::of(prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from));
-    let header = ("[a-zé]{0,9}", bytes()).prop_map(|(name, value)| Header::new(name, value));
-    let time = prop_oneof![
-        0..=limits::MAX_TIMESTAMP_MS,
-        1_700_000_000_000..1_700_000_100_000u64
-    ];
-    (bytes(), bytes(), prop::collection::vec(header, 0..4), time).prop_map(
-        |(key, value, headers, timestamp_ms)| Record {
-            key,
-            value,
-            headers,
-            timestamp_ms,
-        },
-    )
-}
-
-fn any_compression() -> impl Strategy<Value = Compression> {
-    prop::sample::select(&Compression::ALL[..])
-}
-
-proptest! {
-    #[test]
-    fn round_trips(
-        records in prop::collection::vec(any_record(), 1..60),
-        compression in any_compression(),
-        base_offset in 0..limits::MAX_OFFSET - 100,
-    ) {
-        let batch = build(compression, &records).assign(base_offset);
-        prop_assert_eq!(read(&batch), records.clone());
-        let parsed = RecordBatch::parse(batch.as_bytes().clone()).unwrap();
-        prop_assert_eq!(parsed.validate_records(), Ok(()));
-        prop_assert_eq!(parsed.next_offset(), base_offset + records.len() as u64);
-        let latest = records.iter().map(|r| r.timestamp_ms).max();
-        prop_assert_eq!(Some(parsed.max_timestamp_ms()), latest);
-        let rebuilt = EncodedBatch::from_wire(batch.as_bytes().clone()).unwrap();
-        let rebuilt = rebuilt.assign(base_offset);
-        prop_assert_eq!(rebuilt.as_bytes(), batch.as_bytes());
-    }
-
-    #[test]
-    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, header: bool) {
-        let mut bytes = bytes;
-        if header {
-            // Past the first checks, into the records.
-            let count = bytes.len() as u32;
-            bytes.splice(0..0, [0; HEADER_BYTES]);
-            BatchHeader::without_producer(Compression::None, false, 0, 0, count / 7, count)
-                .write(&mut bytes);
-        }
-        if let Ok(batch) = RecordBatch::parse(bytes.into()) {
-            let _ = iterate(&batch);
-        }
-    }
-
-    #[test]
-    fn damage_is_found(
-        records in prop::collection::vec(any_record(), 1..20),
-        compression in any_compression(),
-        at: prop::sample::Index,
-        bit in 0u8..8,
-    ) {
-        let bytes = build(compression, &records).assign(5).as_bytes().to_vec();
-        let truncated = bytes[..at.index(bytes.len())].to_vec();
-        prop_assert!(RecordBatch::parse(truncated.into()).is_err());
-
-        let mut flipped = bytes;
-        let at = at.index(flipped.len());
-        flipped[at] ^= 1 << bit;
-        let stored = RecordBatch::from_stored(flipped.clone().into());
-        // Base offset and leader epoch are not covered by the CRC, on purpose.
-        if !(0..8).contains(&at) && !(12..16).contains(&at) {
-            prop_assert!(RecordBatch::parse(flipped.into()).is_err());
-        }
-        // Without the check of the CRC: an error or other records, never a panic.
-        if let Ok(batch) = stored {
-            let _ = iterate(&batch);
-        }
-    }
-
-    #[test]
-    fn damaged_records_with_a_good_crc_never_panic(
-        records in prop::collection::vec(any_record(), 1..20),
-        compression in any_compression(),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
-    ) {
-        let mut bytes = build(compression, &records).assign(5).as_bytes().to_vec();
-        for (at, byte) in changes {
-            let at = HEADER_BYTES + at.index(bytes.len() - HEADER_BYTES);
-            bytes[at] = byte;
-        }
-        let crc = header::computed_crc(&bytes);
-        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        let batch = RecordBatch::parse(bytes.into()).unwrap();
-        if let Ok(count) = iterate(&batch) {
-            prop_assert_eq!(count, batch.record_count());
-        }
-    }
 }
