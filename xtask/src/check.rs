@@ -66,18 +66,18 @@ fn formatting(context: &Context) -> Result<()> {
     }
 }
 
+/// Lints every workspace, also behind one that fails.
 fn clippy(context: &Context) -> Result<()> {
+    let lints = ["--", "--deny", "warnings"];
+    let mut failed = 0;
     {
         let _claim = context.claim_target()?;
         let mut clippy = context.host_cargo()?;
-        clippy.args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--features",
-            "millstream/failpoints",
-        ]);
-        clippy.args(["--", "--deny", "warnings"]).run()?;
+        clippy.args(["clippy", "--workspace", "--all-targets"]);
+        clippy
+            .args(["--features", "millstream/failpoints"])
+            .args(lints);
+        failed += u32::from(!clippy.status()?.success());
     }
     let _claim = plugin::claim_guest_target(context)?;
     for manifest in context.guest_workspaces() {
@@ -85,7 +85,12 @@ fn clippy(context: &Context) -> Result<()> {
         clippy
             .args(["clippy", "--workspace", "--all-targets", "--manifest-path"])
             .arg(&manifest);
-        clippy.args(["--", "--deny", "warnings"]).run()?;
+        clippy.args(lints);
+        failed += u32::from(!clippy.status()?.success());
     }
-    Ok(())
+    if failed == 0 {
+        Ok(())
+    } else {
+        bail!("{failed} workspace(s) do not pass clippy")
+    }
 }

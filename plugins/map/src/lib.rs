@@ -5,10 +5,7 @@ use millstream_sdk::prelude::*;
 millstream_sdk::consumer!(process);
 
 fn process(record: Record<'_>, out: &mut Outputs, _: &mut State) -> Result<(), Failure> {
-    out.emit_with(|value| {
-        value.push(record.value());
-        value.make_ascii_uppercase();
-    });
+    out.emit_with(|value| value.extend(record.value().iter().map(u8::to_ascii_uppercase)));
     Ok(())
 }
 

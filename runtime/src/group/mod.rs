@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{GroupName, TopicName};
+use crate::model::{self, GroupName, TopicName};
 use crate::storage::schema::group_offset::{self, CommittedOffset};
 use crate::storage::schema::{KeyKind, kind_prefix};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -16,6 +16,9 @@ pub enum Error {
     /// No group of this name has committed an offset.
     #[error("there is no consumer group `{0}`: no offset has been committed under this name")]
     UnknownGroup(GroupName),
+    /// A stored batch cannot be read.
+    #[error(transparent)]
+    Batch(#[from] model::batch::Error),
     /// The data directory failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -101,6 +104,9 @@ impl Groups {
     }
 
     /// Commits offsets of a group, all at once, and waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// [`storage::Error::PartitionDeleted`]; then none is committed.
     pub async fn commit<'a>(
         &self,
         group: &GroupName,
@@ -109,6 +115,9 @@ impl Groups {
         let committed_at_ms = self.store.clock().now_ms();
         let mut commit = Commit::new();
         for (partition, offset) in offsets {
+            if partition.is_deleted() {
+                return Err(storage::Error::PartitionDeleted.into());
+            }
             let committed = CommittedOffset {
                 offset,
                 committed_at_ms,
@@ -146,10 +155,9 @@ impl Groups {
     ) -> Result<Lag, Error> {
         let high_watermark = partition.high_watermark();
         let from = committed_offset.max(partition.start_offset());
-        let oldest = if from < high_watermark {
-            self.store.batch_at(partition, from)?
-        } else {
-            None
+        let oldest_ms = match from < high_watermark {
+            true => self.timestamp_at(partition, from)?,
+            false => None,
         };
         let now_ms = self.store.clock().now_ms();
         Ok(Lag {
@@ -158,8 +166,23 @@ impl Groups {
             committed_offset,
             high_watermark,
             lag_records: high_watermark.saturating_sub(from),
-            lag_ms: oldest.map_or(0, |batch| now_ms.saturating_sub(batch.first_timestamp_ms())),
+            lag_ms: oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms)),
         })
+    }
+
+    /// The timestamp of the first record from an offset on. Of the record, since a batch's header
+    /// says when its first record was made (if the cleaner has not put something else there).
+    fn timestamp_at(&self, partition: &Partition, offset: u64) -> Result<Option<u64>, Error> {
+        let Some(batch) = self.store.batch_at(partition, offset)? else {
+            return Ok(None);
+        };
+        for record in batch.records()?.iter() {
+            let record = record?;
+            if record.offset >= offset {
+                return Ok(Some(record.timestamp_ms));
+            }
+        }
+        Ok(None)
     }
 
     fn visit(

@@ -8,23 +8,31 @@
 //! A tombstone must be seen by readers who are behind, so it stays for `tombstone-delay` after the
 //! cleaner first passed it. The time at which it may go is kept as in Kafka: in the header of its
 //! batch, the delete horizon.
+//!
+//! A run is several commits. Each leaves a log in which every key has its newest record, so a run
+//! that comes to no end does no harm; the next one starts over.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::maintenance::blocking;
 use super::{Error, Log, Topic};
-use crate::model::{BatchBuilder, RecordBatch, RecordRef};
-use crate::storage::{CleanMark, Commit, Partition, Scan};
+use crate::model::{BatchBuilder, Compression, RecordBatch, RecordRef, Records, batch};
+use crate::storage::{self, CleanMark, Commit, Partition, Scan, Store};
 
 /// Bytes of keys (and their table entries) that one run takes in.
 const MAX_TABLE_BYTES: usize = 64 << 20;
 /// What a key costs in the table besides its bytes.
 const TABLE_ENTRY_BYTES: usize = 48;
-/// Batches of this size are left as they are if nothing in them is outdated.
+/// Batches of this size (before compression) are left as they are if nothing in them is outdated.
 const LARGE_BATCH_BYTES: usize = 32 << 10;
-/// Rewritten batches are closed at this size.
+/// Rewritten batches are closed at this size (before compression).
 const BATCH_BYTES: usize = 60 << 10;
+/// Bytes of batches that are read at a time.
+const STRETCH_BYTES: usize = 4 << 20;
+/// Bytes of rewritten batches after which they are committed, at the next batch.
+const COMMIT_BYTES: usize = 4 << 20;
 /// Greatest distance of offsets within a rewritten batch.
 const MAX_OFFSET_SPAN: u64 = 1 << 30;
 
@@ -43,35 +51,44 @@ impl Log {
     /// Cleans the partitions of a compacted topic that have enough uncleaned data, or tombstones
     /// whose delay is over. Does nothing to other topics.
     pub async fn clean_if_dirty(&self, topic: &Topic) -> Result<CleanReport, Error> {
-        let mut total = CleanReport::default();
-        if !Self::is_compacted(topic) {
-            return Ok(total);
-        }
-        let config = topic.config();
-        for partition in topic.partitions() {
-            let mark = partition.clean_mark();
-            let size_bytes = partition.size_bytes();
-            let dirty_bytes = size_bytes.saturating_sub(mark.bytes);
-            let is_dirty = partition.high_watermark() > mark.offset
-                && dirty_bytes as f64 >= config.min_cleanable_dirty_ratio * size_bytes as f64;
-            let now_ms = self.store().clock().now_ms();
-            let is_due = mark.tombstones_due_ms > 0 && mark.tombstones_due_ms <= now_ms;
-            if is_dirty || is_due {
-                total.add(self.clean_partition(topic, partition).await?);
-            }
-        }
-        Ok(total)
+        self.clean_where(topic, |partition| self.needs_cleaning(topic, partition))
+            .await
     }
 
-    /// Cleans all partitions of a compacted topic now.
+    /// Cleans all partitions of a compacted topic now. Does nothing to other topics.
     pub async fn clean(&self, topic: &Topic) -> Result<CleanReport, Error> {
-        let mut total = CleanReport::default();
-        if Self::is_compacted(topic) {
-            for partition in topic.partitions() {
-                total.add(self.clean_partition(topic, partition).await?);
-            }
+        self.clean_where(topic, |_| true).await
+    }
+
+    async fn clean_where(
+        &self,
+        topic: &Topic,
+        needs_cleaning: impl Fn(&Partition) -> bool,
+    ) -> Result<CleanReport, Error> {
+        if !Self::is_compacted(topic) {
+            return Ok(CleanReport::default());
         }
-        Ok(total)
+        let work = async {
+            let mut total = CleanReport::default();
+            for partition in topic.partitions() {
+                if needs_cleaning(partition) {
+                    total.add(self.clean_partition(topic, partition).await?);
+                }
+            }
+            Ok(total)
+        };
+        self.upkeep.run(self.store(), work).await
+    }
+
+    fn needs_cleaning(&self, topic: &Topic, partition: &Partition) -> bool {
+        let mark = partition.clean_mark();
+        let size_bytes = partition.size_bytes();
+        let dirty_bytes = size_bytes.saturating_sub(mark.bytes);
+        let dirty_ratio = topic.config().min_cleanable_dirty_ratio;
+        let is_dirty = partition.high_watermark() > mark.offset
+            && dirty_bytes as f64 >= dirty_ratio * size_bytes as f64;
+        let now_ms = self.store().clock().now_ms();
+        is_dirty || (mark.tombstones_due_ms > 0 && mark.tombstones_due_ms <= now_ms)
     }
 
     async fn clean_partition(
@@ -80,32 +97,25 @@ impl Log {
         partition: &Arc<Partition>,
     ) -> Result<CleanReport, Error> {
         let config = topic.config();
-        let mark = partition.clean_mark();
-        let (newest, end) = self.newest_offsets(partition, mark.offset)?;
+        let (store, of) = (self.store().clone(), Arc::clone(partition));
+        let (newest, end) = blocking(move || newest_offsets(&store, &of)).await??;
         let now_ms = self.store().clock().now_ms();
         let rules = Rules {
             newest,
             now_ms,
             horizon_ms: now_ms.saturating_add(config.tombstone_delay_ms),
         };
-        let mut rewrite = Rewrite::new(partition, BatchBuilder::new(config.batch_compression()));
+        let mut rewrite = Rewrite::new(partition, config.compression.map(|name| name.0));
         let mut from = partition.start_offset();
-        while from < end {
-            // One commit for each stretch, so that commits and memory stay small.
-            let batches = self.store().read(partition, from, 4 << 20)?;
-            let batches: Vec<_> = batches
-                .into_iter()
-                .take_while(|batch| batch.base_offset() < end)
-                .collect();
-            let Some(last) = batches.last() else { break };
-            from = last.next_offset();
-            for batch in &batches {
-                rewrite.take(batch, &rules)?;
+        while let Some(stretch) = read_stretch(self.store(), partition, from, end)? {
+            for batch in stretch {
+                from = batch.next_offset();
+                rewrite.take(&batch, &rules)?;
+                if rewrite.commit.len_bytes() >= COMMIT_BYTES {
+                    rewrite.commit(self.store()).await?;
+                }
             }
-            rewrite.close()?;
-            if let Some(commit) = rewrite.take_commit() {
-                self.store().commit(commit).await?;
-            }
+            rewrite.commit(self.store()).await?;
         }
         let next_mark = CleanMark {
             offset: end,
@@ -117,61 +127,83 @@ impl Log {
         self.store().commit(commit).await?;
         if rewrite.report.freed_bytes > 0 {
             let (store, partition) = (self.store().clone(), Arc::clone(partition));
-            let compact = move || store.compact_partition(&partition, end);
-            tokio::task::spawn_blocking(compact)
-                .await
-                .map_err(|_| crate::storage::Error::Closed)?;
+            blocking(move || store.compact_partition(&partition, end)).await?;
         }
         Ok(rewrite.report)
     }
+}
 
-    /// The newest offset of each key from `from` on, and how far the table reaches.
-    fn newest_offsets(
-        &self,
-        partition: &Partition,
-        from: u64,
-    ) -> Result<(HashMap<Box<[u8]>, u64>, u64), Error> {
-        let mut newest: HashMap<Box<[u8]>, u64> = HashMap::new();
-        let mut table_bytes = 0;
-        let high_watermark = partition.high_watermark();
-        let mut end = from.max(partition.start_offset());
-        let mut failure = None;
-        self.store()
-            .scan_batches(partition, end, high_watermark, |batch| {
-                if table_bytes >= MAX_TABLE_BYTES {
-                    return Ok(Scan::Stop);
-                }
-                let noted = for_each_record(&batch, |record| {
-                    if let Some(key) = record.key {
-                        if let Some(offset) = newest.get_mut(key) {
-                            *offset = record.offset;
-                        } else {
-                            table_bytes += key.len() + TABLE_ENTRY_BYTES;
-                            newest.insert(key.into(), record.offset);
-                        }
-                    }
-                    Ok(())
-                });
-                if let Err(error) = noted {
-                    failure = Some(error);
-                    return Ok(Scan::Stop);
-                }
-                end = batch.next_offset();
-                Ok(Scan::Continue)
-            })?;
-        match failure {
-            Some(error) => Err(error),
-            None if table_bytes < MAX_TABLE_BYTES => Ok((newest, high_watermark)),
-            None => Ok((newest, end)),
+/// The newest offset of each key.
+type Newest = HashMap<Box<[u8]>, u64>;
+
+/// The newest offset of each key in what is not clean yet, and how far the table reaches.
+fn newest_offsets(store: &Store, partition: &Partition) -> Result<(Newest, u64), Error> {
+    let mut newest = Newest::new();
+    let mut table_bytes = 0;
+    let high_watermark = partition.high_watermark();
+    let mut end = partition.clean_mark().offset.max(partition.start_offset());
+    let mut is_complete = true;
+    let mut failure = None;
+    store.scan_batches(partition, end, high_watermark, |batch| {
+        if table_bytes >= MAX_TABLE_BYTES {
+            is_complete = false;
+            return Ok(Scan::Stop);
         }
+        let noted = batch.records().and_then(|records| {
+            for_each_record(&records, |record| {
+                if let Some(key) = record.key {
+                    if let Some(offset) = newest.get_mut(key) {
+                        *offset = record.offset;
+                    } else {
+                        table_bytes += key.len() + TABLE_ENTRY_BYTES;
+                        newest.insert(key.into(), record.offset);
+                    }
+                }
+                Ok(())
+            })
+        });
+        if let Err(error) = noted {
+            failure = Some(error);
+            return Ok(Scan::Stop);
+        }
+        end = batch.next_offset();
+        Ok(Scan::Continue)
+    })?;
+    match failure {
+        Some(error) => Err(error.into()),
+        None if is_complete => Ok((newest, high_watermark)),
+        None => Ok((newest, end)),
     }
 }
 
+/// The next batches to clean; `None` when all are done. From the store, always: the tail in memory
+/// has the batches as they were appended.
+fn read_stretch(
+    store: &Store,
+    partition: &Partition,
+    from: u64,
+    end: u64,
+) -> Result<Option<Vec<RecordBatch>>, storage::Error> {
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    if from < end {
+        store.scan_batches(partition, from, end, |batch| {
+            bytes += batch.len_bytes();
+            batches.push(batch);
+            Ok(if bytes < STRETCH_BYTES {
+                Scan::Continue
+            } else {
+                Scan::Stop
+            })
+        })?;
+    }
+    Ok((!batches.is_empty()).then_some(batches))
+}
+
 fn for_each_record(
-    batch: &RecordBatch,
-    mut visit: impl FnMut(&RecordRef<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    for record in batch.records()?.iter() {
+    records: &Records,
+    mut visit: impl FnMut(&RecordRef<'_>) -> Result<(), batch::Error>,
+) -> Result<(), batch::Error> {
+    for record in records {
         visit(&record?)?;
     }
     Ok(())
@@ -187,7 +219,7 @@ impl CleanReport {
 
 /// Which records stay.
 struct Rules {
-    newest: HashMap<Box<[u8]>, u64>,
+    newest: Newest,
     now_ms: u64,
     /// Tombstones that are passed for the first time may go then.
     horizon_ms: u64,
@@ -213,37 +245,48 @@ impl Rules {
 /// Batches being rewritten.
 struct Rewrite<'a> {
     partition: &'a Arc<Partition>,
+    /// The topic's compression; without one, records stay compressed as they are.
+    compression: Option<Compression>,
     builder: BatchBuilder,
+    builder_compression: Compression,
     /// The offset of the first record in the builder.
     base_offset: u64,
-    commit: Commit,
-    freed_bytes: i64,
-    kept_bytes: u64,
     /// The delete horizon of the tombstones in the builder.
     horizon_ms: Option<u64>,
+    commit: Commit,
+    /// By how much the partition grows with `commit`; negative if it shrinks.
+    growth_bytes: i64,
+    /// By how much the commits before it have made it shrink.
+    shrunk_bytes: i64,
+    kept_bytes: u64,
     /// The earliest delete horizon of all tombstones kept.
     tombstones_due_ms: Option<u64>,
     report: CleanReport,
 }
 
 impl<'a> Rewrite<'a> {
-    fn new(partition: &'a Arc<Partition>, builder: BatchBuilder) -> Self {
+    fn new(partition: &'a Arc<Partition>, compression: Option<Compression>) -> Self {
+        let builder_compression = compression.unwrap_or_default();
         Self {
             partition,
-            builder,
+            compression,
+            builder: BatchBuilder::new(builder_compression),
+            builder_compression,
             base_offset: 0,
-            commit: Commit::new(),
-            freed_bytes: 0,
-            kept_bytes: 0,
             horizon_ms: None,
+            commit: Commit::new(),
+            growth_bytes: 0,
+            shrunk_bytes: 0,
+            kept_bytes: 0,
             tombstones_due_ms: None,
             report: CleanReport::default(),
         }
     }
 
     fn take(&mut self, batch: &RecordBatch, rules: &Rules) -> Result<(), Error> {
+        let records = batch.records()?;
         let (mut kept, mut tombstones) = (0, 0);
-        for_each_record(batch, |record| {
+        for_each_record(&records, |record| {
             if rules.keeps(batch, record) {
                 kept += 1;
                 tombstones += u64::from(record.key.is_some() && record.value.is_none());
@@ -260,24 +303,36 @@ impl<'a> Rewrite<'a> {
         }
         let is_final = horizon_ms.is_none() || batch.delete_horizon_ms().is_some();
         let is_complete = kept == u64::from(batch.record_count());
-        if is_complete && is_final && batch.len_bytes() >= LARGE_BATCH_BYTES {
+        if is_complete && is_final && records.size_bytes() >= LARGE_BATCH_BYTES {
             self.kept_bytes += batch.len_bytes() as u64;
-            return self.close();
+            return Ok(self.close()?);
         }
         self.commit
             .remove_batch(self.partition, batch.base_offset());
-        self.freed_bytes += batch.len_bytes() as i64;
-        for_each_record(batch, |record| match rules.keeps(batch, record) {
+        self.growth_bytes -= batch.len_bytes() as i64;
+        self.use_compression(self.compression.unwrap_or(batch.compression()))?;
+        for_each_record(&records, |record| match rules.keeps(batch, record) {
             true => self.push(record, horizon_ms),
             false => Ok(()),
-        })
+        })?;
+        Ok(())
     }
 
-    fn push(&mut self, record: &RecordRef<'_>, horizon_ms: Option<u64>) -> Result<(), Error> {
+    fn use_compression(&mut self, compression: Compression) -> Result<(), batch::Error> {
+        if compression != self.builder_compression {
+            self.close()?;
+            self.builder = BatchBuilder::new(compression);
+            self.builder_compression = compression;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, record: &RecordRef<'_>, horizon_ms: Option<u64>) -> Result<(), batch::Error> {
         let span = record.offset.saturating_sub(self.base_offset);
         let is_full = self.builder.size_bytes() >= BATCH_BYTES || span > MAX_OFFSET_SPAN;
-        // A batch has one horizon, so records with another one start another batch.
-        if !self.builder.is_empty() && (is_full || self.horizon_ms != horizon_ms) {
+        // A batch has one horizon, so tombstones with another one start another batch.
+        let is_other = horizon_ms.is_some() && self.horizon_ms != horizon_ms;
+        if !self.builder.is_empty() && (is_full || is_other) {
             self.close()?;
         }
         if self.builder.is_empty() {
@@ -286,19 +341,19 @@ impl<'a> Rewrite<'a> {
             self.builder.set_delete_horizon_ms(horizon_ms);
         }
         let delta = (record.offset - self.base_offset) as u32;
-        Ok(self.builder.push_at(
+        self.builder.push_at(
             delta,
             record.timestamp_ms,
             record.key,
             record.value,
             record.headers,
-        )?)
+        )
     }
 
     /// Writes what the builder holds.
-    fn close(&mut self) -> Result<(), Error> {
+    fn close(&mut self) -> Result<(), batch::Error> {
         if let Some(batch) = self.builder.build()? {
-            self.freed_bytes -= batch.len_bytes() as i64;
+            self.growth_bytes += batch.len_bytes() as i64;
             self.kept_bytes += batch.len_bytes() as u64;
             self.commit
                 .replace_batch(self.partition, &batch.assign(self.base_offset));
@@ -306,14 +361,17 @@ impl<'a> Rewrite<'a> {
         Ok(())
     }
 
-    /// The commit of what has been rewritten since the last one; `None` if nothing was.
-    fn take_commit(&mut self) -> Option<Commit> {
+    /// Commits what has been rewritten since the last commit.
+    async fn commit(&mut self, store: &Store) -> Result<(), Error> {
+        self.close()?;
         if self.commit.is_empty() {
-            return None;
+            return Ok(());
         }
-        let freed_bytes = u64::try_from(std::mem::take(&mut self.freed_bytes)).unwrap_or(0);
-        self.report.freed_bytes += freed_bytes;
-        self.commit.shrink_partition(self.partition, freed_bytes);
-        Some(std::mem::take(&mut self.commit))
+        let growth_bytes = std::mem::take(&mut self.growth_bytes);
+        self.commit.resize_partition(self.partition, growth_bytes);
+        store.commit(std::mem::take(&mut self.commit)).await?;
+        self.shrunk_bytes -= growth_bytes;
+        self.report.freed_bytes = u64::try_from(self.shrunk_bytes).unwrap_or(0);
+        Ok(())
     }
 }

@@ -55,9 +55,9 @@ impl Cursor {
         self.current = None;
     }
 
-    /// Whether there is nothing to read now.
+    /// Whether there is nothing to read now. Not so in a deleted topic, where reading is an error.
     pub fn is_at_end(&self) -> bool {
-        self.offset >= self.partition.high_watermark()
+        self.offset >= self.partition.high_watermark() && !self.partition.is_deleted()
     }
 
     /// Records between here and the high watermark.
@@ -74,8 +74,9 @@ impl Cursor {
     /// values and headers are reached. Returns how many were visited; 0 at the end.
     ///
     /// # Errors
-    /// [`crate::storage::Error::OffsetOutOfRange`] if retention has overtaken the cursor; malformed
-    /// stored batches. The cursor then stands where it stood before the failing record.
+    /// [`crate::storage::Error::OffsetOutOfRange`] if retention has overtaken the cursor;
+    /// [`crate::storage::Error::PartitionDeleted`]; malformed stored batches. The cursor then stands
+    /// after the last record that was visited.
     pub fn read(
         &mut self,
         max_records: usize,
@@ -128,10 +129,12 @@ impl Cursor {
                 if self.is_at_end() {
                     return Ok(false);
                 }
+                // Taken before the read: what is appended after it must not be skipped.
+                let end = self.partition.high_watermark();
                 let fetched = self.store.read(&self.partition, self.offset, FETCH_BYTES)?;
                 if fetched.is_empty() {
                     // Everything up to the high watermark has been compacted away.
-                    self.offset = self.partition.high_watermark();
+                    self.offset = self.offset.max(end);
                     return Ok(false);
                 }
                 self.fetched = fetched.into();

@@ -1,8 +1,13 @@
 //! The background work of the log: retention and cleaning, in a rhythm.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, Log};
+use tokio::sync::Mutex;
+
+use super::{Error, Log, Topic};
+use crate::storage::{self, Commit, Store};
 
 /// How often topics are looked at; Kafka's `log.retention.check.interval.ms`.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -35,18 +40,66 @@ impl Drop for Maintenance {
 
 impl Log {
     /// Applies retention to all topics and cleans the compacted ones, once.
+    ///
+    /// # Errors
+    /// The first failure; the other topics have been maintained all the same.
     pub async fn maintain(&self) -> Result<(), Error> {
+        let mut result = Ok(());
         for topic in self.topics() {
-            let freed_bytes = self.apply_retention(&topic).await?;
-            if freed_bytes > 0 {
-                tracing::info!(topic = %topic.name(), freed_bytes, "retention deleted old records");
-            }
-            let report = self.clean_if_dirty(&topic).await?;
-            if report.records_removed > 0 {
-                let (removed, freed_bytes) = (report.records_removed, report.freed_bytes);
-                tracing::info!(topic = %topic.name(), removed, freed_bytes, "compacted");
-            }
+            let maintained = self.maintain_topic(&topic).await;
+            result = result.and(maintained);
+        }
+        result
+    }
+
+    async fn maintain_topic(&self, topic: &Topic) -> Result<(), Error> {
+        let freed_bytes = self.apply_retention(topic).await?;
+        if freed_bytes > 0 {
+            tracing::info!(topic = %topic.name(), freed_bytes, "retention deleted old records");
+        }
+        let report = self.clean_if_dirty(topic).await?;
+        if report.records_removed > 0 {
+            let (removed, freed_bytes) = (report.records_removed, report.freed_bytes);
+            tracing::info!(topic = %topic.name(), removed, freed_bytes, "compacted");
         }
         Ok(())
     }
+}
+
+/// Lets retention and cleaning happen one after the other: both reckon from what is stored what
+/// they then commit, so that nobody else may change it in between.
+#[derive(Clone, Default)]
+pub(super) struct Upkeep {
+    /// Whether the work before this one came to no end.
+    interrupted: Arc<Mutex<bool>>,
+}
+
+impl Upkeep {
+    /// Does the work when it is its turn. A topic that is deleted meanwhile needs no upkeep.
+    pub(super) async fn run<T: Default>(
+        &self,
+        store: &Store,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut interrupted = self.interrupted.lock().await;
+        if *interrupted {
+            // Who was dropped while waiting for a commit has left it in the queue: wait for it.
+            store.commit(Commit::new()).await?;
+        }
+        *interrupted = true;
+        let result = work.await;
+        *interrupted = false;
+        match result {
+            Err(Error::Storage(storage::Error::PartitionDeleted)) => Ok(T::default()),
+            result => result,
+        }
+    }
+}
+
+/// Runs what reads or compacts a lot on a thread that may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let result = tokio::task::spawn_blocking(run).await;
+    Ok(result.map_err(|_| storage::Error::Closed)?)
 }

@@ -1,5 +1,7 @@
 //! Batches single records into appends, as Kafka's producer does.
 
+use std::sync::Arc;
+
 use crate::model::{BatchBuilder, HeadersRef, partition_for_key};
 use crate::storage::{Commit, PendingCommit};
 
@@ -11,6 +13,8 @@ const BATCH_BYTES: usize = 60 << 10;
 const BATCH_RECORDS: u32 = 4096;
 /// Bytes of closed batches that are sent in one commit.
 const COMMIT_BYTES: usize = 1 << 20;
+/// What the encoding of a record needs at most besides its key, value and headers.
+const RECORD_OVERHEAD_BYTES: usize = 40;
 /// Commits on their way at a time.
 const MAX_IN_FLIGHT: usize = 5;
 
@@ -24,15 +28,16 @@ pub struct Acknowledged {
 }
 
 /// Sends records to one topic in batches. Records of one key go to one partition, in order;
-/// records without a key go to one partition for each batch, in turn.
+/// records without a key go to one partition for each batch, in turn. What has not been flushed
+/// when a producer is dropped may be lost.
 pub struct Producer {
     log: Log,
     topic: Topic,
     builders: Vec<BatchBuilder>,
     batch_bytes: usize,
+    max_batch_bytes: usize,
     unkeyed_partition: u32,
     commit: Commit,
-    commit_records: u64,
     in_flight: std::collections::VecDeque<(PendingCommit, u64)>,
     acknowledged: Acknowledged,
 }
@@ -52,9 +57,9 @@ impl Producer {
             topic,
             builders,
             batch_bytes: BATCH_BYTES.min(config.max_batch_bytes / 2),
+            max_batch_bytes: config.max_batch_bytes,
             unkeyed_partition: 0,
             commit: Commit::new(),
-            commit_records: 0,
             in_flight: std::collections::VecDeque::new(),
             acknowledged: Acknowledged::default(),
         }
@@ -70,7 +75,9 @@ impl Producer {
     /// Waits for an acknowledgement when too many commits are on their way.
     ///
     /// # Errors
-    /// A record beyond the limits (nothing of it is sent), or a failure of an earlier commit.
+    /// A record beyond the limits, which is not sent (those before it are): [`Error::BatchTooLarge`],
+    /// [`Error::Batch`], [`Error::KeyRequired`], [`Error::UnknownPartition`]. Or the failure of a
+    /// commit: [`Error::Storage`].
     pub async fn send(
         &mut self,
         partition: Option<u32>,
@@ -92,16 +99,22 @@ impl Producer {
         let Some(builder) = self.builders.get_mut(index as usize) else {
             return Ok(());
         };
+        let fields = [key, value, Some(headers.as_encoded())];
+        let size_bytes = fields.iter().flatten().map(|field| field.len()).sum::<usize>();
+        let room_bytes = self.max_batch_bytes.saturating_sub(builder.size_bytes());
+        if !builder.is_empty() && size_bytes + RECORD_OVERHEAD_BYTES > room_bytes {
+            // A record that is too large for the topic must be alone when that turns out.
+            close(&self.topic, builder, index, &mut self.commit)?;
+        }
         builder.push(timestamp_ms, key, value, headers)?;
-        self.commit_records += 1;
         if builder.size_bytes() >= self.batch_bytes || builder.len() >= BATCH_RECORDS {
-            self.close(index)?;
+            close(&self.topic, builder, index, &mut self.commit)?;
             if index == self.unkeyed_partition {
-                self.unkeyed_partition = (index + 1) % self.topic.partition_count();
+                self.turn_unkeyed();
             }
-            if self.commit.len_bytes() >= COMMIT_BYTES {
-                self.dispatch().await?;
-            }
+        }
+        if self.commit.len_bytes() >= COMMIT_BYTES {
+            self.dispatch().await?;
         }
         Ok(())
     }
@@ -115,34 +128,33 @@ impl Producer {
         Ok(self.acknowledged)
     }
 
-    fn close(&mut self, index: u32) -> Result<(), Error> {
-        let partition = self.topic.partition(index)?.clone();
-        if let Some(builder) = self.builders.get_mut(index as usize)
-            && let Some(batch) = builder.build()?
-        {
-            let limit = self.topic.config().max_batch_bytes;
-            if batch.len_bytes() > limit {
-                let (topic, bytes) = (self.topic.name().clone(), batch.len_bytes());
-                return Err(Error::BatchTooLarge {
-                    topic,
-                    bytes,
-                    limit,
-                });
-            }
-            self.commit.append(partition, batch);
-        }
-        Ok(())
+    fn turn_unkeyed(&mut self) {
+        self.unkeyed_partition = (self.unkeyed_partition + 1) % self.topic.partition_count();
     }
 
-    /// Sends all open batches as one commit.
+    /// Sends all open batches: as one commit, unless there are so many that it would be too large.
     async fn dispatch(&mut self) -> Result<(), Error> {
-        for index in 0..self.topic.partition_count() {
-            self.close(index)?;
+        let unkeyed = self.builders.get(self.unkeyed_partition as usize);
+        if unkeyed.is_some_and(|builder| !builder.is_empty()) {
+            self.turn_unkeyed();
         }
+        for index in 0..self.topic.partition_count() {
+            if let Some(builder) = self.builders.get_mut(index as usize) {
+                close(&self.topic, builder, index, &mut self.commit)?;
+            }
+            if self.commit.len_bytes() >= COMMIT_BYTES {
+                self.submit().await?;
+            }
+        }
+        self.submit().await
+    }
+
+    /// Sends the closed batches.
+    async fn submit(&mut self) -> Result<(), Error> {
         if self.commit.is_empty() {
             return Ok(());
         }
-        let records = std::mem::take(&mut self.commit_records);
+        let records = self.commit.record_count();
         let pending = self
             .log
             .store()
@@ -163,4 +175,26 @@ impl Producer {
         self.acknowledged.commits += 1;
         Ok(())
     }
+}
+
+/// Moves what a builder holds to a commit.
+fn close(
+    topic: &Topic,
+    builder: &mut BatchBuilder,
+    index: u32,
+    commit: &mut Commit,
+) -> Result<(), Error> {
+    let Some(batch) = builder.build()? else {
+        return Ok(());
+    };
+    let limit = topic.config().max_batch_bytes;
+    if batch.len_bytes() > limit {
+        return Err(Error::BatchTooLarge {
+            topic: topic.name().clone(),
+            bytes: batch.len_bytes(),
+            limit,
+        });
+    }
+    commit.append(Arc::clone(topic.partition(index)?), batch);
+    Ok(())
 }

@@ -19,7 +19,7 @@ const DEFAULT_MAX_BATCH_BYTES: usize = 1_048_588;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cleanup {
-    /// They go when they are older than `retention_ms` or the partition is larger than `retention_bytes`.
+    /// They go when they are older than `retention_ms`, or more than `retention_bytes` follow.
     #[default]
     Delete,
     /// The newest record of each key stays for ever, earlier ones go.
@@ -36,7 +36,8 @@ pub struct TopicConfig {
     pub cleanup: Cleanup,
     /// `delete`: records older than this many ms go; `None` keeps them for ever.
     pub retention_ms: Option<u64>,
-    /// `delete`: the oldest batches of a partition go while it is larger than this; `None` = no limit.
+    /// `delete`: the oldest batches of a partition go as long as this much remains, as in Kafka, so
+    /// that a partition is up to one batch larger; `None` = no limit.
     pub retention_bytes: Option<u64>,
     /// Compression of batches that Millstream itself builds; `None` = as the producer sent them.
     pub compression: Option<CompressionName>,

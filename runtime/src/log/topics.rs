@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
+use super::maintenance::{Upkeep, blocking};
 use super::topic::{Topic, TopicConfig};
 use super::{Cleanup, Error};
 use crate::model::{TopicName, limits};
@@ -27,10 +29,15 @@ pub enum OffsetSpec {
 }
 
 /// The set of topics of a data directory. Clones share it.
+///
+/// A data directory has one log: open it once and clone it, since partitions live in it.
 #[derive(Clone)]
 pub struct Log {
     store: Store,
     topics: Arc<RwLock<Topics>>,
+    /// Topics are created, changed and deleted one after the other.
+    changes: Arc<Mutex<()>>,
+    pub(super) upkeep: Upkeep,
 }
 
 #[derive(Default)]
@@ -65,7 +72,10 @@ impl Log {
             topics.next_id = topics.next_id.max(id.saturating_add(1));
             let stored: StoredTopic = serde_json::from_slice(value)
                 .map_err(|error| damaged(&format!("topic id {id}"), &error.to_string()))?;
-            if !stored.deleted {
+            // In order of the ids: of several topics of a name, the last is the one.
+            if stored.deleted {
+                topics.by_name.remove(&stored.name);
+            } else {
                 let partitions = (0..stored.config.partitions)
                     .map(|index| {
                         let head = heads.get(&(id, index)).copied().unwrap_or_default();
@@ -80,6 +90,8 @@ impl Log {
         Ok(Self {
             store,
             topics: Arc::new(RwLock::new(topics)),
+            changes: Arc::default(),
+            upkeep: Upkeep::default(),
         })
     }
 
@@ -131,6 +143,11 @@ impl Log {
         name: &TopicName,
         config: TopicConfig,
     ) -> Result<Topic, Error> {
+        let _one_at_a_time = self.changes.lock().await;
+        self.create(name, config).await
+    }
+
+    async fn create(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
         config.validate(name)?;
         let id = {
             let mut topics = self.topics.write();
@@ -160,9 +177,6 @@ impl Log {
         let topic = Topic::new(id, name.clone(), config, partitions);
         self.store.commit(commit).await?;
         let mut topics = self.topics.write();
-        if topics.by_name.contains_key(name) {
-            return Err(Error::TopicExists { name: name.clone() });
-        }
         topics.by_name.insert(name.clone(), topic.clone());
         Ok(topic)
     }
@@ -176,11 +190,12 @@ impl Log {
         name: &TopicName,
         config: TopicConfig,
     ) -> Result<Topic, Error> {
+        let _one_at_a_time = self.changes.lock().await;
         let existing = self.topics.read().by_name.get(name).cloned();
         match existing {
-            None => self.create_topic(name, config).await,
+            None => self.create(name, config).await,
             Some(topic) => {
-                self.alter_topic(&topic, config).await?;
+                self.alter(&topic, config).await?;
                 Ok(topic)
             }
         }
@@ -189,9 +204,22 @@ impl Log {
     /// Changes the settings of a topic; the number of partitions must stay.
     ///
     /// # Errors
-    /// [`Error::PartitionCount`], [`Error::InvalidConfig`].
+    /// [`Error::PartitionCount`], [`Error::InvalidConfig`]; [`Error::UnknownTopic`] if it has been
+    /// deleted.
     pub async fn alter_topic(&self, topic: &Topic, config: TopicConfig) -> Result<(), Error> {
+        let _one_at_a_time = self.changes.lock().await;
+        self.alter(topic, config).await
+    }
+
+    async fn alter(&self, topic: &Topic, config: TopicConfig) -> Result<(), Error> {
         config.validate(topic.name())?;
+        // Its entry must not be written again once it is deleted, even if another topic has its name.
+        if self.topic(topic.name())?.id() != topic.id() {
+            return Err(Error::UnknownTopic {
+                name: topic.name().clone(),
+                hint: ": it has been deleted and created anew".to_owned(),
+            });
+        }
         let existing = topic.config();
         if existing.partitions != config.partitions {
             return Err(Error::PartitionCount {
@@ -216,7 +244,22 @@ impl Log {
     }
 
     /// Deletes a topic with all its records. Group offsets in it become meaningless and go with it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`]
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), Error> {
+        let topic = self.delete(name).await?;
+        let store = self.store.clone();
+        blocking(move || {
+            for partition in topic.partitions() {
+                store.compact_partition(partition, u64::MAX);
+            }
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &TopicName) -> Result<Topic, Error> {
+        let _one_at_a_time = self.changes.lock().await;
         let topic = self.topic(name)?;
         let mut commit = Commit::new();
         let stored = StoredTopic {
@@ -243,17 +286,7 @@ impl Log {
         }
         self.store.commit(commit).await?;
         self.topics.write().by_name.remove(name);
-        let store = self.store.clone();
-        let compact = move || {
-            topic
-                .partitions()
-                .iter()
-                .for_each(|p| store.compact_partition(p, u64::MAX))
-        };
-        tokio::task::spawn_blocking(compact)
-            .await
-            .map_err(|_| storage::Error::Closed)?;
-        Ok(())
+        Ok(topic)
     }
 
     /// The offset that a place stands for.
@@ -271,7 +304,8 @@ impl Log {
     /// there is none.
     ///
     /// Binary search over the batches' greatest timestamps, which rise as long as producers' clocks
-    /// do; where they do not, the answer is a place from which every such record can be read.
+    /// do. Where they fall from one batch to a later one, records with later timestamps may lie
+    /// before the answer.
     pub fn offset_at_time(&self, partition: &Partition, time_ms: u64) -> Result<u64, Error> {
         let end = partition.high_watermark();
         let (mut low, mut high) = (partition.start_offset(), end);

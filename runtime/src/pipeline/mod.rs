@@ -20,6 +20,6 @@ mod task_state;
 pub use error::{Error, Failure, TaskError};
 pub use processor::NativeFunction;
 pub use registry::{PipelineDescription, describe, list};
-pub use runtime::topic_config;
+pub use runtime::{check_contract, topic_config};
 pub use status::Progress;
 pub use supervisor::Pipelines;

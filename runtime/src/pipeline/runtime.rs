@@ -33,7 +33,7 @@ pub(super) struct PipelineRuntime {
 }
 
 impl PipelineRuntime {
-    /// Resolves a pipeline's topics, checks its plugin's contract and registers it.
+    /// Resolves a pipeline's topics and registers it. Its plugin's contract has been checked.
     pub(super) async fn open(
         spec: &PipelineSpec,
         plugin: Plugin,
@@ -41,12 +41,6 @@ impl PipelineRuntime {
         log: &Log,
         groups: &Groups,
     ) -> Result<Self, Error> {
-        let grants = Grants {
-            clocks: spec.allow.clocks,
-            random: spec.allow.random,
-            ..Grants::default()
-        };
-        check_contract(spec, &plugin, &grants)?;
         let inputs = spec
             .inputs
             .iter()
@@ -82,7 +76,7 @@ impl PipelineRuntime {
             id,
             plugin,
             native,
-            grants,
+            grants: grants_of(spec),
             limits,
             metrics: Arc::default(),
             log: log.clone(),
@@ -133,14 +127,22 @@ impl PipelineRuntime {
     }
 }
 
-fn check_contract(spec: &PipelineSpec, plugin: &Plugin, grants: &Grants) -> Result<(), Error> {
+fn grants_of(spec: &PipelineSpec) -> Grants {
+    Grants { clocks: spec.allow.clocks, random: spec.allow.random, ..Grants::default() }
+}
+
+/// Checks that a plugin exports what a pipeline calls, and imports only what it grants.
+///
+/// # Errors
+/// [`Error::Contract`]
+pub fn check_contract(spec: &PipelineSpec, plugin: &Plugin) -> Result<(), Error> {
     let contract = |reason: String| {
         Err(Error::Contract {
             pipeline: spec.name.clone(),
             reason,
         })
     };
-    if let Err(denied) = plugin.check_grants(grants) {
+    if let Err(denied) = plugin.check_grants(&grants_of(spec)) {
         return contract(denied.to_string());
     }
     if spec.is_producer() && !plugin.is_producer() {

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::consumer_task::ConsumerTask;
 use super::processor::NativeFunction;
 use super::producer_task::ProducerTask;
-use super::runtime::{PipelineRuntime, topic_config};
+use super::runtime::{PipelineRuntime, check_contract, topic_config};
 use super::status::{InputStatus, Progress, TaskStatus};
 use super::{Error, Failure, TaskError};
 use crate::group::Groups;
@@ -70,6 +70,9 @@ impl Pipelines {
         native: Option<NativeFunction>,
     ) -> Result<Self, Error> {
         let plugins = load_plugins(engine, manifest)?;
+        for spec in &manifest.pipelines {
+            check_contract(spec, &plugin_of(&plugins, spec)?)?;
+        }
         manifest.check_external_topics(|name| log.topic(name).is_ok())?;
         for topic in &manifest.topics {
             log.ensure_topic(&topic.name, topic_config(topic)).await?;

@@ -48,10 +48,10 @@ pub(super) enum HeadChange {
         start_offset: u64,
         freed_bytes: u64,
     },
-    /// The cleaner: rewritten batches are `freed_bytes` smaller.
-    Shrink {
+    /// The cleaner: rewritten batches are `by_bytes` larger, or smaller if it is negative.
+    Resize {
         partition: Arc<Partition>,
-        freed_bytes: u64,
+        by_bytes: i64,
     },
     /// The cleaner has come this far.
     Clean {
@@ -60,6 +60,18 @@ pub(super) enum HeadChange {
     },
     /// The topic is deleted.
     Delete { partition: Arc<Partition> },
+}
+
+impl HeadChange {
+    /// Whose head changes.
+    pub(super) fn partition(&self) -> &Arc<Partition> {
+        match self {
+            Self::Trim { partition, .. }
+            | Self::Resize { partition, .. }
+            | Self::Clean { partition, .. }
+            | Self::Delete { partition } => partition,
+        }
+    }
 }
 
 /// Changes that happen together or not at all.
@@ -198,7 +210,7 @@ impl Commit {
         });
     }
 
-    /// The cleaner: puts a compacted batch in the place of the one with the same base offset.
+    /// The cleaner: puts a compacted batch; what it replaces is removed before it in the same commit.
     pub(crate) fn replace_batch(&mut self, partition: &Partition, batch: &RecordBatch) {
         let key = batch::key(partition.topic_id(), partition.index(), batch.base_offset());
         self.put(KeyKind::Batch, key, batch.as_bytes().clone());
@@ -212,11 +224,12 @@ impl Commit {
         );
     }
 
-    /// The cleaner: notes what its rewriting has freed.
-    pub(crate) fn shrink_partition(&mut self, partition: &Arc<Partition>, freed_bytes: u64) {
-        self.heads.push(HeadChange::Shrink {
+    /// The cleaner: notes by how much its rewriting has changed the size of the partition, usually
+    /// a negative number. (Times to drop tombstones can make a batch a little larger.)
+    pub(crate) fn resize_partition(&mut self, partition: &Arc<Partition>, by_bytes: i64) {
+        self.heads.push(HeadChange::Resize {
             partition: Arc::clone(partition),
-            freed_bytes,
+            by_bytes,
         });
     }
 

@@ -101,10 +101,12 @@ impl CommitThread {
             _permit,
         } = request;
         group.permits.push(_permit);
-        if commit
-            .appends
-            .iter()
-            .any(|append| group.is_deleted(&append.partition))
+        // Heads too: retention or the cleaner must not bring a deleted partition back.
+        let appends = commit.appends.iter().map(|append| &append.partition);
+        let heads = commit.heads.iter().map(HeadChange::partition);
+        if appends
+            .chain(heads)
+            .any(|partition| group.is_deleted(partition))
         {
             group.replies.push((reply, Err(Error::PartitionDeleted)));
             return;
@@ -257,13 +259,15 @@ impl Group {
                 let head = &mut self.touch(&partition).head;
                 head.start_offset = head.start_offset.max(start_offset);
                 head.size_bytes = head.size_bytes.saturating_sub(freed_bytes);
+                // What goes first is what was cleaned first.
+                head.cleaned_bytes = head.cleaned_bytes.saturating_sub(freed_bytes);
             }
-            HeadChange::Shrink {
+            HeadChange::Resize {
                 partition,
-                freed_bytes,
+                by_bytes,
             } => {
                 let head = &mut self.touch(&partition).head;
-                head.size_bytes = head.size_bytes.saturating_sub(freed_bytes);
+                head.size_bytes = head.size_bytes.saturating_add_signed(by_bytes);
             }
             HeadChange::Clean { partition, mark } => {
                 mark.write_to(&mut self.touch(&partition).head)

@@ -47,9 +47,15 @@ impl Directory {
 
 /// Whether the folder holds something, but nothing of ours.
 fn is_foreign(path: &Path) -> Result<bool, Error> {
-    let mut entries = fs::read_dir(path).map_err(Error::io("read the data directory", path))?;
+    let entries = fs::read_dir(path).map_err(Error::io("read the data directory", path))?;
     let ours = ["LOCK", "FORMAT", "store", "plugin-cache"];
     let known = ours.iter().any(|name| path.join(name).exists());
+    // The root of a mounted file system is as good as empty.
+    let mut entries = entries.filter(|entry| {
+        !entry
+            .as_ref()
+            .is_ok_and(|entry| entry.file_name() == "lost+found")
+    });
     Ok(!known && entries.next().is_some())
 }
 

@@ -69,8 +69,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A commit appends to a partition of a topic that has been deleted.
-    #[error("the topic of this append has been deleted")]
+    /// The topic of a read or of a commit has been deleted; nothing of the commit is stored.
+    #[error("the topic has been deleted")]
     PartitionDeleted,
     /// A commit is larger than the store takes in one piece.
     #[error("a commit of {bytes} bytes is larger than the limit of {limit} bytes")]

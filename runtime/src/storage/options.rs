@@ -81,7 +81,7 @@ impl Default for StoreOptions {
             durability: Durability::default(),
             clock: Clock::system(),
             tail_bytes: 32 << 20,
-            block_cache_bytes: 64 << 20,
+            block_cache_bytes: 32 << 20,
             log_memtable_bytes: 64 << 20,
             statistics: false,
         }

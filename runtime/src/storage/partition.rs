@@ -159,12 +159,14 @@ impl Partition {
         self.tail.lock().evict_oldest();
     }
 
+    /// Reads from the tail, see [`Tail::read`]. `false` if it does not reach back to `offset`.
     pub(super) fn read_tail(
         &self,
         offset: u64,
+        end: u64,
         max_bytes: usize,
         into: &mut Vec<RecordBatch>,
     ) -> bool {
-        self.tail.lock().read(offset, max_bytes, into)
+        self.tail.lock().read(offset, end, max_bytes, into)
     }
 }

@@ -16,7 +16,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::commit_thread::{CommitThread, Request, poison};
 use super::directory::Directory;
-use super::schema::{Family, KeyKind, batch as batch_key, kind_prefix, prefix_end};
+use super::schema::{
+    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end,
+};
 use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
 use crate::clock::Clock;
 use crate::model::RecordBatch;
@@ -253,7 +255,8 @@ impl Store {
     /// The first batch may start before `offset`. Batches of the tail are shared, not copied.
     ///
     /// # Errors
-    /// [`Error::OffsetOutOfRange`] before the start or beyond the high watermark.
+    /// [`Error::OffsetOutOfRange`] before the start or beyond the high watermark;
+    /// [`Error::PartitionDeleted`].
     pub fn read(
         &self,
         partition: &Partition,
@@ -262,11 +265,14 @@ impl Store {
     ) -> Result<Vec<RecordBatch>, Error> {
         let end = partition.high_watermark();
         let start = partition.start_offset();
+        if partition.is_deleted() {
+            return Err(Error::PartitionDeleted);
+        }
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { offset, start, end });
         }
         let mut batches = Vec::new();
-        if offset == end || partition.read_tail(offset, max_bytes, &mut batches) {
+        if offset == end || partition.read_tail(offset, end, max_bytes, &mut batches) {
             return Ok(batches);
         }
         let mut bytes = 0;
@@ -282,7 +288,30 @@ impl Store {
                 Scan::Continue
             })
         })?;
+        if batches
+            .first()
+            .is_none_or(|first| first.base_offset() > offset)
+        {
+            self.check_gap(partition, offset, end)?;
+        }
         Ok(batches)
+    }
+
+    /// Tells the gaps that the cleaner leaves from batches that were deleted while they were being
+    /// read: stored with its batches, the partition's head knows before the partition in memory.
+    fn check_gap(&self, partition: &Partition, offset: u64, end: u64) -> Result<(), Error> {
+        let key = partition_head::key(partition.topic_id(), partition.index());
+        let Some(value) = self.get(KeyKind::PartitionHead, &key)? else {
+            return Err(Error::PartitionDeleted);
+        };
+        match partition_head::parse_value(&value) {
+            Some(head) if head.start_offset > offset => Err(Error::OffsetOutOfRange {
+                offset,
+                start: head.start_offset,
+                end,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Visits the stored batches of a partition from the one that holds `offset` on, up to `end`.
@@ -488,10 +517,10 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         }
         Family::State => {
             table.set_bloom_filter(10.0, false);
-            cf.set_write_buffer_size(32 << 20);
+            cf.set_write_buffer_size(16 << 20);
             cf.set_compression_type(DBCompressionType::Lz4);
         }
-        Family::Changelog => cf.set_write_buffer_size(32 << 20),
+        Family::Changelog => cf.set_write_buffer_size(16 << 20),
         Family::Meta => cf.set_write_buffer_size(8 << 20),
     }
     cf.set_block_based_table_factory(&table);

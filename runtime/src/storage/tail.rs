@@ -28,9 +28,17 @@ impl Tail {
         self.batches = VecDeque::new();
     }
 
-    /// The batches from the one that holds `offset` on, up to `max_bytes` but at least one;
-    /// `None` if the tail does not reach back to `offset`.
-    pub(super) fn read(&self, offset: u64, max_bytes: usize, into: &mut Vec<RecordBatch>) -> bool {
+    /// Adds the batches from the one that holds `offset` on and before `end`, up to `max_bytes` but
+    /// at least one, to `into`; `false` if the tail does not reach back to `offset`.
+    ///
+    /// `end` is the reader's high watermark: batches come here a moment before it moves.
+    pub(super) fn read(
+        &self,
+        offset: u64,
+        end: u64,
+        max_bytes: usize,
+        into: &mut Vec<RecordBatch>,
+    ) -> bool {
         match self.batches.front() {
             Some(oldest) if oldest.base_offset() <= offset => {}
             _ => return false,
@@ -40,7 +48,8 @@ impl Tail {
             .partition_point(|batch| batch.next_offset() <= offset);
         let mut bytes = 0;
         for batch in self.batches.range(from..) {
-            if bytes > 0 && bytes + batch.len_bytes() > max_bytes {
+            let is_full = bytes > 0 && bytes + batch.len_bytes() > max_bytes;
+            if is_full || batch.next_offset() > end {
                 break;
             }
             bytes += batch.len_bytes();

@@ -62,8 +62,9 @@ impl Batch {
     ///
     /// # Panics
     /// If there is no such record.
+    #[inline]
     pub fn key(&self, index: usize) -> Option<&[u8]> {
-        if self.key_ends.is_empty() || self.null_keys.binary_search(&(index as u32)).is_ok() {
+        if self.key_ends.is_empty() || holds(&self.null_keys, index) {
             return None;
         }
         Some(cell(&self.keys, &self.key_ends, index))
@@ -73,11 +74,16 @@ impl Batch {
     ///
     /// # Panics
     /// If there is no such record.
+    #[inline]
     pub fn value(&self, index: usize) -> Option<&[u8]> {
-        if self.null_values.binary_search(&(index as u32)).is_ok() {
-            return None;
-        }
-        Some(cell(&self.values, &self.value_ends, index))
+        let bytes = self.value_bytes(index);
+        (!holds(&self.null_values, index)).then_some(bytes)
+    }
+
+    /// The value of the record at an index; empty if it is null.
+    #[inline]
+    pub(crate) fn value_bytes(&self, index: usize) -> &[u8] {
+        cell(&self.values, &self.value_ends, index)
     }
 
     /// The encoded headers of the record at an index.
@@ -87,6 +93,12 @@ impl Batch {
         }
         cell(&self.headers, &self.header_ends, index)
     }
+}
+
+/// Whether a list of nulls holds an index. Most lists are empty.
+#[inline]
+fn holds(nulls: &[u32], index: usize) -> bool {
+    !nulls.is_empty() && nulls.binary_search(&(index as u32)).is_ok()
 }
 
 /// Value `index` of a column of bytes with cumulative ends.

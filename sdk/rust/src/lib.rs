@@ -51,8 +51,8 @@ pub use state::{Entry, State};
 /// What most plugins need.
 pub mod prelude {
     pub use crate::{
-        BatchConsumer, Config, Consumer, Failure, OrFail, Outputs, Producer, Record, Reject, Retry,
-        State, StateKeys, context, log, metrics,
+        BatchConsumer, Config, Consumer, Failure, OrFail, Outputs, Producer, Record, Records,
+        Reject, Retry, State, StateKeys, context, log, metrics,
     };
 }
 

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::metrics;
 use crate::outputs::Outputs;
-use crate::record::{Record, StateKeys};
+use crate::record::{Record, Records, StateKeys};
 use crate::state::State;
 
 /// A plugin that takes records one by one. Exported with [`consumer!`](crate::consumer).
@@ -39,10 +39,10 @@ pub trait Consumer: Sized {
         Ok(())
     }
 
-    /// Names the state keys that `process` will want for this record. Those of a whole batch are
-    /// then read in one call instead of one each; it is never wrong to name too few or too many.
-    fn state_keys(&self, record: Record<'_>, keys: &mut StateKeys) {
-        let _ = (record, keys);
+    /// Names the state keys that `process` will want for a batch's records. They are then read in
+    /// one call to the host instead of one each; it is never wrong to name too few or too many.
+    fn state_keys(&self, records: Records<'_>, keys: &mut StateKeys) {
+        let _ = (records, keys);
     }
 }
 
@@ -164,9 +164,7 @@ impl<P: Consumer> ConsumerDriver<P> {
     #[inline]
     fn load_state(&mut self, batch: &Batch) {
         self.keys.clear();
-        for record in batch.records() {
-            self.plugin.state_keys(record, &mut self.keys);
-        }
+        self.plugin.state_keys(batch.records(), &mut self.keys);
         if !self.keys.ends.is_empty() {
             self.state.load(&self.keys);
         }

@@ -1,60 +1,58 @@
 //! One input record, as a view over the batch's columns.
 
+use std::ops::Range;
+
 use crate::columns::{Batch, NULL_HEADER, cell};
 
-/// One input record. A view: copying it copies a few pointers.
+/// One input record. A view: copying it copies a reference and an index, and what a plugin does not
+/// look at costs nothing.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     batch: &'a Batch,
     index: usize,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
 }
 
 impl<'a> Record<'a> {
+    #[inline]
     pub(crate) fn at(batch: &'a Batch, index: usize) -> Self {
-        Self {
-            batch,
-            index,
-            key: batch.key(index),
-            value: batch.value(index),
-        }
+        Self { batch, index }
     }
 
     /// The key, or `None` if it is null.
     #[inline]
     pub fn key(&self) -> Option<&'a [u8]> {
-        self.key
+        self.batch.key(self.index)
     }
 
     /// The key as text, or `None` if it is null or not UTF-8.
     #[inline]
     pub fn key_str(&self) -> Option<&'a str> {
-        self.key.and_then(|key| std::str::from_utf8(key).ok())
+        self.key().and_then(|key| std::str::from_utf8(key).ok())
     }
 
     /// The value; empty if it is null. [`Record::is_tombstone`] tells the two apart.
     #[inline]
     pub fn value(&self) -> &'a [u8] {
-        self.value.unwrap_or_default()
+        self.batch.value_bytes(self.index)
     }
 
     /// The value as text, or `None` if it is null or not UTF-8.
     #[inline]
     pub fn value_str(&self) -> Option<&'a str> {
-        self.value.and_then(|value| std::str::from_utf8(value).ok())
+        self.nullable_value()
+            .and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// The value, or `None` if it is null.
     #[inline]
     pub fn nullable_value(&self) -> Option<&'a [u8]> {
-        self.value
+        self.batch.value(self.index)
     }
 
     /// Whether the value is null, which in a compacted topic means "this key is gone".
     #[inline]
     pub fn is_tombstone(&self) -> bool {
-        self.value.is_none()
+        self.nullable_value().is_none()
     }
 
     /// The headers, in their order.
@@ -119,22 +117,17 @@ impl std::fmt::Debug for Record<'_> {
         f.debug_struct("Record")
             .field("partition", &self.partition())
             .field("offset", &self.offset())
-            .field("key", &self.key.map(lossy))
-            .field("value", &self.value.map(lossy))
+            .field("key", &self.key().map(lossy))
+            .field("value", &self.nullable_value().map(lossy))
             .finish_non_exhaustive()
     }
 }
 
 /// Iterator over a batch's records.
-///
-/// It walks the ends and the lists of nulls alongside, so that no record searches for its own.
+#[derive(Clone)]
 pub struct Records<'a> {
     batch: &'a Batch,
-    index: usize,
-    key_start: usize,
-    value_start: usize,
-    null_keys: &'a [u32],
-    null_values: &'a [u32],
+    indexes: Range<usize>,
 }
 
 impl<'a> Records<'a> {
@@ -142,11 +135,7 @@ impl<'a> Records<'a> {
     pub(crate) fn new(batch: &'a Batch) -> Self {
         Self {
             batch,
-            index: 0,
-            key_start: 0,
-            value_start: 0,
-            null_keys: &batch.null_keys,
-            null_values: &batch.null_values,
+            indexes: 0..batch.len(),
         }
     }
 }
@@ -156,50 +145,18 @@ impl<'a> Iterator for Records<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Record<'a>> {
-        let (batch, index) = (self.batch, self.index);
-        if index >= batch.timestamps.len() {
-            return None;
-        }
-        let key = match batch.key_ends.get(index) {
-            None => None,
-            Some(&end) => {
-                let bytes = &batch.keys[self.key_start..end as usize];
-                self.key_start = end as usize;
-                (!take_null(&mut self.null_keys, index)).then_some(bytes)
-            }
-        };
-        let end = batch.value_ends[index] as usize;
-        let bytes = &batch.values[self.value_start..end];
-        self.value_start = end;
-        let value = (!take_null(&mut self.null_values, index)).then_some(bytes);
-        self.index = index + 1;
-        Some(Record {
-            batch,
-            index,
-            key,
-            value,
-        })
+        self.indexes
+            .next()
+            .map(|index| Record::at(self.batch, index))
     }
 
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.batch.len() - self.index;
-        (left, Some(left))
+        self.indexes.size_hint()
     }
 }
 
 impl ExactSizeIterator for Records<'_> {}
-
-/// Whether the next null is at this index; takes it off if so.
-#[inline]
-fn take_null(nulls: &mut &[u32], index: usize) -> bool {
-    match nulls.split_first() {
-        Some((&first, rest)) if first as usize == index => {
-            *nulls = rest;
-            true
-        }
-        _ => false,
-    }
-}
 
 /// One header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

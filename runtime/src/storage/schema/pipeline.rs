@@ -30,7 +30,8 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(name in "[a-zA-Z0-9._-]{1,30}") {
-            prop_assert_eq!(parse_key(&key(&name)), Some(name.as_str()));
+            let bytes = key(&name);
+            prop_assert_eq!(parse_key(&bytes), Some(name.as_str()));
         }
 
         #[test]

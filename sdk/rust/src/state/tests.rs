@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::prelude::{Config, Consumer, Failure, Outputs, Record, Reject};
+use crate::prelude::{Config, Consumer, Failure, Outputs, Record, Records, Reject};
 use crate::testing::{Harness, Input};
 
 fn puts(count: usize) -> impl Iterator<Item = Input> {
@@ -132,8 +132,10 @@ fn named_keys_are_read_in_one_call() {
             out.emit(state.get(record.value()).unwrap_or(b"none"));
             Ok(())
         }
-        fn state_keys(&self, record: Record<'_>, keys: &mut StateKeys) {
-            keys.push(record.value());
+        fn state_keys(&self, records: Records<'_>, keys: &mut StateKeys) {
+            for record in records {
+                keys.push(record.value());
+            }
         }
     }
     let mut harness = Harness::new()

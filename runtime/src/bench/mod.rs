@@ -1,0 +1,74 @@
+//! `millstream bench`: what Millstream costs, measured against the plain thing in its place.
+//!
+//! Every comparison runs both of its sides in the same process and in turns, over several rounds,
+//! and reports the median of each side. Nothing is asserted about time: a bound that is not met is
+//! printed as such, and the exit code stays 0.
+//!
+//! - `plugin`: the boundary of a plugin against a native closure.
+//! - `log`: append and read against raw segment files; with `--schemes`, RocksDB's compaction
+//!   schemes against one another.
+//! - `pipeline`: topic → plugin → topic against the same pipeline with a native function.
+
+mod environment;
+mod latency;
+mod log;
+mod pipeline;
+mod plugin;
+mod report;
+mod rounds;
+mod scratch;
+mod synthetic;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What is measured.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum BenchArgs {
+    /// Measure what crossing into a plugin costs, against a native closure
+    Plugin(plugin::Args),
+    /// Measure append and read of the log, against raw segment files
+    Log(log::Args),
+    /// Measure a pipeline from topic to topic, against one with a native function
+    Pipeline(pipeline::Args),
+}
+
+/// What every benchmark takes.
+#[derive(Debug, Clone, clap::Args)]
+struct CommonArgs {
+    /// Write every figure to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs a benchmark and prints its tables to standard output, or its JSON if `as_json`. Needs a
+/// multi-threaded tokio runtime.
+///
+/// # Errors
+/// What kept it from running. Figures that miss a bound are no error.
+pub async fn run(args: BenchArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (report, common) = match args {
+        BenchArgs::Plugin(args) => {
+            let report = tokio::task::block_in_place(|| plugin::run(&args))?;
+            (report, args.common)
+        }
+        BenchArgs::Log(args) => (log::run(&args).await?, args.common),
+        BenchArgs::Pipeline(args) => (pipeline::run(&args).await?, args.common),
+    };
+    report.publish(common.json.as_deref(), as_json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says on standard error what is being done, since a benchmark takes its time.
+fn announce(what: &str) {
+    // Whoever does not read it misses nothing.
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+/// Refuses a build whose figures would mean nothing.
+fn warn_of_debug_build() {
+    if cfg!(debug_assertions) {
+        announce("warning: this is not a release build; its figures mean nothing");
+    }
+}

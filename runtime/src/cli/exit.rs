@@ -1,0 +1,171 @@
+//! How a command ends: its exit code, and what it says on standard error.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use super::output;
+use crate::{manifest, pipeline, plugin, storage};
+
+/// The part of `--help` on exit codes.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0    success
+  1    failure: a pipeline stopped, a record was refused, a file could not be read, ...
+  2    wrong usage, a bad manifest, or a plugin that does not fit its pipeline
+  3    the data directory cannot be used: it does not exist, another process holds it,
+       a later version wrote it, or it holds something else
+  130  stopped by Ctrl-C or SIGTERM before the work was done; what was acknowledged is kept";
+
+/// How a command that reports its own failures has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Everything was done.
+    Done,
+    /// Something failed, and has been reported.
+    Failed,
+    /// Ctrl-C or SIGTERM came before everything was done.
+    Interrupted,
+}
+
+/// The command was used wrongly in a way that its arguments alone do not show.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) String);
+
+/// The data directory does not exist, and the command would not create one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no millstream data directory at {0}; name another with --data-dir, or create a topic in it with `millstream topic create NAME`"
+)]
+pub(super) struct NoDataDirectory(pub(super) String);
+
+/// Something is wrong with a manifest or its plugins, rendered for its author already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct BadManifest(pub(super) String);
+
+/// The exit code of an interrupted command: 128 + SIGINT.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Says what went wrong, and returns the exit code.
+pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
+    let error = match result {
+        Ok(Ending::Done) => return ExitCode::SUCCESS,
+        Ok(Ending::Failed) => return ExitCode::FAILURE,
+        Ok(Ending::Interrupted) => return ExitCode::from(INTERRUPTED),
+        Err(error) => error,
+    };
+    // Whoever reads the output (`head`, a pager) has had enough.
+    if matches!(error.downcast_ref(), Some(output::Error::Closed)) {
+        return ExitCode::SUCCESS;
+    }
+    let mut stderr = std::io::stderr().lock();
+    // Nothing can be done about a standard error that is closed.
+    let _ = match is_rendered(&error) {
+        true => writeln!(stderr, "{error}"),
+        false => writeln!(stderr, "error: {}", sentence(&error)),
+    };
+    ExitCode::from(code(&error))
+}
+
+/// Problems of a manifest are printed as they are: place first.
+fn is_rendered(error: &anyhow::Error) -> bool {
+    error.is::<BadManifest>()
+        || error.is::<manifest::Error>()
+        || matches!(error.downcast_ref(), Some(pipeline::Error::Manifest(_)))
+}
+
+/// The error and its causes, in one line; a cause that repeats what was said is left out.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    let is_misuse = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Usage>()
+            || cause.is::<BadManifest>()
+            || cause.is::<manifest::Error>()
+            || cause.is::<plugin::Error>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    pipeline::Error::Manifest(_)
+                        | pipeline::Error::Plugin(_)
+                        | pipeline::Error::PluginFile { .. }
+                        | pipeline::Error::Contract { .. }
+                )
+            )
+    };
+    let is_unusable_directory = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<NoDataDirectory>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    storage::Error::Locked { .. }
+                        | storage::Error::NewerFormat { .. }
+                        | storage::Error::NotADataDirectory { .. }
+                )
+            )
+    };
+    if error.chain().any(is_misuse) {
+        2
+    } else if error.chain().any(is_unusable_directory) {
+        3
+    } else {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_help() {
+        let locked = storage::Error::Locked {
+            path: "/d".into(),
+            holder: String::new(),
+        };
+        let unknown = pipeline::Error::UnknownPipeline {
+            name: "p".parse().unwrap(),
+            hint: String::new(),
+        };
+        let contract = pipeline::Error::Contract {
+            pipeline: "p".parse().unwrap(),
+            reason: "x".to_owned(),
+        };
+        for (error, expected) in [
+            (anyhow::anyhow!("x"), 1),
+            (unknown.into(), 1),
+            (Usage("x".to_owned()).into(), 2),
+            (contract.into(), 2),
+            (locked.into(), 3),
+            (NoDataDirectory("/d".to_owned()).into(), 3),
+        ] {
+            assert_eq!(code(&error), expected, "{error}");
+            assert_eq!(code(&error.context("while testing")), expected);
+        }
+    }
+
+    #[test]
+    fn a_sentence_says_nothing_twice() {
+        let error = Err::<(), _>(std::io::Error::other("no space"))
+            .context("cannot write F: no space")
+            .context("outer")
+            .unwrap_err();
+        assert_eq!(sentence(&error), "outer: cannot write F: no space");
+    }
+}

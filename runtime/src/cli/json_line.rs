@@ -1,0 +1,340 @@
+//! Reads the fields that `produce` needs off a line of JSON, and checks the rest without building it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::quantity;
+
+/// Which fields of a line are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// The field that holds the key.
+    pub(super) key: Option<String>,
+    /// The field that holds the timestamp.
+    pub(super) timestamp: Option<String>,
+}
+
+/// The wanted fields of one line, as they are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fields<'a> {
+    key: Option<&'a str>,
+    timestamp: Option<&'a str>,
+}
+
+impl Selection {
+    /// Reads the wanted fields of a line that must be one JSON value. The last of several fields
+    /// with the same name counts.
+    ///
+    /// # Errors
+    /// What is wrong, and at which column.
+    pub(super) fn read<'a>(&self, line: &'a [u8]) -> Result<Fields<'a>, Mistake> {
+        let text = std::str::from_utf8(line).map_err(|error| Mistake {
+            column: Some(error.valid_up_to() + 1),
+            message: "expected JSON in UTF-8, found bytes that are not UTF-8".to_owned(),
+        })?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let fields = if self.key.is_none() && self.timestamp.is_none() {
+            let checked: Result<IgnoredAny, _> = serde::Deserialize::deserialize(&mut deserializer);
+            checked.map(|_| Fields::default())
+        } else {
+            deserializer.deserialize_map(FieldsVisitor(self))
+        };
+        let fields = fields.map_err(|error| Mistake::of_json(&error, "a JSON object"))?;
+        deserializer
+            .end()
+            .map_err(|error| Mistake::of_json(&error, "one JSON value a line"))?;
+        Ok(fields)
+    }
+
+    /// The key of a line: the text of a string, the digits of a number, `true` or `false`.
+    ///
+    /// # Errors
+    /// The field is missing or null and `allow_null` is not set; it holds a list or an object.
+    pub(super) fn key<'a>(
+        &self,
+        fields: &Fields<'a>,
+        allow_null: bool,
+    ) -> Result<Option<Cow<'a, str>>, Mistake> {
+        let Some(name) = &self.key else {
+            return Ok(None);
+        };
+        match fields.key {
+            None | Some("null") if allow_null => Ok(None),
+            None => Err(Mistake::new(format!(
+                "expected the key in the field `{name}`, which is missing; --allow-null-key stores such records without a key"
+            ))),
+            Some("null") => Err(Mistake::new(format!(
+                "expected the key in the field `{name}`, which is null; --allow-null-key stores such records without a key"
+            ))),
+            Some(raw) if raw.starts_with(['{', '[']) => Err(Mistake::new(format!(
+                "expected a text or a number as the key in the field `{name}`, found {}",
+                shorten(raw)
+            ))),
+            Some(raw) => text_of(raw).map(Some),
+        }
+    }
+
+    /// The timestamp of a line, in ms since the epoch; `None` if no field is wanted.
+    ///
+    /// # Errors
+    /// The field is missing, or holds neither ms since the epoch nor an RFC 3339 time.
+    pub(super) fn timestamp_ms(&self, fields: &Fields<'_>) -> Result<Option<u64>, Mistake> {
+        let Some(name) = &self.timestamp else {
+            return Ok(None);
+        };
+        let mistake = |found: &str| {
+            Mistake::new(format!(
+                "expected the timestamp in the field `{name}`, in ms since 1970 or as text such as \"2013-01-01T00:00:00Z\", found {found}"
+            ))
+        };
+        let Some(raw) = fields.timestamp else {
+            return Err(mistake("no such field"));
+        };
+        let read = match raw.starts_with('"') {
+            true => quantity::time_ms(&text_of(raw)?).ok(),
+            false => raw.parse().ok(),
+        };
+        read.map(Some).ok_or_else(|| mistake(&shorten(raw)))
+    }
+}
+
+/// The text of a JSON string, or a number, `true` or `false` as it is written.
+fn text_of(raw: &str) -> Result<Cow<'_, str>, Mistake> {
+    let Some(inside) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Ok(Cow::Borrowed(raw));
+    };
+    if !inside.contains('\\') {
+        return Ok(Cow::Borrowed(inside));
+    }
+    serde_json::from_str(raw)
+        .map(Cow::Owned)
+        .map_err(|error| Mistake::of_json(&error, "a text"))
+}
+
+/// The start of a value, for a message.
+fn shorten(raw: &str) -> String {
+    const MAX_CHARS: usize = 40;
+    let start: String = raw.chars().take(MAX_CHARS).collect();
+    match start.len() < raw.len() {
+        true => format!("{start}…"),
+        false => start,
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mistake {
+    /// In which column (in bytes, the first is 1), if that is known.
+    column: Option<usize>,
+    /// What was expected, and what was found.
+    message: String,
+}
+
+impl Mistake {
+    /// A mistake of the line as a whole.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            column: None,
+            message: message.into(),
+        }
+    }
+
+    /// What the JSON parser found.
+    pub(super) fn of_json(error: &serde_json::Error, expected: &str) -> Self {
+        let text = error.to_string();
+        // The parser sees a single line and names it; which one of the file it is, its reader knows.
+        let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+        let message = match reason.contains("expected") {
+            true => reason.to_owned(),
+            false => format!("expected {expected}: {reason}"),
+        };
+        Self {
+            column: (error.column() > 0).then(|| error.column()),
+            message,
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    /// `12: what` or ` what`, to follow the line's number and a colon.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.column {
+            Some(column) => write!(f, "{column}: {}", self.message),
+            None => write!(f, " {}", self.message),
+        }
+    }
+}
+
+struct FieldsVisitor<'s>(&'s Selection);
+
+impl<'de> Visitor<'de> for FieldsVisitor<'_> {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted: Vec<_> = [&self.0.key, &self.0.timestamp]
+            .into_iter()
+            .flatten()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        write!(f, "a JSON object with the field {}", wanted.join(" and "))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some((is_key, is_timestamp)) = map.next_key_seed(NameSeed(self.0))? {
+            if !is_key && !is_timestamp {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let raw = map.next_value::<&RawValue>()?.get();
+            if is_key {
+                fields.key = Some(raw);
+            }
+            if is_timestamp {
+                fields.timestamp = Some(raw);
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Tells whether a field's name is that of the key, that of the timestamp.
+struct NameSeed<'s>(&'s Selection);
+
+impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
+    type Value = (bool, bool);
+
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed<'_> {
+    type Value = (bool, bool);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<(bool, bool), E> {
+        let is = |wanted: &Option<String>| wanted.as_deref() == Some(name);
+        Ok((is(&self.0.key), is(&self.0.timestamp)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn selection(key: &str, timestamp: &str) -> Selection {
+        let name = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        Selection {
+            key: name(key),
+            timestamp: name(timestamp),
+        }
+    }
+
+    fn key_of(line: &str) -> Result<Option<String>, String> {
+        let selection = selection("k", "");
+        let fields = selection.read(line.as_bytes()).map_err(|m| m.to_string())?;
+        let key = selection.key(&fields, false).map_err(|m| m.to_string())?;
+        Ok(key.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn a_key_is_the_value_as_text() {
+        for (value, text) in [
+            (r#""UA""#, "UA"),
+            (r#""""#, ""),
+            (r#""a\"b\u00e9""#, "a\"bé"),
+            ("17", "17"),
+            ("1.50", "1.50"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            ("true", "true"),
+        ] {
+            let line = format!(r#"{{"a":[1,{{"k":2}}],"k":{value},"z":null}}"#);
+            assert_eq!(key_of(&line), Ok(Some(text.to_owned())), "{line}");
+        }
+        assert_eq!(key_of(r#"{"k":1,"k":2}"#), Ok(Some("2".to_owned())));
+        assert_eq!(key_of(r#"{"\u006b":1}"#), Ok(Some("1".to_owned())));
+    }
+
+    #[test]
+    fn a_bad_line_says_what_was_expected_and_where() {
+        for (line, expected) in [
+            (r#"{"a":1}"#, " expected the key in the field `k`, which is missing"),
+            (r#"{"k":null}"#, " expected the key in the field `k`, which is null"),
+            (r#"{"k":{"a":1}}"#, " expected a text or a number as the key in the field `k`, found {\"a\":1}"),
+            (r#"{"k":1"#, "6: expected a JSON object: EOF while parsing an object"),
+            (r#"{"k":1}}"#, "8: expected one JSON value a line: trailing characters"),
+            (r#"{"k":01}"#, "7: expected a JSON object: invalid number"),
+            (r#"[1]"#, "expected a JSON object with the field `k`"),
+            ("", "0: expected a JSON object: EOF"),
+            ("hello", "1: expected"),
+        ] {
+            let message = key_of(line).unwrap_err();
+            assert!(message.contains(expected.trim_start_matches("0:")), "{line}: {message}");
+        }
+        let error = selection("k", "").read(b"{\"k\":\"\xff\"}").unwrap_err();
+        assert!(error.to_string().starts_with("7: expected JSON in UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn without_wanted_fields_any_json_value_will_do() {
+        let selection = Selection::default();
+        for line in ["1", "null", "[1, 2]", "{}", "\"x\""] {
+            let fields = selection.read(line.as_bytes()).unwrap();
+            assert_eq!(selection.key(&fields, false), Ok(None));
+        }
+        assert!(selection.read(b"x").is_err());
+        assert!(selection.read(b"1 2").is_err());
+    }
+
+    #[test]
+    fn timestamps_are_ms_or_times() {
+        let selection = selection("", "t");
+        let read = |line: &str| {
+            let fields = selection.read(line.as_bytes()).unwrap();
+            selection.timestamp_ms(&fields)
+        };
+        assert_eq!(read(r#"{"t":1357016400000}"#), Ok(Some(1_357_016_400_000)));
+        assert_eq!(read(r#"{"t":"2013-01-01T05:00:00Z"}"#), Ok(Some(1_357_016_400_000)));
+        for line in [r#"{}"#, r#"{"t":null}"#, r#"{"t":-1}"#, r#"{"t":1.5}"#, r#"{"t":"noon"}"#] {
+            let message = read(line).unwrap_err().to_string();
+            assert!(message.contains("expected the timestamp in the field `t`"), "{message}");
+        }
+    }
+
+    #[test]
+    fn one_field_can_be_both() {
+        let selection = selection("t", "t");
+        let fields = selection.read(br#"{"t":5}"#).unwrap();
+        assert_eq!(selection.key(&fields, false), Ok(Some("5".into())));
+        assert_eq!(selection.timestamp_ms(&fields), Ok(Some(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let selection = selection("k", "t");
+            if let Ok(fields) = selection.read(&line) {
+                let _ = (selection.key(&fields, true), selection.timestamp_ms(&fields));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_back_as_the_key(text in ".*") {
+            let line = serde_json::json!({ "k": text }).to_string();
+            prop_assert_eq!(key_of(&line), Ok(Some(text)));
+        }
+    }
+}

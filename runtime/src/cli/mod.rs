@@ -1,0 +1,196 @@
+//! The command line of the `millstream` binary, on an embedded data directory.
+//!
+//! One file per verb. What they share: [`open`] opens the data directory, [`output`] writes to
+//! standard output as a table or JSON, [`progress`] draws on standard error, [`interrupt`] listens
+//! for Ctrl-C and SIGTERM, [`exit`] turns what happened into an exit code.
+
+mod check;
+mod consume;
+mod exit;
+mod group;
+mod input;
+mod interrupt;
+mod json_line;
+mod json_record;
+mod offset_spec;
+mod open;
+mod output;
+mod pipeline;
+mod produce;
+mod progress;
+mod quantity;
+mod run;
+mod target;
+mod telemetry;
+mod topic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::storage::Durability;
+use exit::Ending;
+use output::{Format, Output};
+
+/// Stream processing in one binary: topics, and pipelines of WebAssembly plugins between them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "millstream",
+    version,
+    after_help = exit::HELP,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of all verbs.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// The data directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "MILLSTREAM_DATA_DIR",
+        default_value = "./millstream-data"
+    )]
+    pub data_dir: PathBuf,
+
+    /// How results are written: tables for people (tab-separated lines in a pipe), or JSON
+    ///
+    /// JSON is one document per command, and one object a line for `consume`.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
+    pub output: Format,
+
+    /// When a write counts as acknowledged: `sync` (on disk), `interval(MS)` or `os`
+    ///
+    /// Nothing acknowledged is lost when the process is killed, under any of them. `sync` also
+    /// survives a power loss; `interval(MS)` may lose the last MS milliseconds in one, `os` what
+    /// the operating system had not written yet.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURABILITY",
+        env = "MILLSTREAM_DURABILITY",
+        default_value_t
+    )]
+    pub durability: Durability,
+
+    /// How log lines are written to standard error
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "MILLSTREAM_LOG_FORMAT",
+        default_value_t
+    )]
+    pub log_format: telemetry::LogFormat,
+
+    /// Log more: -v information, -vv debugging, -vvv everything (RUST_LOG overrides it)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Log errors only, and show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the pipelines of a manifest
+    Run(run::RunArgs),
+    /// Check a manifest and its plugins, and show it with every default filled in
+    Check(check::CheckArgs),
+    /// List, describe, create, alter, delete and compact topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// List, describe, reset and delete consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Write records to a topic, from JSON lines or plain lines
+    Produce(produce::ProduceArgs),
+    /// Read records of a topic
+    Consume(consume::ConsumeArgs),
+    /// List and describe the pipelines that have run on the data directory
+    #[command(subcommand)]
+    Pipeline(pipeline::PipelineCommand),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit::report(start(cli))
+}
+
+fn start(cli: Cli) -> anyhow::Result<Ending> {
+    telemetry::init(&cli.global)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the threads")?;
+    runtime.block_on(dispatch(cli))
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
+    let Cli { global, command } = cli;
+    let mut output = Output::new(global.output);
+    let ending = match command {
+        Command::Run(args) => run::run(args, &global, &mut output).await,
+        Command::Check(args) => check::run(&args, &mut output),
+        Command::Topic(command) => topic::run(command, &global, &mut output).await,
+        Command::Group(command) => group::run(command, &global, &mut output).await,
+        Command::Produce(args) => produce::run(args, &global, &mut output).await,
+        Command::Consume(args) => consume::run(args, &global, &mut output).await,
+        Command::Pipeline(command) => pipeline::run(&command, &global, &mut output),
+    }?;
+    output.flush()?;
+    Ok(ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let parse = |words: &[&str]| Cli::try_parse_from(words).unwrap();
+        for words in [
+            ["millstream", "--data-dir", "/d", "topic", "list"],
+            ["millstream", "topic", "list", "--data-dir", "/d"],
+        ] {
+            assert_eq!(parse(&words).global.data_dir, PathBuf::from("/d"));
+        }
+        let cli = parse(&["millstream", "topic", "list", "--durability", "interval(50)"]);
+        assert_eq!(cli.global.durability.to_string(), "interval(50)");
+    }
+
+    #[test]
+    fn a_wrong_durability_says_what_is_expected() {
+        let words = ["millstream", "topic", "list", "--durability", "fsync"];
+        let error = Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(error.contains("expected `sync`, `os` or `interval(MS)`"), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Opens the data directory for a command.
+
+use std::path::Path;
+
+use super::GlobalArgs;
+use super::exit::NoDataDirectory;
+use crate::group::Groups;
+use crate::log::{Log, OffsetSpec, Topic};
+use crate::storage::{Partition, Store, StoreOptions};
+
+/// Whether a command may create the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It must exist: a mistyped path is an error, and leaves no empty directory behind.
+    Existing,
+    /// It is created if it is missing.
+    Create,
+}
+
+/// An open data directory; it is closed and unlocked when this is dropped.
+pub(super) struct DataDirectory {
+    /// Its topics.
+    pub(super) log: Log,
+    /// Its consumer groups.
+    pub(super) groups: Groups,
+}
+
+impl DataDirectory {
+    /// Opens the data directory that the command was given.
+    pub(super) fn open(global: &GlobalArgs, access: Access) -> anyhow::Result<Self> {
+        let path = &global.data_dir;
+        if access == Access::Existing && is_missing(path) {
+            return Err(NoDataDirectory(path.display().to_string()).into());
+        }
+        let options = StoreOptions {
+            durability: global.durability,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(path, options)?;
+        let groups = Groups::new(store.clone());
+        let log = Log::open(store)?;
+        Ok(Self { log, groups })
+    }
+}
+
+/// Whether there is nothing: no folder, or an empty one. A folder of something else is not missing,
+/// and the store says so.
+pub(super) fn is_missing(path: &Path) -> bool {
+    std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// The partitions a command is about: those named, or all.
+pub(super) fn partitions_of(
+    topic: &Topic,
+    named: &[u32],
+) -> anyhow::Result<Vec<std::sync::Arc<Partition>>> {
+    if named.is_empty() {
+        return Ok(topic.partitions().to_vec());
+    }
+    let mut indexes = named.to_vec();
+    indexes.sort_unstable();
+    indexes.dedup();
+    let found = indexes.into_iter().map(|index| topic.partition(index).cloned());
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// The offset that a place on the command line stands for in a partition.
+///
+/// # Errors
+/// An offset that the partition does not hold: moving to another one silently would hide a mistake.
+pub(super) fn resolve_offset(
+    log: &Log,
+    topic: &Topic,
+    partition: &Partition,
+    spec: OffsetSpec,
+) -> anyhow::Result<u64> {
+    let (start, end) = (partition.start_offset(), partition.high_watermark());
+    if let OffsetSpec::Offset(offset) = spec
+        && !(start..=end).contains(&offset)
+    {
+        anyhow::bail!(
+            "offset {offset} is out of range: partition {} of topic `{}` starts at {start} and ends at {end}; expected an offset in between, `earliest` or `latest`",
+            partition.index(),
+            topic.name(),
+        );
+    }
+    Ok(log.resolve_offset(partition, spec)?)
+}

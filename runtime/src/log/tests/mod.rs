@@ -1,0 +1,10 @@
+//! Tests of the log: topics, appends and reads against a model, retention, the cleaner, producers.
+
+mod cleaner;
+mod cleaner_model;
+mod cursor;
+mod model;
+mod producer;
+mod retention;
+pub(crate) mod support;
+mod topics;

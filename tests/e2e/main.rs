@@ -1,0 +1,16 @@
+//! The end-to-end suite: it drives the `millstream` command and real components, as a user does.
+//!
+//! One test binary, since linking it costs more than any test. A theme is a file; what they share
+//! is in [`support`]. `cargo xtask test` builds the components and says where they are
+//! (`MILLSTREAM_TEST_PLUGINS`); without it every test that needs one fails and says so.
+
+mod cli;
+mod delivery;
+mod failpoints;
+mod faults;
+mod flights;
+mod groups;
+mod kill;
+mod kill_produce;
+mod memory;
+mod support;
