@@ -105,6 +105,25 @@ impl Output {
         }
     }
 
+    /// Writes a table, or a sentence in the place of an empty one on a terminal.
+    pub(super) fn table_or(&mut self, table: &Table, empty: &str) -> Result<(), Error> {
+        match self.is_terminal && table.is_empty() {
+            true => self.line(empty),
+            false => self.table(table),
+        }
+    }
+
+    /// Writes names and values, one pair a line: aligned on a terminal, tab-separated in a pipe.
+    pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> Result<(), Error> {
+        for (name, value) in fields {
+            match self.is_terminal {
+                true => self.line(format_args!("{name:<26} {value}"))?,
+                false => self.line(format_args!("{name}\t{value}"))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes bytes as they are.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         Ok(self.writer.write_all(bytes)?)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::consumer_task::ConsumerTask;
 use super::processor::NativeFunction;
@@ -210,12 +210,15 @@ async fn watch_task(
     stop: watch::Sender<bool>,
     failures: Arc<Failures>,
 ) {
-    let result = match tokio::spawn(running).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => {
-            Err(TaskError::Panicked(panic_message(error.into_panic())))
+    // A task of its own, so that a panic is caught; it ends with the set if this one is aborted.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(running);
+    let result = match tasks.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(error)) if error.is_panic() => {
+            Err(TaskError::Panicked(panic_message(error.into_panic().as_ref())))
         }
-        Err(_) => Ok(()),
+        Some(Err(_)) | None => Ok(()),
     };
     if let Err(error) = result {
         let failure = Failure {
@@ -231,7 +234,7 @@ async fn watch_task(
     status.set_stopped();
 }
 
-fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "without a message".to_owned())

@@ -46,15 +46,18 @@ struct Touched {
     deleted: bool,
 }
 
+/// Who waits for a commit, and what it gets if the write succeeds.
+type Reply = (
+    oneshot::Sender<Result<Committed, Error>>,
+    Result<Committed, Error>,
+);
+
 /// A group of commits, being put together.
 #[derive(Default)]
 struct Group {
     batch: WriteBatch,
     touched: HashMap<(u32, u32), Touched>,
-    replies: Vec<(
-        oneshot::Sender<Result<Committed, Error>>,
-        Result<Committed, Error>,
-    )>,
+    replies: Vec<Reply>,
     permits: Vec<OwnedSemaphorePermit>,
     sync: bool,
 }
