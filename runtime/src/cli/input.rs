@@ -89,9 +89,10 @@ impl Input {
             .metadata()
             .with_context(|| format!("cannot read {name}"))?;
         if metadata.is_dir() {
-            return Err(
-                Usage(format!("{name} is a folder; expected a file of records, or `-`")).into(),
-            );
+            return Err(Usage(format!(
+                "{name} is a folder; expected a file of records, or `-`"
+            ))
+            .into());
         }
         // A named pipe is like standard input: somebody writes to it while it is read.
         let is_file = metadata.is_file();
@@ -221,7 +222,8 @@ impl<R: Read> Reader<R> {
             }
             len += read;
             if end > 0 && (self.is_live || len == buffer.len()) {
-                self.carried.extend_from_slice(buffer.get(end..len).unwrap_or_default());
+                self.carried
+                    .extend_from_slice(buffer.get(end..len).unwrap_or_default());
                 return Ok(Some(Chunk { buffer, len: end }));
             }
             if len == buffer.len() {
@@ -323,15 +325,15 @@ mod tests {
         let plain = folder.path().join("f.txt");
         std::fs::write(&plain, &text).unwrap();
         let gz = folder.path().join("f.gz");
-        let mut encoder = flate2::write::GzEncoder::new(
-            File::create(&gz).unwrap(),
-            flate2::Compression::fast(),
-        );
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(&gz).unwrap(), flate2::Compression::fast());
         encoder.write_all(text.as_bytes()).unwrap();
         encoder.finish().unwrap();
         let zst = folder.path().join("f.zst");
         std::fs::write(&zst, zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         for path in [plain, gz, zst] {
             let mut input = Input::open(Some(&path)).unwrap();
             let mut count = 0;
@@ -349,7 +351,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.zst");
         std::fs::write(&path, "no zstd").unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let mut input = Input::open(Some(&path)).unwrap();
         assert!(runtime.block_on(input.next()).is_err());
     }

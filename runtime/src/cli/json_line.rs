@@ -104,7 +104,10 @@ impl Selection {
 
 /// The text of a JSON string, or a number, `true` or `false` as it is written.
 fn text_of(raw: &str) -> Result<Cow<'_, str>, Mistake> {
-    let Some(inside) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+    let Some(inside) = raw
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    else {
         return Ok(Cow::Borrowed(raw));
     };
     if !inside.contains('\\') {
@@ -147,7 +150,9 @@ impl Mistake {
     pub(super) fn of_json(error: &serde_json::Error, expected: &str) -> Self {
         let text = error.to_string();
         // The parser sees a single line and names it; which one of the file it is, its reader knows.
-        let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+        let reason = text
+            .rsplit_once(" at line ")
+            .map_or(text.as_str(), |(reason, _)| reason);
         let message = match reason.contains("expected") {
             true => reason.to_owned(),
             false => format!("expected {expected}: {reason}"),
@@ -258,7 +263,10 @@ mod tests {
             (r#""a\"b\u00e9""#, "a\"bé"),
             ("17", "17"),
             ("1.50", "1.50"),
-            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890",
+            ),
             ("true", "true"),
         ] {
             let line = format!(r#"{{"a":[1,{{"k":2}}],"k":{value},"z":null}}"#);
@@ -271,21 +279,42 @@ mod tests {
     #[test]
     fn a_bad_line_says_what_was_expected_and_where() {
         for (line, expected) in [
-            (r#"{"a":1}"#, " expected the key in the field `k`, which is missing"),
-            (r#"{"k":null}"#, " expected the key in the field `k`, which is null"),
-            (r#"{"k":{"a":1}}"#, " expected a text or a number as the key in the field `k`, found {\"a\":1}"),
-            (r#"{"k":1"#, "6: expected a JSON object: EOF while parsing an object"),
-            (r#"{"k":1}}"#, "8: expected one JSON value a line: trailing characters"),
+            (
+                r#"{"a":1}"#,
+                " expected the key in the field `k`, which is missing",
+            ),
+            (
+                r#"{"k":null}"#,
+                " expected the key in the field `k`, which is null",
+            ),
+            (
+                r#"{"k":{"a":1}}"#,
+                " expected a text or a number as the key in the field `k`, found {\"a\":1}",
+            ),
+            (
+                r#"{"k":1"#,
+                "6: expected a JSON object: EOF while parsing an object",
+            ),
+            (
+                r#"{"k":1}}"#,
+                "8: expected one JSON value a line: trailing characters",
+            ),
             (r#"{"k":01}"#, "7: expected a JSON object: invalid number"),
             (r#"[1]"#, "expected a JSON object with the field `k`"),
             ("", "0: expected a JSON object: EOF"),
             ("hello", "1: expected"),
         ] {
             let message = key_of(line).unwrap_err();
-            assert!(message.contains(expected.trim_start_matches("0:")), "{line}: {message}");
+            assert!(
+                message.contains(expected.trim_start_matches("0:")),
+                "{line}: {message}"
+            );
         }
         let error = selection("k", "").read(b"{\"k\":\"\xff\"}").unwrap_err();
-        assert!(error.to_string().starts_with("7: expected JSON in UTF-8"), "{error}");
+        assert!(
+            error.to_string().starts_with("7: expected JSON in UTF-8"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -307,10 +336,22 @@ mod tests {
             selection.timestamp_ms(&fields)
         };
         assert_eq!(read(r#"{"t":1357016400000}"#), Ok(Some(1_357_016_400_000)));
-        assert_eq!(read(r#"{"t":"2013-01-01T05:00:00Z"}"#), Ok(Some(1_357_016_400_000)));
-        for line in [r#"{}"#, r#"{"t":null}"#, r#"{"t":-1}"#, r#"{"t":1.5}"#, r#"{"t":"noon"}"#] {
+        assert_eq!(
+            read(r#"{"t":"2013-01-01T05:00:00Z"}"#),
+            Ok(Some(1_357_016_400_000))
+        );
+        for line in [
+            r#"{}"#,
+            r#"{"t":null}"#,
+            r#"{"t":-1}"#,
+            r#"{"t":1.5}"#,
+            r#"{"t":"noon"}"#,
+        ] {
             let message = read(line).unwrap_err().to_string();
-            assert!(message.contains("expected the timestamp in the field `t`"), "{message}");
+            assert!(
+                message.contains("expected the timestamp in the field `t`"),
+                "{message}"
+            );
         }
     }
 

@@ -41,7 +41,11 @@ impl Writer {
     pub(super) fn write(&self, record: &RecordRef<'_>, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.prefix);
         // Writing to memory does not fail.
-        let _ = write!(into, "{},\"timestamp\":{}", record.offset, record.timestamp_ms);
+        let _ = write!(
+            into,
+            "{},\"timestamp\":{}",
+            record.offset, record.timestamp_ms
+        );
         into.extend_from_slice(b",\"key\":");
         write_field(record.key, into);
         into.extend_from_slice(b",\"value\":");
@@ -127,9 +131,8 @@ impl<'a> JsonRecord<'a> {
     /// # Errors
     /// What is wrong, and at which column.
     pub(super) fn read(line: &'a [u8]) -> Result<Self, Mistake> {
-        let text = std::str::from_utf8(line).map_err(|_| {
-            Mistake::new("expected JSON in UTF-8, found bytes that are not UTF-8")
-        })?;
+        let text = std::str::from_utf8(line)
+            .map_err(|_| Mistake::new("expected JSON in UTF-8, found bytes that are not UTF-8"))?;
         serde_json::from_str(text).map_err(|error| {
             Mistake::of_json(&error, "a record such as {\"key\":\"k\",\"value\":\"v\"}")
         })
@@ -203,14 +206,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field<'de>, A::Error> {
                 let expected = || de::Error::custom("expected {\"base64\":\"…\"}");
-                let Some(("base64", text)) = map.next_entry::<Cow<'_, str>, String>()?.as_ref().map(
-                    |(name, text)| (name.as_ref(), text),
-                ) else {
+                let Some(("base64", text)) = map
+                    .next_entry::<Cow<'_, str>, String>()?
+                    .as_ref()
+                    .map(|(name, text)| (name.as_ref(), text))
+                else {
                     return Err(expected());
                 };
-                let bytes = STANDARD.decode(text).map_err(|error| {
-                    de::Error::custom(format!("expected base64: {error}"))
-                })?;
+                let bytes = STANDARD
+                    .decode(text)
+                    .map_err(|error| de::Error::custom(format!("expected base64: {error}")))?;
                 match map.next_key::<IgnoredAny>()? {
                     None => Ok(Field::Bytes(bytes)),
                     Some(_) => Err(expected()),
@@ -263,7 +268,10 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_as_json_wants_it() {
-        let text: String = (0u8..128).map(char::from).chain("é\u{2028}😀".chars()).collect();
+        let text: String = (0u8..128)
+            .map(char::from)
+            .chain("é\u{2028}😀".chars())
+            .collect();
         let mut written = Vec::new();
         write_string(&text, &mut written);
         let read: String = serde_json::from_slice(&written).unwrap();
@@ -278,14 +286,23 @@ mod tests {
         for (line, hint) in [
             (r#"{"key":"k"}"#, "missing field `value`"),
             (r#"{"value":1}"#, "a string, {\"base64\":\"…\"} or null"),
-            (r#"{"value":{"base63":"AA=="}}"#, "expected {\"base64\":\"…\"}"),
+            (
+                r#"{"value":{"base63":"AA=="}}"#,
+                "expected {\"base64\":\"…\"}",
+            ),
             (r#"{"value":{"base64":"!"}}"#, "expected base64"),
-            (r#"{"value":"v","timestmap":1}"#, "unknown field `timestmap`"),
+            (
+                r#"{"value":"v","timestmap":1}"#,
+                "unknown field `timestmap`",
+            ),
             (r#"{"value":"v","timestamp":-1}"#, "timestamp"),
             ("x", "expected"),
         ] {
             let message = JsonRecord::read(line.as_bytes()).unwrap_err().to_string();
-            assert!(message.contains(hint) || hint == "timestamp", "{line}: {message}");
+            assert!(
+                message.contains(hint) || hint == "timestamp",
+                "{line}: {message}"
+            );
         }
     }
 

@@ -183,7 +183,13 @@ mod tests {
         ] {
             assert_eq!(parse(&words).global.data_dir, PathBuf::from("/d"));
         }
-        let cli = parse(&["millstream", "topic", "list", "--durability", "interval(50)"]);
+        let cli = parse(&[
+            "millstream",
+            "topic",
+            "list",
+            "--durability",
+            "interval(50)",
+        ]);
         assert_eq!(cli.global.durability.to_string(), "interval(50)");
     }
 
@@ -191,6 +197,9 @@ mod tests {
     fn a_wrong_durability_says_what_is_expected() {
         let words = ["millstream", "topic", "list", "--durability", "fsync"];
         let error = Cli::try_parse_from(words).unwrap_err().to_string();
-        assert!(error.contains("expected `sync`, `os` or `interval(MS)`"), "{error}");
+        assert!(
+            error.contains("expected `sync`, `os` or `interval(MS)`"),
+            "{error}"
+        );
     }
 }

@@ -12,7 +12,9 @@ pub(super) fn parse(text: &str) -> Result<OffsetSpec, String> {
         _ => {}
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let offset = text.parse().map_err(|_| format!("{EXPECTED}; the number is too large"))?;
+        let offset = text
+            .parse()
+            .map_err(|_| format!("{EXPECTED}; the number is too large"))?;
         return Ok(OffsetSpec::Offset(offset));
     }
     let similar = ["earliest", "latest"]

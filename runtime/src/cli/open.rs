@@ -60,7 +60,9 @@ pub(super) fn partitions_of(
     let mut indexes = named.to_vec();
     indexes.sort_unstable();
     indexes.dedup();
-    let found = indexes.into_iter().map(|index| topic.partition(index).cloned());
+    let found = indexes
+        .into_iter()
+        .map(|index| topic.partition(index).cloned());
     Ok(found.collect::<Result<_, _>>()?)
 }
 

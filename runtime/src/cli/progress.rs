@@ -125,7 +125,10 @@ fn style(unit: Unit, length: Option<u64>) -> ProgressStyle {
 
 /// A rate for people: `272,915 records/s`.
 pub(super) fn rate(records: u64, elapsed: Duration) -> String {
-    format!("{} records/s", indicatif::HumanCount(per_second(records, elapsed)))
+    format!(
+        "{} records/s",
+        indicatif::HumanCount(per_second(records, elapsed))
+    )
 }
 
 /// Records a second, rounded down; 0 for no time at all.

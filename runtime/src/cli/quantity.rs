@@ -35,7 +35,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected = "expected a duration with its unit, such as `7d`, `1h30m` or `500ms`";
     let mut digit_runs = text.split(|c: char| !c.is_ascii_digit());
     if text.len() > MAX_DURATION_CHARS || digit_runs.any(|run| run.len() > MAX_DURATION_DIGITS) {
-        return Err(format!("{expected}; a number has at most {MAX_DURATION_DIGITS} digits"));
+        return Err(format!(
+            "{expected}; a number has at most {MAX_DURATION_DIGITS} digits"
+        ));
     }
     humantime::parse_duration(text).map_err(|error| format!("{expected}: {error}"))
 }
@@ -68,7 +70,9 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
             units.join(", ")
         )
     };
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit_bytes = match unit {
         "" => 1,
@@ -79,7 +83,9 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
             .ok_or_else(expected)?,
     };
     let number: u64 = number.parse().map_err(|_| expected())?;
-    number.checked_mul(unit_bytes).ok_or_else(|| "the number is too large".to_owned())
+    number
+        .checked_mul(unit_bytes)
+        .ok_or_else(|| "the number is too large".to_owned())
 }
 
 /// Writes a duration of `ms`: `7days 1h`, as `humantime` does.
@@ -115,7 +121,14 @@ mod tests {
         assert_eq!(retention("forever"), Ok(Bound(None)));
         assert_eq!(retention("-1"), Ok(Bound(None)));
         assert_eq!(retention("5ms"), Ok(Bound(Some(5))));
-        for bad in ["", "7", "7 fortnights", "-7d", "0s", "18446744073709551615s1000ms"] {
+        for bad in [
+            "",
+            "7",
+            "7 fortnights",
+            "-7d",
+            "0s",
+            "18446744073709551615s1000ms",
+        ] {
             assert!(retention(bad).unwrap_err().contains("expected"), "{bad}");
         }
     }
@@ -128,7 +141,10 @@ mod tests {
         assert_eq!(size("1MB"), Ok(1_000_000));
         assert_eq!(retention_bytes("unlimited"), Ok(Bound(None)));
         for bad in ["", "MiB", "1.5MiB", "64 MiB", "64M", "-2"] {
-            assert!(retention_bytes(bad).unwrap_err().contains("expected"), "{bad}");
+            assert!(
+                retention_bytes(bad).unwrap_err().contains("expected"),
+                "{bad}"
+            );
         }
         assert!(size("99999999999TiB").unwrap_err().contains("too large"));
     }
@@ -139,6 +155,10 @@ mod tests {
         assert_eq!(format_time_ms(1_357_016_400_000), "2013-01-01T05:00:00Z");
         assert_eq!(format_time_ms(u64::MAX), format!("{}ms", u64::MAX));
         assert!(time_ms("2013-01-01").unwrap_err().contains("expected"));
-        assert!(time_ms("1969-01-01T00:00:00Z").unwrap_err().contains("1970"));
+        assert!(
+            time_ms("1969-01-01T00:00:00Z")
+                .unwrap_err()
+                .contains("1970")
+        );
     }
 }

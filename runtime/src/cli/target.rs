@@ -17,11 +17,13 @@ impl FromStr for Target {
             Some(("queue", _)) => {
                 Err("queues are not supported in this version; expected `topic:NAME`".to_owned())
             }
-            Some((kind, _)) => {
-                Err(format!("`{kind}:` is no kind of target; expected `topic:NAME`"))
-            }
+            Some((kind, _)) => Err(format!(
+                "`{kind}:` is no kind of target; expected `topic:NAME`"
+            )),
             None => match text.parse::<TopicName>() {
-                Ok(name) => Err(format!("expected `topic:NAME`; did you mean `topic:{name}`?")),
+                Ok(name) => Err(format!(
+                    "expected `topic:NAME`; did you mean `topic:{name}`?"
+                )),
                 Err(_) => Err("expected `topic:NAME`".to_owned()),
             },
         }

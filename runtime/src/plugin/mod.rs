@@ -53,3 +53,6 @@ pub use limits::Limits;
 #[doc(hidden)]
 pub use output::check_arbitrary;
 pub use output::{Failure, FailureKind, Field, HeadersField, Output};
+
+#[cfg(test)]
+mod tests;

@@ -146,6 +146,10 @@ macro_rules! __export {
                 }
             }
             $crate::__guest!($kind);
+            // Outside a component nothing calls the exports, and they are in use all the same.
+            const _: fn(
+                ::std::vec::Vec<(::std::string::String, ::std::string::String)>,
+            ) -> ::core::result::Result<(), ::std::string::String> = open;
             #[cfg(target_arch = "wasm32")]
             $crate::__link!($kind);
         };

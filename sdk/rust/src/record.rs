@@ -281,7 +281,8 @@ mod tests {
             .records()
             .map(|r| (r.key(), r.nullable_value()))
             .collect();
-        let expected: Vec<(Option<&[u8]>, Option<&[u8]>)> = vec![
+        type Pair = (Option<&'static [u8]>, Option<&'static [u8]>);
+        let expected: [Pair; 3] = [
             (Some(b"k0"), Some(b"v0")),
             (None, Some(b"v1")),
             (Some(b"k2"), None),

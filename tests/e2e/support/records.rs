@@ -37,8 +37,8 @@ pub struct Consumed {
     /// `None` for a tombstone.
     #[serde(deserialize_with = "Option::deserialize")]
     pub value: Option<Value>,
-    /// As the command prints them.
-    pub headers: serde_json::Value,
+    /// Names and values, in their order.
+    pub headers: Vec<(String, Option<Value>)>,
 }
 
 impl Consumed {

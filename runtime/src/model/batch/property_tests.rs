@@ -51,6 +51,23 @@ proptest! {
     }
 
     #[test]
+    fn iteration_resumes_anywhere(
+        records in prop::collection::vec(any_record(), 1..20),
+        compression in any_compression(),
+        stop: prop::sample::Index,
+    ) {
+        let batch = build(compression, &records).assign(1);
+        let whole = batch.records().unwrap();
+        let stop = stop.index(records.len() + 1);
+        let mut first = whole.iter();
+        let before: Vec<_> = first.by_ref().take(stop).map(Result::unwrap).collect();
+        let after = whole.resume(first.position()).map(Result::unwrap);
+        let all: Vec<_> = before.into_iter().chain(after).collect();
+        prop_assert_eq!(all, whole.iter().map(Result::unwrap).collect::<Vec<_>>());
+        prop_assert_eq!(whole.resume(RecordPosition::default()).count(), records.len());
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>, header: bool) {
         let mut bytes = bytes;
         if header {

@@ -102,7 +102,7 @@ impl Harness {
         self.open(|config| {
             let mut driver = ConsumerDriver::<P>::open(config)?;
             Ok(Box::new(move |call| match call {
-                Call::Process(batch) => driver.process(batch),
+                Call::Process(batch) => driver.process(*batch),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         })
@@ -116,7 +116,7 @@ impl Harness {
         let opened = self.open(move |_| {
             let mut driver = ConsumerDriver::with(FunctionConsumer(process.clone()));
             Ok(Box::new(move |call| match call {
-                Call::Process(batch) => driver.process(batch),
+                Call::Process(batch) => driver.process(*batch),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         });
@@ -131,7 +131,7 @@ impl Harness {
         self.open(|config| {
             let mut driver = BatchDriver::<P>::open(config)?;
             Ok(Box::new(move |call| match call {
-                Call::Process(batch) => driver.process(batch),
+                Call::Process(batch) => driver.process(*batch),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         })
@@ -168,11 +168,13 @@ impl Harness {
 }
 
 enum Call {
-    Process(Batch),
+    Process(Box<Batch>),
     Produce(u32),
 }
 
 type Instance = Box<dyn FnMut(Call) -> Result<Output, String>>;
+
+type Open = Box<dyn Fn(&Config) -> Result<Instance, String>>;
 
 /// Marks the harness of a plugin that takes records.
 pub struct Consumes;
@@ -184,7 +186,7 @@ pub struct Produces;
 pub struct Running<K> {
     host: MemoryHost,
     config: Config,
-    open: Box<dyn Fn(&Config) -> Result<Instance, String>>,
+    open: Open,
     instance: Option<Instance>,
     kind: PhantomData<K>,
 }
@@ -288,7 +290,7 @@ impl Running<Consumes> {
         let batch = self
             .host
             .number(input::to_batch(&records, self.host.partition));
-        let output = self.call(Call::Process(batch.clone()))?;
+        let output = self.call(Call::Process(Box::new(batch.clone())))?;
         Ok(Outcome::new(&batch, &output, &self.host.ports))
     }
 }

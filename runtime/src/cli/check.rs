@@ -1,0 +1,169 @@
+//! `millstream check`: a manifest and its plugins, without a data directory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::exit::{BadManifest, Ending};
+use super::output::Output;
+use crate::manifest::{self, PipelineSpec, PluginSpec, Problem, ResolvedManifest, TopicSpec};
+use crate::model::PluginName;
+use crate::plugin::{EngineOptions, Grants, Plugin, PluginEngine};
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The manifest, usually millstream.toml
+    manifest: PathBuf,
+}
+
+/// Checks a manifest and shows it with every default filled in.
+pub(super) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Ending> {
+    let manifest = manifest::load(&args.manifest)?;
+    let plugins = load_plugins(&manifest)?;
+    output.result(&document(&manifest, &plugins), |output| {
+        output.write(manifest.to_string().as_bytes())
+    })?;
+    Ok(Ending::Done)
+}
+
+/// Loads all plugins and holds them against the pipelines that use them.
+///
+/// # Errors
+/// Every problem found, each with its place in the manifest.
+fn load_plugins(manifest: &ResolvedManifest) -> anyhow::Result<BTreeMap<PluginName, Plugin>> {
+    let engine = PluginEngine::new(EngineOptions::default())?;
+    let mut plugins = BTreeMap::new();
+    let mut problems = Vec::new();
+    for spec in &manifest.plugins {
+        match load(&engine, spec) {
+            Ok(plugin) => _ = plugins.insert(spec.name.clone(), plugin),
+            Err(message) => problems.push(manifest.problem(&spec.place, message)),
+        }
+    }
+    for pipeline in &manifest.pipelines {
+        if let Some(plugin) = plugins.get(&pipeline.plugin) {
+            problems.extend(contract_problems(manifest, pipeline, plugin));
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(plugins),
+        false => {
+            problems.sort_by_key(|problem| (problem.place().line, problem.place().column));
+            let rendered: Vec<_> = problems.iter().map(Problem::to_string).collect();
+            Err(BadManifest(rendered.join("\n\n")).into())
+        }
+    }
+}
+
+fn load(engine: &PluginEngine, spec: &PluginSpec) -> Result<Plugin, String> {
+    let wasm = std::fs::read(&spec.path)
+        .map_err(|error| format!("cannot read the plugin {}: {error}", spec.path.display()))?;
+    let name = spec.path.display().to_string();
+    engine
+        .load(Bytes::from(wasm), &name)
+        .map_err(|error| error.to_string())
+}
+
+/// What a plugin lacks for a pipeline.
+fn contract_problems(
+    manifest: &ResolvedManifest,
+    pipeline: &PipelineSpec,
+    plugin: &Plugin,
+) -> Vec<Problem> {
+    let grants = Grants {
+        clocks: pipeline.allow.clocks,
+        random: pipeline.allow.random,
+        ..Grants::default()
+    };
+    let problem = |message: String| manifest.problem(&pipeline.place, message);
+    let mut problems = Vec::new();
+    if let Err(denied) = plugin.check_grants(&grants) {
+        problems.push(problem(denied.to_string()));
+    }
+    let name = &pipeline.plugin;
+    if pipeline.is_producer() && !plugin.is_producer() {
+        problems.push(
+            problem(format!("the pipeline has no `from`, and its plugin `{name}` is no producer: it does not export millstream:plugin/producer"))
+                .with_help("add `from = \"topic:…\"`, or use a producer plugin"),
+        );
+    }
+    if !pipeline.is_producer() && !plugin.is_consumer() {
+        problems.push(
+            problem(format!("the pipeline has a `from`, and its plugin `{name}` is no consumer: it does not export millstream:plugin/consumer"))
+                .with_help("remove `from` to run a producer, or use a consumer plugin"),
+        );
+    }
+    problems
+}
+
+fn document(manifest: &ResolvedManifest, plugins: &BTreeMap<PluginName, Plugin>) -> Value {
+    let plugin = |spec: &PluginSpec| {
+        let plugin = plugins.get(&spec.name);
+        json!({
+            "name": spec.name,
+            "path": spec.path,
+            "digest": plugin.map(|plugin| plugin.digest().as_str()),
+            "is_consumer": plugin.map(Plugin::is_consumer),
+            "is_producer": plugin.map(Plugin::is_producer),
+        })
+    };
+    let external = manifest.external_topics.iter().map(|topic| &topic.name);
+    json!({
+        "name": manifest.name,
+        "path": manifest.path,
+        "topics": manifest.topics.iter().map(topic_document).collect::<Vec<_>>(),
+        "external_topics": external.collect::<Vec<_>>(),
+        "plugins": manifest.plugins.iter().map(plugin).collect::<Vec<_>>(),
+        "pipelines": manifest.pipelines.iter().map(pipeline_document).collect::<Vec<_>>(),
+    })
+}
+
+fn topic_document(topic: &TopicSpec) -> Value {
+    json!({
+        "name": topic.name,
+        "partitions": topic.partitions,
+        "cleanup": topic.cleanup.as_str(),
+        "retention_ms": topic.retention_ms,
+        "retention_bytes": topic.retention_bytes,
+        "compression": topic.compression.map_or("producer", |compression| compression.as_str()),
+        "tombstone_delay_ms": topic.tombstone_delay_ms,
+        "min_cleanable_dirty_ratio": topic.min_cleanable_dirty_ratio,
+        "max_batch_bytes": topic.max_batch_bytes,
+    })
+}
+
+fn pipeline_document(pipeline: &PipelineSpec) -> Value {
+    let ports = pipeline
+        .ports
+        .iter()
+        .map(|port| json!({ "port": port.name, "topic": port.topic }));
+    let config = pipeline
+        .config
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+    let group = (!pipeline.is_producer()).then_some(&pipeline.group);
+    json!({
+        "name": pipeline.name,
+        "inputs": pipeline.inputs,
+        "group": group,
+        "start": group.map(|_| pipeline.start.to_string()),
+        "plugin": pipeline.plugin,
+        "outputs": ports.collect::<Vec<_>>(),
+        "delivery": pipeline.delivery.as_str(),
+        "batch": {
+            "max_records": pipeline.batch.max_records,
+            "max_bytes": pipeline.batch.max_bytes,
+            "max_wait_ms": pipeline.batch.max_wait.as_secs_f64() * 1000.0,
+        },
+        "limits": {
+            "memory_bytes": pipeline.limits.memory_bytes,
+            "deadline_ms": pipeline.limits.deadline.as_secs_f64() * 1000.0,
+            "output_bytes": pipeline.limits.output_bytes,
+        },
+        "config": config.collect::<serde_json::Map<_, _>>(),
+        "allow": { "clocks": pipeline.allow.clocks, "random": pipeline.allow.random },
+    })
+}

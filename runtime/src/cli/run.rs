@@ -1,0 +1,245 @@
+//! `millstream run`: the pipelines of a manifest, until they are idle or the process is told to stop.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::GlobalArgs;
+use super::exit::Ending;
+use super::interrupt::Interrupt;
+use super::open::{self, Access, DataDirectory};
+use super::output::Output;
+use super::progress::{self, Progress, Unit};
+use super::telemetry::LogFormat;
+use crate::log::Maintenance;
+use crate::manifest::{self, ResolvedManifest};
+use crate::model::PipelineName;
+use crate::pipeline::{Failure, Pipelines};
+use crate::plugin::{EngineOptions, PluginEngine};
+
+/// How often progress and failures are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often progress is logged, at level info.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Where compiled plugins are kept, in the data directory.
+const PLUGIN_CACHE: &str = "plugin-cache";
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The manifest, usually millstream.toml
+    manifest: PathBuf,
+    /// End once everything there is has been processed
+    #[arg(long)]
+    until_idle: bool,
+}
+
+/// What a run has done.
+#[derive(Debug, Serialize)]
+struct Summary {
+    /// `idle`, `stopped` or `failed`.
+    outcome: &'static str,
+    records_in: u64,
+    records_out: u64,
+    lag_records: u64,
+    seconds: f64,
+    records_per_second: u64,
+    failures: Vec<FailureView>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureView {
+    pipeline: PipelineName,
+    partition: u32,
+    error: String,
+}
+
+/// Runs the pipelines of a manifest.
+pub(super) async fn run(
+    args: RunArgs,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> anyhow::Result<Ending> {
+    let manifest = manifest::load(&args.manifest)?;
+    if open::is_missing(&global.data_dir) {
+        // Told now, so that a manifest that cannot run leaves nothing behind.
+        manifest.check_external_topics(|_| false)?;
+    }
+    let interrupt = Interrupt::listen("finishing the batches in hand")?;
+    let data = DataDirectory::open(global, Access::Create)?;
+    let engine = PluginEngine::new(EngineOptions {
+        cache_dir: Some(global.data_dir.join(PLUGIN_CACHE)),
+        ..EngineOptions::default()
+    })
+    .context("cannot run plugins")?;
+    let started = Instant::now();
+    let pipelines = Pipelines::start(&data.log, &data.groups, &engine, &manifest).await?;
+    // Only now: a run that cannot start deletes nothing.
+    let maintenance = Maintenance::start(data.log.clone());
+
+    let mut watch = Watch::new(&pipelines, &manifest, global);
+    let end = watch.until_end(args.until_idle, &interrupt).await;
+    let progress = pipelines.progress();
+    let elapsed = started.elapsed();
+    let Watch {
+        mut printer, bar, ..
+    } = watch;
+    drop(bar);
+    let failures = pipelines.stop().await;
+    drop(maintenance);
+    printer.print(&failures);
+
+    let summary = Summary {
+        outcome: match (failures.is_empty(), end) {
+            (false, _) => "failed",
+            (true, End::Idle) => "idle",
+            (true, End::Interrupted | End::NothingRuns) => "stopped",
+        },
+        records_in: progress.records_in,
+        records_out: progress.records_out,
+        lag_records: progress.lag_records,
+        seconds: elapsed.as_secs_f64(),
+        records_per_second: progress::per_second(progress.records_in, elapsed),
+        failures: failures.iter().map(FailureView::of).collect(),
+    };
+    output.result(&summary, |output| {
+        output.line(format_args!(
+            "{}: {} records in, {} records out, {:.3} s, {} records/s",
+            summary.outcome,
+            summary.records_in,
+            summary.records_out,
+            summary.seconds,
+            summary.records_per_second
+        ))
+    })?;
+    Ok(match (failures.is_empty(), end) {
+        (false, _) => Ending::Failed,
+        (true, End::Interrupted) if args.until_idle => Ending::Interrupted,
+        (true, _) => Ending::Done,
+    })
+}
+
+impl FailureView {
+    fn of(failure: &Failure) -> Self {
+        Self {
+            pipeline: failure.pipeline.clone(),
+            partition: failure.partition,
+            error: failure.error.to_string(),
+        }
+    }
+}
+
+/// Why a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything there is has been processed.
+    Idle,
+    /// A signal came.
+    Interrupted,
+    /// All pipelines have stopped with a failure.
+    NothingRuns,
+}
+
+/// Watches running pipelines.
+struct Watch<'a> {
+    pipelines: &'a Pipelines,
+    pipeline_count: usize,
+    printer: FailurePrinter,
+    bar: Progress,
+    started: Instant,
+    next_log: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(pipelines: &'a Pipelines, manifest: &ResolvedManifest, global: &GlobalArgs) -> Self {
+        let started = Instant::now();
+        Self {
+            pipelines,
+            pipeline_count: manifest.pipelines.len(),
+            printer: FailurePrinter::new(global),
+            bar: Progress::start(global, Unit::Records, Some(0), None),
+            started,
+            next_log: started + LOG_INTERVAL,
+        }
+    }
+
+    /// Waits for the end of the run, showing what goes on.
+    async fn until_end(&mut self, until_idle: bool, interrupt: &Interrupt) -> End {
+        let pipelines = self.pipelines;
+        let idle = async {
+            match until_idle {
+                true => pipelines.wait_until_idle().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::pin!(idle);
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                () = interrupt.requested() => return End::Interrupted,
+                () = &mut idle => return End::Idle,
+                _ = ticks.tick() => self.show(),
+            }
+            let failures = pipelines.failures();
+            self.printer.print(&failures);
+            let stopped: BTreeSet<_> = failures.iter().map(|failure| &failure.pipeline).collect();
+            if stopped.len() == self.pipeline_count && self.pipeline_count > 0 {
+                return End::NothingRuns;
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let progress = self.pipelines.progress();
+        if self.bar.is_due() {
+            let text = format!(
+                "{} in, {} out, {}, lag {}",
+                indicatif::HumanCount(progress.records_in),
+                indicatif::HumanCount(progress.records_out),
+                progress::rate(progress.records_in, self.started.elapsed()),
+                indicatif::HumanCount(progress.lag_records),
+            );
+            let length = progress.records_in + progress.lag_records;
+            self.bar.show(progress.records_in, Some(length), text);
+        }
+        if Instant::now() >= self.next_log {
+            self.next_log += LOG_INTERVAL;
+            tracing::info!(
+                records_in = progress.records_in,
+                records_out = progress.records_out,
+                lag_records = progress.lag_records,
+                "running"
+            );
+        }
+    }
+}
+
+/// Prints each failure once.
+struct FailurePrinter {
+    printed: usize,
+    /// In JSON the failures are log lines, which somebody collects.
+    is_silent: bool,
+}
+
+impl FailurePrinter {
+    fn new(global: &GlobalArgs) -> Self {
+        Self {
+            printed: 0,
+            is_silent: global.log_format == LogFormat::Json,
+        }
+    }
+
+    /// Prints what is new. Failures are only ever added.
+    fn print(&mut self, failures: &[Failure]) {
+        for failure in failures.iter().skip(self.printed) {
+            if !self.is_silent {
+                progress::note(&format!("error: {failure}"));
+            }
+        }
+        self.printed = self.printed.max(failures.len());
+    }
+}

@@ -1,0 +1,252 @@
+//! Retention by time and by size.
+
+use std::sync::Arc;
+
+use super::support::{
+    Fixture, START_MS, append, block_on, consume, encode, record, stored_bytes,
+};
+use crate::log::{Cleanup, Cursor, Error, OffsetSpec, TopicConfig};
+use crate::model::{Compression, Record};
+use crate::storage::{self, Commit, Partition};
+
+const HOUR_MS: u64 = 3_600_000;
+
+fn keep_for(retention_ms: u64) -> TopicConfig {
+    TopicConfig {
+        retention_ms: Some(retention_ms),
+        ..TopicConfig::default()
+    }
+}
+
+fn keep_bytes(retention_bytes: u64) -> TopicConfig {
+    TopicConfig {
+        retention_ms: None,
+        retention_bytes: Some(retention_bytes),
+        ..TopicConfig::default()
+    }
+}
+
+/// Appends ten batches of two records, an hour apart; the first record of a batch is older.
+fn append_ten(fixture: &Fixture, partition: &Arc<Partition>) {
+    for hour in 0..10 {
+        let at_ms = START_MS + hour * HOUR_MS;
+        append(
+            fixture.log(),
+            partition,
+            &[
+                record("a", Some("old"), at_ms - HOUR_MS / 2),
+                record("b", Some("new"), at_ms),
+            ],
+        );
+    }
+}
+
+fn retain(fixture: &Fixture) -> u64 {
+    let topic = fixture.reopened_topic().0;
+    block_on(fixture.log().apply_retention(&topic)).unwrap()
+}
+
+fn is_before_start(error: &Error, start_offset: u64) -> bool {
+    matches!(error, Error::Storage(storage::Error::OffsetOutOfRange { start, .. }) if *start == start_offset)
+}
+
+#[test]
+fn batches_go_when_their_newest_record_is_too_old() {
+    let mut fixture = Fixture::new();
+    let topic = fixture.topic(keep_for(3 * HOUR_MS));
+    let partition = topic.partition(0).unwrap();
+    append_ten(&fixture, partition);
+    // At exactly three hours a batch is not older than three hours.
+    fixture.clock.advance_ms(3 * HOUR_MS);
+    assert_eq!(retain(&fixture), 0);
+    fixture.clock.advance_ms(1);
+    let size_bytes = partition.size_bytes();
+    let freed_bytes = retain(&fixture);
+    assert_eq!(freed_bytes, size_bytes / 10);
+    assert_eq!(partition.start_offset(), 2);
+    fixture.clock.advance_ms(2 * HOUR_MS);
+    retain(&fixture);
+    assert_eq!(partition.start_offset(), 6);
+    assert_eq!(partition.high_watermark(), 20);
+    assert_eq!(
+        partition.size_bytes(),
+        stored_bytes(fixture.log(), partition)
+    );
+    let offsets = |records: Vec<(u64, Record)>| {
+        let offsets = records.into_iter().map(|(offset, _)| offset);
+        offsets.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        offsets(consume(fixture.log(), partition, 6)),
+        (6..20).collect::<Vec<_>>()
+    );
+
+    let (start, size_bytes) = (partition.start_offset(), partition.size_bytes());
+    fixture.reopen();
+    let (_, partition) = fixture.reopened_topic();
+    assert_eq!(
+        (partition.start_offset(), partition.size_bytes()),
+        (start, size_bytes)
+    );
+    assert_eq!(partition.high_watermark(), 20);
+    assert_eq!(
+        offsets(consume(fixture.log(), &partition, 6)),
+        (6..20).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn the_oldest_batches_go_while_enough_remains() {
+    let fixture = Fixture::new();
+    let topic = fixture.topic(keep_bytes(0));
+    let partition = topic.partition(0).unwrap();
+    append_ten(&fixture, partition);
+    let batch_bytes = partition.size_bytes() / 10;
+    let mut config = keep_bytes(4 * batch_bytes - 1);
+    block_on(fixture.log().alter_topic(&topic, config)).unwrap();
+    // With three batches less than the limit would remain.
+    assert_eq!(retain(&fixture), 6 * batch_bytes);
+    assert_eq!(partition.start_offset(), 12);
+    assert_eq!(partition.size_bytes(), 4 * batch_bytes);
+    assert_eq!(retain(&fixture), 0);
+    config = keep_bytes(3 * batch_bytes);
+    block_on(fixture.log().alter_topic(&topic, config)).unwrap();
+    assert_eq!(retain(&fixture), batch_bytes);
+}
+
+#[test]
+fn everything_may_go_and_offsets_go_on() {
+    let mut fixture = Fixture::with_tail_bytes(0);
+    let topic = fixture.topic(keep_for(HOUR_MS));
+    append_ten(&fixture, topic.partition(0).unwrap());
+    fixture.clock.advance_ms(100 * HOUR_MS);
+    assert!(retain(&fixture) > 0);
+    let check = |fixture: &Fixture| {
+        let (_, partition) = fixture.reopened_topic();
+        assert_eq!(partition.start_offset(), 20);
+        assert_eq!(partition.high_watermark(), 20);
+        assert_eq!(partition.size_bytes(), 0);
+        for spec in [
+            OffsetSpec::Earliest,
+            OffsetSpec::Latest,
+            OffsetSpec::TimeMs(0),
+            OffsetSpec::Offset(3),
+        ] {
+            assert_eq!(
+                fixture.log().resolve_offset(&partition, spec).unwrap(),
+                20,
+                "{spec:?}"
+            );
+        }
+        assert!(consume(fixture.log(), &partition, 20).is_empty());
+        assert_eq!(retain(fixture), 0);
+    };
+    check(&fixture);
+    fixture.reopen();
+    check(&fixture);
+    let (_, partition) = fixture.reopened_topic();
+    assert_eq!(
+        append(
+            fixture.log(),
+            &partition,
+            &[record("a", None, 1_000_000_000_000_000)]
+        ),
+        20
+    );
+    assert_eq!(consume(fixture.log(), &partition, 20).len(), 1);
+    // A record from the future keeps what follows it.
+    append(fixture.log(), &partition, &[record("a", None, 1)]);
+    assert_eq!(retain(&fixture), 0);
+}
+
+#[test]
+fn a_consumer_that_is_overtaken_is_told_so() {
+    let fixture = Fixture::with_tail_bytes(0);
+    let topic = fixture.topic(keep_for(HOUR_MS));
+    let partition = topic.partition(0).unwrap();
+    append_ten(&fixture, partition);
+    let mut cursor = Cursor::new(fixture.store().clone(), partition.clone(), 1);
+    fixture.clock.advance_ms(4 * HOUR_MS);
+    retain(&fixture);
+    assert_eq!(partition.start_offset(), 6);
+    let error = cursor.read(1, 1, |_| ()).unwrap_err();
+    assert!(is_before_start(&error, 6), "{error:?}");
+    assert_eq!(cursor.offset(), 1);
+    cursor.seek(partition.start_offset());
+    assert_eq!(cursor.read(100, 1 << 20, |_| ()).unwrap(), 14);
+}
+
+#[test]
+fn without_limits_and_in_compacted_topics_nothing_goes() {
+    let fixture = Fixture::new();
+    let topic = fixture.topic(TopicConfig {
+        retention_ms: None,
+        ..TopicConfig::default()
+    });
+    append_ten(&fixture, topic.partition(0).unwrap());
+    fixture.clock.advance_ms(1_000 * HOUR_MS);
+    assert_eq!(retain(&fixture), 0);
+    let compacted = TopicConfig {
+        cleanup: Cleanup::Compact,
+        ..keep_for(1)
+    };
+    block_on(fixture.log().alter_topic(&topic, compacted)).unwrap();
+    assert_eq!(retain(&fixture), 0);
+    assert_eq!(topic.partition(0).unwrap().start_offset(), 0);
+}
+
+#[tokio::test]
+async fn two_at_a_time_free_no_more_than_one() {
+    let fixture = Fixture::new();
+    let config = keep_for(HOUR_MS);
+    let topic = fixture.log().create_topic(&"t".parse().unwrap(), config);
+    let topic = topic.await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    for hour in 0..10 {
+        let mut commit = Commit::new();
+        let records = [record("a", Some("x"), START_MS + hour * HOUR_MS)];
+        commit.append(partition.clone(), encode(Compression::None, &records));
+        fixture.store().commit(commit).await.unwrap();
+    }
+    fixture.clock.advance_ms(5 * HOUR_MS);
+    let log = fixture.log();
+    let (first, second) = tokio::join!(log.apply_retention(&topic), log.apply_retention(&topic));
+    assert!(first.unwrap() > 0);
+    assert_eq!(second.unwrap(), 0);
+    assert_eq!(partition.size_bytes(), stored_bytes(log, partition));
+}
+
+#[test]
+fn space_is_given_back() {
+    let fixture = Fixture::new();
+    let topic = fixture.topic(keep_for(HOUR_MS));
+    let partition = topic.partition(0).unwrap();
+    let large = "x".repeat(20_000);
+    for step in 0..200 {
+        let at_ms = START_MS + u64::from(step >= 180) * 10 * HOUR_MS;
+        append(
+            fixture.log(),
+            partition,
+            &[record("a", Some(&large), at_ms)],
+        );
+    }
+    let used_bytes = || {
+        fixture.store().flush().unwrap();
+        let usage = fixture.store().disk_usage().unwrap();
+        usage.table_bytes + usage.blob_bytes
+    };
+    let before_bytes = used_bytes();
+    assert!(before_bytes > 4_000_000, "{before_bytes}");
+    fixture.clock.advance_ms(5 * HOUR_MS);
+    let freed_bytes = retain(&fixture);
+    assert!(freed_bytes > 3_600_000);
+    let after_bytes = used_bytes();
+    assert!(
+        after_bytes < before_bytes - freed_bytes * 9 / 10,
+        "{before_bytes} to {after_bytes}"
+    );
+    assert_eq!(consume(fixture.log(), partition, 180).len(), 20);
+    block_on(fixture.log().delete_topic(topic.name())).unwrap();
+    let after_bytes = used_bytes();
+    assert!(after_bytes < 50_000, "{after_bytes}");
+}

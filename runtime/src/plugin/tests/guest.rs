@@ -1,0 +1,188 @@
+//! Guests for tests, assembled from text, so that they need no toolchain and can break every rule.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+/// A consumer whose `process` is given in WebAssembly text.
+#[derive(Default)]
+pub(super) struct Guest {
+    /// Instructions of `process`: `$batch` is the batch, the result the reply.
+    process: String,
+    /// Instructions of `open`, which return the reply; none: no lifecycle.
+    open: Option<String>,
+    /// Imported interfaces, each with a function.
+    imports: Vec<Import>,
+    /// Text added to the component.
+    extra: String,
+}
+
+/// An imported function, `$name` in the guest's code.
+struct Import {
+    interface: &'static str,
+    name: &'static str,
+    /// Its component type.
+    component_type: &'static str,
+    /// Its core type.
+    core_type: &'static str,
+}
+
+impl Guest {
+    pub(super) fn new(process: &str) -> Self {
+        Self { process: process.to_owned(), ..Self::default() }
+    }
+
+    /// Returns every record as it came.
+    pub(super) fn passthrough() -> Self {
+        Self::new("(call $pass (local.get $batch))")
+    }
+
+    pub(super) fn open(mut self, open: &str) -> Self {
+        self.open = Some(open.to_owned());
+        self
+    }
+
+    pub(super) fn import(
+        mut self,
+        interface: &'static str,
+        name: &'static str,
+        component_type: &'static str,
+        core_type: &'static str,
+    ) -> Self {
+        self.imports.push(Import { interface, name, component_type, core_type });
+        self
+    }
+
+    pub(super) fn extra(mut self, text: &str) -> Self {
+        self.extra = text.to_owned();
+        self
+    }
+
+    pub(super) fn build(&self) -> Bytes {
+        let mut text = format!("(component\n{TYPES}\n{LIBC}\n");
+        let mut core_imports = String::new();
+        let mut with = String::new();
+        for (n, import) in self.imports.iter().enumerate() {
+            let Import { interface, name, component_type, core_type } = import;
+            write!(
+                text,
+                r#"(import "{interface}" (instance $import{n} (export "{name}" (func {component_type}))))
+                (core func $lowered{n} (canon lower (func $import{n} "{name}")
+                  (memory $libc "memory") (realloc (func $libc "cabi_realloc"))))
+                "#
+            )
+            .unwrap();
+            write!(core_imports, r#"(import "host" "{name}" (func ${name} {core_type}))"#).unwrap();
+            write!(with, r#"(export "{name}" (func $lowered{n}))"#).unwrap();
+        }
+        let open = self.open.as_deref().unwrap_or("unreachable");
+        write!(
+            text,
+            r#"(core module $main
+              (import "libc" "memory" (memory 1))
+              {core_imports}
+              {HELPERS}
+              (func (export "process") (param $batch i32) (result i32) {process})
+              (func (export "open") (param i32 i32) (result i32) {open}))
+            (core instance $main (instantiate $main
+              (with "libc" (instance $libc))
+              (with "host" (instance {with}))))
+            {CONSUMER}
+            {lifecycle}
+            {extra})"#,
+            process = self.process,
+            lifecycle = if self.open.is_some() { LIFECYCLE } else { "" },
+            extra = self.extra,
+        )
+        .unwrap();
+        assemble(&text)
+    }
+}
+
+/// Assembles text.
+pub(super) fn assemble(text: &str) -> Bytes {
+    match wat::parse_str(text) {
+        Ok(wasm) => wasm.into(),
+        Err(error) => panic!("{error}\n{text}"),
+    }
+}
+
+/// The types of `wit/plugin.wit`, as every component imports them.
+const TYPES: &str = r#"
+(import "millstream:plugin/types@0.1.0" (instance $types
+  (type $bytes (list u8)) (type $words (list u32)) (type $longs (list u64))
+  (type $batch' (record (field "input" u32) (field "partition" u32)
+    (field "keys" $bytes) (field "key-ends" $words) (field "null-keys" $words)
+    (field "values" $bytes) (field "value-ends" $words) (field "null-values" $words)
+    (field "headers" $bytes) (field "header-ends" $words)
+    (field "timestamps" $longs) (field "offsets" $longs) (field "delivery-counts" $words)))
+  (export "batch" (type $batch (eq $batch')))
+  (type $kind' (variant (case "retry" (option u32)) (case "reject")))
+  (export "failure-kind" (type $kind (eq $kind')))
+  (type $failure' (record (field "index" u32) (field "kind" $kind) (field "reason" string)))
+  (export "failure" (type $failure (eq $failure')))
+  (type $output' (record (field "processed" u32) (field "source" $words) (field "port" $words)
+    (field "values" $bytes) (field "value-ends" $words) (field "null-values" $words)
+    (field "keys" $bytes) (field "key-ends" $words) (field "null-keys" $words)
+    (field "headers" $bytes) (field "header-ends" $words)
+    (field "timestamps" $longs) (field "failed" (list $failure))))
+  (export "output" (type $output (eq $output')))))
+(alias export $types "batch" (type $batch))
+(alias export $types "output" (type $output))
+"#;
+
+/// A memory, and an allocator that never frees and grows the memory as far as it can.
+const LIBC: &str = r#"
+(core module $libc
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 16384))
+  (func (export "cabi_realloc") (param i32 i32 $align i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+    (global.set $next (i32.add (local.get $at) (local.get $size)))
+    (block $fits
+      (loop $grow
+        (br_if $fits (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
+        (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))
+        (br $grow)))
+    (local.get $at)))
+(core instance $libc (instantiate $libc))
+"#;
+
+/// `$count`: how many records the batch has. `$pass`: the reply that passes them through, at
+/// address 0: 0 = ok, then `processed` at 4, and a pointer and a length for each column from
+/// `source` at 8 on. The source indexes are at 4096. `$error`: an error reply with the text "no".
+const HELPERS: &str = r#"
+(func $count (param $batch i32) (result i32) (i32.load offset=76 (local.get $batch)))
+(func $pass (param $batch i32) (result i32) (local $i i32)
+  (memory.fill (i32.const 0) (i32.const 0) (i32.const 104))
+  (i32.store (i32.const 4) (call $count (local.get $batch)))
+  (i32.store (i32.const 8) (i32.const 4096))
+  (i32.store (i32.const 12) (call $count (local.get $batch)))
+  (block $done (loop $next
+    (br_if $done (i32.ge_u (local.get $i) (call $count (local.get $batch))))
+    (i32.store offset=4096 (i32.mul (local.get $i) (i32.const 4)) (local.get $i))
+    (local.set $i (i32.add (local.get $i) (i32.const 1)))
+    (br $next)))
+  (i32.const 0))
+(func $error (result i32)
+  (i32.store (i32.const 0) (i32.const 1))
+  (i32.store (i32.const 4) (i32.const 2048))
+  (i32.store (i32.const 8) (i32.const 2))
+  (i32.store16 (i32.const 2048) (i32.const 0x6f6e))
+  (i32.const 0))
+"#;
+
+const CONSUMER: &str = r#"
+(func $process (param "batch" $batch) (result (result $output (error string)))
+  (canon lift (core func $main "process") (memory $libc "memory") (realloc (func $libc "cabi_realloc"))))
+(instance $consumer (export "process" (func $process)))
+(export "millstream:plugin/consumer@0.1.0" (instance $consumer))
+"#;
+
+const LIFECYCLE: &str = r#"
+(func $open (param "config" (list (tuple string string))) (result (result (error string)))
+  (canon lift (core func $main "open") (memory $libc "memory") (realloc (func $libc "cabi_realloc"))))
+(instance $lifecycle (export "open" (func $open)))
+(export "millstream:plugin/lifecycle@0.1.0" (instance $lifecycle))
+"#;

@@ -1,0 +1,166 @@
+//! SIGKILL at random moments of a run: the results are those of a run without.
+//!
+//! A kill counts as one in the middle of a run if the run had committed some progress and had not
+//! finished; each test goes on until it has its number of those, and together they are 30 at least.
+//! Kills at other moments (while the process starts, say) happen as well and must do no harm either.
+
+use std::time::Duration;
+
+use crate::flights;
+use crate::support::counting::{self, Workload};
+use crate::support::{Random, Sandbox, note};
+
+/// Kills in the middle of a run, per test.
+const COUNTING_OS_KILLS: u32 = 14;
+const COUNTING_SYNC_KILLS: u32 = 10;
+const FLIGHTS_KILLS: u32 = 8;
+const _: () = assert!(COUNTING_OS_KILLS + COUNTING_SYNC_KILLS + FLIGHTS_KILLS >= 30);
+
+/// Kills of any kind, per kill in the middle of a run, after which a test gives up.
+const MAX_ATTEMPTS: u32 = 12;
+/// The longest time before a kill, at first; it grows while kills come too early.
+const FIRST_WINDOW_MS: u64 = 400;
+
+/// Kills runs of a pipeline of the sandbox's manifest.
+struct Killer<'a> {
+    sandbox: &'a Sandbox,
+    pipeline: &'a str,
+    random: Random,
+    window_ms: u64,
+    /// Records that wait; `None` as long as the pipeline has not started once.
+    lag_records: Option<u64>,
+    attempts: u32,
+}
+
+impl<'a> Killer<'a> {
+    fn new(sandbox: &'a Sandbox, pipeline: &'a str) -> Self {
+        Self {
+            sandbox,
+            pipeline,
+            random: Random::from_environment(),
+            window_ms: FIRST_WINDOW_MS,
+            lag_records: None,
+            attempts: 0,
+        }
+    }
+
+    /// Records of the pipeline's inputs that it has not processed.
+    fn lag_records(&self) -> Option<u64> {
+        let arguments = ["pipeline", "describe", self.pipeline, "--output", "json"];
+        let finished = self.sandbox.run(&arguments);
+        // A kill before the pipeline was registered, or even before its topics were created.
+        if !finished.status.success() {
+            assert_eq!(self.lag_records, None, "{}", finished.stderr);
+            return None;
+        }
+        let description: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        description["lag_records"].as_u64()
+    }
+
+    /// Starts a run and kills it; returns whether that was in the middle.
+    fn kill_a_run(&mut self) -> bool {
+        self.attempts += 1;
+        self.lag_records = self.lag_records();
+        let run = self.sandbox.start(&["run", "millstream.toml"]);
+        let after = self.random.within_ms(0..self.window_ms);
+        std::thread::sleep(after);
+        let (was_killed, finished) = run.kill();
+        assert!(
+            was_killed,
+            "the run ended by itself:\n{}\n{}",
+            finished.stdout, finished.stderr
+        );
+        let before = self.lag_records;
+        self.lag_records = self.lag_records();
+        let is_in_the_middle = match (before, self.lag_records) {
+            (Some(before), Some(left)) => left < before && left > 0,
+            _ => false,
+        };
+        if before.is_none() || before == self.lag_records {
+            self.window_ms += self.window_ms / 5;
+        }
+        note(format_args!(
+            "kill {} after {after:?}: lag {before:?} -> {:?}",
+            self.attempts, self.lag_records
+        ));
+        is_in_the_middle
+    }
+}
+
+fn kill_counting_runs(durability: &'static str, seed: u64, kills: u32, refill: u64) {
+    let sandbox = Sandbox::with_durability(durability);
+    sandbox.manifest(counting::MANIFEST);
+    let mut workload = Workload::new(seed);
+    workload.produce(&sandbox, refill);
+    let mut killer = Killer::new(&sandbox, "count");
+    let mut landed = 0;
+    while landed < kills {
+        assert!(
+            killer.attempts < kills * MAX_ATTEMPTS,
+            "only {landed} of {} kills came in the middle of a run",
+            killer.attempts
+        );
+        if killer.lag_records.unwrap_or(refill) < refill / 2 {
+            workload.produce(&sandbox, refill);
+        }
+        landed += u32::from(killer.kill_a_run());
+    }
+    sandbox.run_until_idle();
+    note(format_args!("{} records", workload.total()));
+    workload.assert_counted_once(&sandbox);
+    assert_eq!(killer.lag_records(), Some(0));
+}
+
+#[test]
+fn runs_killed_under_durability_os_count_every_record_once() {
+    kill_counting_runs("os", 1, COUNTING_OS_KILLS, 60_000);
+}
+
+#[test]
+fn runs_killed_under_durability_sync_count_every_record_once() {
+    kill_counting_runs("sync", 2, COUNTING_SYNC_KILLS, 20_000);
+}
+
+#[test]
+fn flights_give_the_same_table_after_kills() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "flights"
+
+[topics.flights]
+partitions = 4
+
+[topics.carrier-stats]
+partitions = 1
+cleanup = "compact"
+
+[plugins.carrier-delays]
+path = "{carrier-delays}"
+
+[pipelines.carrier-delays]
+from = "topic:flights"
+plugin = "carrier-delays"
+to = { stats = "topic:carrier-stats" }
+batch = { max-records = 32, max-wait = "0s" }
+limits = { deadline = "30s" }
+"#,
+    );
+    flights::produce_flights(&sandbox, "millstream.toml");
+    let mut killer = Killer::new(&sandbox, "carrier-delays");
+    let mut landed = 0;
+    while landed < FLIGHTS_KILLS {
+        assert!(
+            killer.attempts < FLIGHTS_KILLS * MAX_ATTEMPTS,
+            "only {landed} kills came in the middle of a run"
+        );
+        landed += u32::from(killer.kill_a_run());
+        if killer.lag_records == Some(0) {
+            sandbox.succeed(&["group", "delete", "carrier-delays"]);
+            panic!("the flights were processed before {FLIGHTS_KILLS} kills");
+        }
+    }
+    sandbox.run_until_idle();
+    flights::assert_statistics(&sandbox.consume("carrier-stats"));
+    std::thread::sleep(Duration::ZERO);
+}
