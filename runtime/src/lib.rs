@@ -15,6 +15,8 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod group;
 pub mod log;

@@ -12,5 +12,6 @@ mod flights;
 mod groups;
 mod kill;
 mod kill_produce;
+mod kill_topics;
 mod memory;
 mod support;

@@ -30,7 +30,9 @@ impl Environment {
         let cpu = field_of("/proc/cpuinfo", "model name");
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
-            started_at: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            started_at: jiff::Timestamp::now()
+                .strftime("%Y-%m-%d %H:%M UTC")
+                .to_string(),
             cpu: cpu.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: field_of("/proc/meminfo", "MemTotal")
@@ -38,17 +40,32 @@ impl Environment {
                 .unwrap_or_default(),
             kernel: format!("{} {}", std::env::consts::OS, kernel.trim()),
             millstream: env!("CARGO_PKG_VERSION"),
-            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            build: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            },
             dependencies: DEPENDENCIES.to_vec(),
         }
     }
 
     /// One line for people.
     pub(super) fn summary(&self) -> String {
-        let Self { started_at, cpu, cores, kernel, millstream, build, .. } = self;
+        let Self {
+            started_at,
+            cpu,
+            cores,
+            kernel,
+            millstream,
+            build,
+            ..
+        } = self;
         let memory_gib = self.memory_bytes as f64 / f64::from(1 << 30);
-        let dependencies: Vec<_> =
-            self.dependencies.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let dependencies: Vec<_> = self
+            .dependencies
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect();
         format!(
             "{started_at}; {cores} cores of {cpu}, {memory_gib:.0} GiB, {kernel}; millstream {millstream} ({build}), {}",
             dependencies.join(", ")
@@ -59,7 +76,9 @@ impl Environment {
 /// The value of `name: value` in a file of the proc file system.
 pub(super) fn field_of(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find(|line| line.split(':').next().map(str::trim) == Some(name))?;
+    let line = text
+        .lines()
+        .find(|line| line.split(':').next().map(str::trim) == Some(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
@@ -79,7 +98,9 @@ pub(super) fn file_system_of(path: &Path) -> Option<String> {
     });
     let around = mounts.filter(|(mounted, _)| path.starts_with(mounted));
     // A later mount over the same folder hides the earlier one.
-    around.max_by_key(|(mounted, _)| mounted.len()).map(|(_, kind)| kind.to_owned())
+    around
+        .max_by_key(|(mounted, _)| mounted.len())
+        .map(|(_, kind)| kind.to_owned())
 }
 
 #[cfg(test)]
@@ -104,7 +125,10 @@ mod tests {
         let lock = include_str!("../../../Cargo.lock");
         for (name, version) in DEPENDENCIES {
             let version = version.split(' ').next().unwrap();
-            assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}")), "{name}");
+            assert!(
+                lock.contains(&format!("name = \"{name}\"\nversion = \"{version}")),
+                "{name}"
+            );
         }
         assert!(lock.contains("name = \"librocksdb-sys\"\nversion = \"0.19.0+11.8.1\""));
     }

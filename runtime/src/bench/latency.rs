@@ -54,7 +54,13 @@ pub(super) struct Latency {
 impl Latency {
     /// `p50 / p99 / p99.9 / max` for a table, each with a unit that fits.
     pub(super) fn cell(&self) -> String {
-        let Self { p50_us, p99_us, p999_us, max_us, .. } = *self;
+        let Self {
+            p50_us,
+            p99_us,
+            p999_us,
+            max_us,
+            ..
+        } = *self;
         [p50_us, p99_us, p999_us, max_us].map(duration).join(" / ")
     }
 }

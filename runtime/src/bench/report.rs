@@ -64,17 +64,36 @@ enum BoundKind {
 impl Bound {
     /// The measured figure should not be below `bound`.
     pub(super) fn at_least(what: impl Into<String>, measured: f64, bound: f64) -> Self {
-        Self::new(what.into(), measured, bound, BoundKind::AtLeast, measured >= bound)
+        Self::new(
+            what.into(),
+            measured,
+            bound,
+            BoundKind::AtLeast,
+            measured >= bound,
+        )
     }
 
     /// The measured figure should not be above `bound`.
     pub(super) fn at_most(what: impl Into<String>, measured: f64, bound: f64) -> Self {
-        Self::new(what.into(), measured, bound, BoundKind::AtMost, measured <= bound)
+        Self::new(
+            what.into(),
+            measured,
+            bound,
+            BoundKind::AtMost,
+            measured <= bound,
+        )
     }
 
     fn new(what: String, measured: f64, bound: f64, kind: BoundKind, is_met: bool) -> Self {
         let decimals = if bound >= 100.0 { 0 } else { 2 };
-        Self { what, measured, bound, kind, is_met, decimals }
+        Self {
+            what,
+            measured,
+            bound,
+            kind,
+            is_met,
+            decimals,
+        }
     }
 
     fn cells(&self) -> [String; 4] {
@@ -118,7 +137,10 @@ impl Report {
         self.results.push(Section {
             name,
             title: title.into(),
-            figures: figures.iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
+            figures: figures
+                .iter()
+                .map(serde_json::to_value)
+                .collect::<Result<_, _>>()?,
             columns: F::COLUMNS,
             rows: figures.iter().map(Figures::cells).collect(),
         });
@@ -156,11 +178,18 @@ impl Report {
     fn text(&self) -> String {
         let mut text = format!("{}\n", self.environment.summary());
         for section in &self.results {
-            let table = table(section.columns.iter().map(ToString::to_string), &section.rows);
+            let table = table(
+                section.columns.iter().map(ToString::to_string),
+                &section.rows,
+            );
             text += &format!("\n{}\n\n{table}\n", section.title);
         }
         if !self.bounds.is_empty() {
-            let rows: Vec<_> = self.bounds.iter().map(|bound| bound.cells().to_vec()).collect();
+            let rows: Vec<_> = self
+                .bounds
+                .iter()
+                .map(|bound| bound.cells().to_vec())
+                .collect();
             let columns = ["bound", "measured", "required", ""].map(str::to_owned);
             text += &format!("\nBounds\n\n{}\n", table(columns, &rows));
         }
@@ -211,13 +240,25 @@ mod tests {
     #[test]
     fn a_missed_bound_is_printed_and_kept() {
         let mut report = Report::new("test", serde_json::json!({ "rounds": 3 }));
-        report.add("cases", "The cases", &[Case { name: "a", ns: 1.25 }]).unwrap();
+        report
+            .add(
+                "cases",
+                "The cases",
+                &[Case {
+                    name: "a",
+                    ns: 1.25,
+                }],
+            )
+            .unwrap();
         report.add::<Case>("none", "Nothing", &[]).unwrap();
         report.bound(Bound::at_most("a", 4.5, 4.0));
         report.bound(Bound::at_least("b", 4.5, 4.0));
         report.note("A note.");
         let text = report.text();
-        assert!(text.contains("| a    | 1.2 |") || text.contains("| a    | 1.3 |"), "{text}");
+        assert!(
+            text.contains("| a    | 1.2 |") || text.contains("| a    | 1.3 |"),
+            "{text}"
+        );
         assert!(text.contains("at most 4") && text.contains("not met") && text.contains("A note."));
         assert!(!text.contains("Nothing"));
         let json = serde_json::to_value(&report).unwrap();
@@ -229,6 +270,9 @@ mod tests {
 
     #[test]
     fn rates_are_short() {
-        assert_eq!([12.3, 12_340.0, 12_340_000.0].map(rate), ["12", "12.3 k", "12.34 M"]);
+        assert_eq!(
+            [12.3, 12_340.0, 12_340_000.0].map(rate),
+            ["12", "12.3 k", "12.34 M"]
+        );
     }
 }

@@ -30,13 +30,21 @@ impl Rounds {
         let median = self.median();
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = self.0.iter().copied().fold(0.0, f64::max);
-        if median > 0.0 { (greatest - least) / 2.0 / median } else { 0.0 }
+        if median > 0.0 {
+            (greatest - least) / 2.0 / median
+        } else {
+            0.0
+        }
     }
 
     /// This side's median in parts of another's; 0 when the other has none.
     pub(super) fn ratio_to(&self, other: &Self) -> f64 {
         let other = other.median();
-        if other > 0.0 { self.median() / other } else { 0.0 }
+        if other > 0.0 {
+            self.median() / other
+        } else {
+            0.0
+        }
     }
 
     /// The median and the spread, for a table.
@@ -57,7 +65,11 @@ pub(super) enum Side {
 /// The order of the sides in a round: each begins every other one, so that what the first leaves
 /// behind (a warm cache, a busy disk) does not fall on the same side always.
 pub(super) fn order(round: u32) -> [Side; 2] {
-    if round.is_multiple_of(2) { [Side::Plain, Side::Ours] } else { [Side::Ours, Side::Plain] }
+    if round.is_multiple_of(2) {
+        [Side::Plain, Side::Ours]
+    } else {
+        [Side::Ours, Side::Plain]
+    }
 }
 
 #[cfg(test)]

@@ -44,13 +44,17 @@ pub(super) fn parent(asked_for: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = asked_for {
         fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
         if is_in_memory(path) {
-            bail!("{} lies in memory; choose a folder on a disk", path.display());
+            bail!(
+                "{} lies in memory; choose a folder on a disk",
+                path.display()
+            );
         }
         return Ok(path.to_owned());
     }
     let candidates = [std::env::temp_dir(), std::env::current_dir()?];
     let on_disk = candidates.into_iter().find(|path| !is_in_memory(path));
-    on_disk.context("neither the folder for temporary files nor this one lies on a disk; give --dir")
+    on_disk
+        .context("neither the folder for temporary files nor this one lies on a disk; give --dir")
 }
 
 fn is_in_memory(path: &Path) -> bool {

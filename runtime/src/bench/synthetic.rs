@@ -30,7 +30,11 @@ pub(super) struct Records {
 impl Records {
     /// Records with values of `value_bytes` bytes. The same `seed` makes the same records.
     pub(super) fn new(value_bytes: usize, seed: u64) -> Self {
-        Self { random: Random(seed), key: vec![0; KEY_BYTES], value: vec![0; value_bytes] }
+        Self {
+            random: Random(seed),
+            key: vec![0; KEY_BYTES],
+            value: vec![0; value_bytes],
+        }
     }
 
     /// The next key and value.
@@ -60,8 +64,11 @@ mod tests {
 
     #[test]
     fn records_are_the_same_in_every_run() {
-        let (mut a, mut b, mut other) =
-            (Records::new(100, 7), Records::new(100, 7), Records::new(100, 8));
+        let (mut a, mut b, mut other) = (
+            Records::new(100, 7),
+            Records::new(100, 7),
+            Records::new(100, 8),
+        );
         for _ in 0..100 {
             let (key, value) = a.next();
             assert_eq!((key, value), b.next());
@@ -74,7 +81,9 @@ mod tests {
     #[test]
     fn half_of_the_values_begin_with_an_even_byte() {
         let mut records = Records::new(10, 1);
-        let even = (0..1000).filter(|_| records.next().1[0].is_multiple_of(2)).count();
+        let even = (0..1000)
+            .filter(|_| records.next().1[0].is_multiple_of(2))
+            .count();
         assert!((400..600).contains(&even), "{even}");
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
         Err(error) => error,
     };
     // Whoever reads the output (`head`, a pager) has had enough.
-    if matches!(error.downcast_ref(), Some(output::Error::Closed)) {
+    if error.chain().any(is_closed_pipe) {
         return ExitCode::SUCCESS;
     }
     let mut stderr = std::io::stderr().lock();
@@ -66,6 +66,12 @@ pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
         false => writeln!(stderr, "error: {}", sentence(&error)),
     };
     ExitCode::from(code(&error))
+}
+
+fn is_closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let io = cause.downcast_ref::<std::io::Error>();
+    matches!(cause.downcast_ref(), Some(output::Error::Closed))
+        || io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Problems of a manifest are printed as they are: place first.

@@ -66,6 +66,7 @@ impl<'a> Iterator for ChunkLines<'a> {
 /// The lines of an input.
 pub(super) struct Input {
     name: String,
+    is_live: bool,
     chunks: mpsc::Receiver<io::Result<Chunk>>,
     used: std::sync::mpsc::Sender<Vec<u8>>,
     read_bytes: Arc<AtomicU64>,
@@ -144,6 +145,7 @@ impl Input {
             .context("cannot start a thread to read the input")?;
         Ok(Self {
             name,
+            is_live,
             chunks,
             used,
             read_bytes,
@@ -154,6 +156,11 @@ impl Input {
     /// Its name, for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether somebody may be writing to it while it is read: it is no file.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// The next lines; `None` at the end.

@@ -301,14 +301,11 @@ mod tests {
             ),
             (r#"{"k":01}"#, "7: expected a JSON object: invalid number"),
             (r#"[1]"#, "expected a JSON object with the field `k`"),
-            ("", "0: expected a JSON object: EOF"),
+            ("", "expected a JSON object: EOF"),
             ("hello", "1: expected"),
         ] {
             let message = key_of(line).unwrap_err();
-            assert!(
-                message.contains(expected.trim_start_matches("0:")),
-                "{line}: {message}"
-            );
+            assert!(message.contains(expected), "{line}: {message}");
         }
         let error = selection("k", "").read(b"{\"k\":\"\xff\"}").unwrap_err();
         assert!(

@@ -206,11 +206,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field<'de>, A::Error> {
                 let expected = || de::Error::custom("expected {\"base64\":\"…\"}");
-                let Some(("base64", text)) = map
-                    .next_entry::<Cow<'_, str>, String>()?
-                    .as_ref()
-                    .map(|(name, text)| (name.as_ref(), text))
-                else {
+                let entry = map.next_entry::<String, String>()?;
+                let Some((_, text)) = entry.filter(|(name, _)| name == "base64") else {
                     return Err(expected());
                 };
                 let bytes = STANDARD
@@ -295,14 +292,14 @@ mod tests {
                 r#"{"value":"v","timestmap":1}"#,
                 "unknown field `timestmap`",
             ),
-            (r#"{"value":"v","timestamp":-1}"#, "timestamp"),
+            (
+                r#"{"value":"v","timestamp":-1}"#,
+                "invalid value: integer `-1`, expected u64",
+            ),
             ("x", "expected"),
         ] {
             let message = JsonRecord::read(line.as_bytes()).unwrap_err().to_string();
-            assert!(
-                message.contains(hint) || hint == "timestamp",
-                "{line}: {message}"
-            );
+            assert!(message.contains(hint), "{line}: {message}");
         }
     }
 

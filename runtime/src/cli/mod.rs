@@ -130,6 +130,9 @@ enum Command {
     /// List and describe the pipelines that have run on the data directory
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// Measure what plugins, the log and pipelines cost, against the plain thing in their place
+    #[command(subcommand)]
+    Bench(crate::bench::BenchArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -158,6 +161,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,
         Command::Pipeline(command) => pipeline::run(&command, &global, &mut output),
+        Command::Bench(args) => crate::bench::run(args, global.output == Format::Json)
+            .await
+            .map(|_| Ending::Done),
     }?;
     output.flush()?;
     Ok(ending)

@@ -65,11 +65,6 @@ impl Output {
         self.format
     }
 
-    /// Whether people read along.
-    pub(super) fn is_terminal(&self) -> bool {
-        self.is_terminal
-    }
-
     /// Writes the result of a command: `document` as JSON, or what `text` writes.
     pub(super) fn result<T: Serialize>(
         &mut self,

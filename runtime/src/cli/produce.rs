@@ -255,6 +255,8 @@ struct Import {
     line: u64,
     /// Records handed to the producer.
     sent: u64,
+    /// Acknowledged records that have been shown.
+    shown: u64,
 }
 
 impl Import {
@@ -272,6 +274,7 @@ impl Import {
             headers: HeadersBuf::new(),
             line: 0,
             sent: 0,
+            shown: 0,
         }
     }
 
@@ -284,13 +287,17 @@ impl Import {
     ) -> anyhow::Result<Ending> {
         let started = Instant::now();
         loop {
+            let acknowledged = self.producer.acknowledged().records;
             let next = tokio::select! {
                 biased;
                 () = interrupt.requested() => return Ok(Ending::Interrupted),
                 next = input.next() => next,
                 // Whoever writes to our standard input waits for an acknowledgement.
-                () = tokio::time::sleep(LINGER), if self.has_waiting() => {
+                () = tokio::time::sleep(LINGER), if input.is_live() && acknowledged < self.sent => {
                     self.producer.flush().await?;
+                    continue;
+                }
+                () = bar.due(), if self.shown < acknowledged => {
                     self.show(input, bar, started);
                     continue;
                 }
@@ -311,16 +318,12 @@ impl Import {
         }
     }
 
-    /// Whether something has been sent and not been acknowledged.
-    fn has_waiting(&self) -> bool {
-        self.producer.acknowledged().records < self.sent
-    }
-
-    fn show(&self, input: &Input, bar: &mut Progress, started: Instant) {
+    fn show(&mut self, input: &Input, bar: &mut Progress, started: Instant) {
         let acknowledged = self.producer.acknowledged().records;
         let rate = progress::rate(acknowledged, started.elapsed());
         let text = format!("acknowledged {acknowledged} records, {rate}");
         bar.show(input.read_bytes(), None, text);
+        self.shown = acknowledged;
     }
 
     async fn send(&mut self, chunk: &Chunk, name: &str) -> anyhow::Result<()> {

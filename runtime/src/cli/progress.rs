@@ -77,10 +77,21 @@ impl Progress {
 
     /// Whether it is time to [`show`](Self::show) something; cheap enough for every batch.
     pub(super) fn is_due(&self) -> bool {
-        let now = Instant::now();
+        self.next().is_some_and(|next| Instant::now() >= next)
+    }
+
+    /// Returns when it is time to show something; never, if nothing is to be shown.
+    pub(super) async fn due(&self) {
+        match self.next() {
+            Some(next) => tokio::time::sleep_until(next.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
         match self.line_interval {
-            Some(_) => now >= self.next_line,
-            None => !self.bar.is_hidden() && now >= self.next_draw,
+            Some(_) => Some(self.next_line),
+            None => (!self.bar.is_hidden()).then_some(self.next_draw),
         }
     }
 

@@ -218,3 +218,6 @@ fn damaged(group: &str) -> storage::Error {
         reason: "malformed".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,8 +21,8 @@ use super::{Error, Log, Topic};
 use crate::model::{BatchBuilder, Compression, RecordBatch, RecordRef, Records, batch};
 use crate::storage::{self, CleanMark, Commit, Partition, Scan, Store};
 
-/// Bytes of keys (and their table entries) that one run takes in.
-const MAX_TABLE_BYTES: usize = 64 << 20;
+/// Bytes of keys (and their table entries) that one run takes in. Small in tests, to be reached.
+const MAX_TABLE_BYTES: usize = if cfg!(test) { 2 << 10 } else { 64 << 20 };
 /// What a key costs in the table besides its bytes.
 const TABLE_ENTRY_BYTES: usize = 48;
 /// Batches of this size (before compression) are left as they are if nothing in them is outdated.
@@ -30,9 +30,9 @@ const LARGE_BATCH_BYTES: usize = 32 << 10;
 /// Rewritten batches are closed at this size (before compression).
 const BATCH_BYTES: usize = 60 << 10;
 /// Bytes of batches that are read at a time.
-const STRETCH_BYTES: usize = 4 << 20;
-/// Bytes of rewritten batches after which they are committed, at the next batch.
-const COMMIT_BYTES: usize = 4 << 20;
+const STRETCH_BYTES: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
+/// Bytes of rewritten batches that are committed at a time, or a little more.
+const COMMIT_BYTES: usize = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 /// Greatest distance of offsets within a rewritten batch.
 const MAX_OFFSET_SPAN: u64 = 1 << 30;
 
@@ -115,8 +115,8 @@ impl Log {
                     rewrite.commit(self.store()).await?;
                 }
             }
-            rewrite.commit(self.store()).await?;
         }
+        rewrite.commit(self.store()).await?;
         let next_mark = CleanMark {
             offset: end,
             bytes: rewrite.kept_bytes,
@@ -327,7 +327,11 @@ impl<'a> Rewrite<'a> {
         Ok(())
     }
 
-    fn push(&mut self, record: &RecordRef<'_>, horizon_ms: Option<u64>) -> Result<(), batch::Error> {
+    fn push(
+        &mut self,
+        record: &RecordRef<'_>,
+        horizon_ms: Option<u64>,
+    ) -> Result<(), batch::Error> {
         let span = record.offset.saturating_sub(self.base_offset);
         let is_full = self.builder.size_bytes() >= BATCH_BYTES || span > MAX_OFFSET_SPAN;
         // A batch has one horizon, so tombstones with another one start another batch.

@@ -9,6 +9,8 @@ mod error;
 mod maintenance;
 mod producer;
 mod retention;
+#[cfg(test)]
+mod tests;
 mod topic;
 mod topics;
 

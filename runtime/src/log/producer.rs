@@ -100,7 +100,11 @@ impl Producer {
             return Ok(());
         };
         let fields = [key, value, Some(headers.as_encoded())];
-        let size_bytes = fields.iter().flatten().map(|field| field.len()).sum::<usize>();
+        let size_bytes = fields
+            .iter()
+            .flatten()
+            .map(|field| field.len())
+            .sum::<usize>();
         let room_bytes = self.max_batch_bytes.saturating_sub(builder.size_bytes());
         if !builder.is_empty() && size_bytes + RECORD_OVERHEAD_BYTES > room_bytes {
             // A record that is too large for the topic must be alone when that turns out.

@@ -10,8 +10,11 @@ mod error;
 mod options;
 mod partition;
 pub mod schema;
+pub mod schemes;
 mod store;
 mod tail;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use commit::{Append, Commit, Committed, PendingCommit};
 pub use error::Error;

@@ -35,8 +35,12 @@ pub enum Scheme {
 
 impl Scheme {
     /// All schemes.
-    pub const ALL: [Scheme; 4] =
-        [Scheme::Blob, Scheme::Leveled, Scheme::Universal, Scheme::Fifo];
+    pub const ALL: [Scheme; 4] = [
+        Scheme::Blob,
+        Scheme::Leveled,
+        Scheme::Universal,
+        Scheme::Fifo,
+    ];
 
     /// The scheme's name.
     pub const fn name(self) -> &'static str {
@@ -143,7 +147,9 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn settle(&self) -> Result<(), Error> {
-        self.rocks.flush_cf(&self.family()?).map_err(Error::engine("flush"))?;
+        self.rocks
+            .flush_cf(&self.family()?)
+            .map_err(Error::engine("flush"))?;
         self.rocks
             .wait_for_compact(&WaitForCompactOptions::default())
             .map_err(Error::engine("compact"))
@@ -178,7 +184,8 @@ impl SchemeLog {
         self.rocks
             .delete_range_cf(&family, from, to)
             .map_err(Error::engine("delete a range"))?;
-        self.rocks.compact_range_cf_opt(&family, Some(from), Some(to), &CompactOptions::default());
+        self.rocks
+            .compact_range_cf_opt(&family, Some(from), Some(to), &CompactOptions::default());
         self.settle()
     }
 
@@ -190,7 +197,9 @@ impl SchemeLog {
         let family = self.family()?;
         let property = |name: &str| -> Result<u64, Error> {
             let value = self.rocks.property_int_value_cf(&family, name);
-            Ok(value.map_err(Error::engine("read a property"))?.unwrap_or(0))
+            Ok(value
+                .map_err(Error::engine("read a property"))?
+                .unwrap_or(0))
         };
         Ok(DiskUsage {
             table_bytes: property("rocksdb.total-sst-files-size")?,
@@ -227,13 +236,18 @@ mod tests {
             let log = SchemeLog::open(folder.path(), scheme, 1 << 20).unwrap();
             let bytes = vec![7; 60_000];
             for base_offset in (0..100).map(|number| number * 512) {
-                let entry = |partition| Entry { partition, base_offset, bytes: &bytes };
+                let entry = |partition| Entry {
+                    partition,
+                    base_offset,
+                    bytes: &bytes,
+                };
                 log.append(&[entry(0), entry(1)]).unwrap();
             }
             log.settle().unwrap();
             let count = |partition| {
                 let mut count = 0;
-                log.scan(partition, |batch| count += usize::from(batch == bytes)).unwrap();
+                log.scan(partition, |batch| count += usize::from(batch == bytes))
+                    .unwrap();
                 count
             };
             assert_eq!((count(0), count(1)), (100, 100), "{}", scheme.name());
@@ -244,7 +258,12 @@ mod tests {
             assert_eq!((count(0), count(1)), (50, 100), "{}", scheme.name());
             let after = log.disk_usage().unwrap();
             let total = |usage: DiskUsage| usage.table_bytes + usage.blob_bytes;
-            assert_eq!(total(after) < total(before), scheme.frees_ranges(), "{}", scheme.name());
+            assert_eq!(
+                total(after) < total(before),
+                scheme.frees_ranges(),
+                "{}",
+                scheme.name()
+            );
         }
     }
 }

@@ -16,9 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::commit_thread::{CommitThread, Request, poison};
 use super::directory::Directory;
-use super::schema::{
-    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end,
-};
+use super::schema::{Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end};
 use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
 use crate::clock::Clock;
 use crate::model::RecordBatch;

@@ -1,6 +1,6 @@
 //! Records as they cross the boundary: one list per field.
 //!
-//! Most plugins never see this: [`Record`](crate::Record) and [`Outputs`](crate::Outputs) are a
+//! Most plugins never see this: [`Record`] and [`Outputs`](crate::Outputs) are a
 //! view of one record at a time over the same lists. A plugin that wants whole columns implements
 //! [`BatchConsumer`](crate::BatchConsumer) and works on [`Batch`] and [`Output`] themselves.
 

@@ -139,6 +139,7 @@ mod native {
 
     pub(crate) fn state_range(from: &[u8], to: Option<&[u8]>, limit: u32) -> Vec<Entry> {
         with_current(|host| {
+            host.state_reads += 1;
             let entries = host.state.range::<[u8], _>((
                 std::ops::Bound::Included(from),
                 to.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),

@@ -60,9 +60,10 @@ pub mod prelude {
 pub mod __private {
     pub const NOT_OPEN: &str = "the plugin was called before `open`";
 
-    /// Makes a panic say where and why in the host's log; the trap that follows says neither.
+    /// Makes a panic write where and why it was to standard error, and no more: the host puts the
+    /// end of that into its report of the trap that follows.
     pub fn report_panics() {
         #[cfg(target_arch = "wasm32")]
-        std::panic::set_hook(Box::new(|panic| crate::log::critical(panic)));
+        std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     }
 }

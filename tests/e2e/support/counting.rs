@@ -65,8 +65,14 @@ impl Workload {
     /// Produces records to `events`.
     #[track_caller]
     pub fn produce(&mut self, sandbox: &Sandbox, count: u64) {
+        self.produce_to(sandbox, "events", count);
+    }
+
+    /// Produces records to a topic.
+    #[track_caller]
+    pub fn produce_to(&mut self, sandbox: &Sandbox, topic: &str, count: u64) {
         let lines: Vec<String> = (0..count).map(|_| self.next_line()).collect();
-        sandbox.produce("events", lines, Some("key"));
+        sandbox.produce(topic, lines, Some("key"));
     }
 
     fn next_line(&mut self) -> String {

@@ -9,7 +9,7 @@ pub mod sandbox;
 
 pub use process::{Finished, Running};
 pub use random::Random;
-pub use records::{Consumed, Value};
+pub use records::Consumed;
 pub use sandbox::Sandbox;
 
 /// Says something about a test's run; `cargo test` shows it if the test fails, or with `--nocapture`.

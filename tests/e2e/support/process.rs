@@ -64,11 +64,6 @@ impl Running {
         assert!(status.unwrap().success(), "{}: kill -INT", self.line);
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Waits for its end.
     pub fn wait(self) -> Finished {
         self.watch(|_| {})
@@ -83,24 +78,33 @@ impl Running {
         (finished, peak_bytes)
     }
 
-    /// Waits until its standard output has this text.
-    pub fn wait_for_output(&mut self, text: &str) {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until this text is in what it says on standard error.
+    pub fn wait_for_error(&mut self, text: &str) {
+        self.wait_until(text, |running| read(&running.stderr).contains(text));
+    }
+
+    /// Waits until something is so, while it runs; `what` that is, for the message.
+    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + TIME_LIMIT;
-        while !self.output_so_far().contains(text) {
+        while !is_so(self) {
             assert!(
                 Instant::now() < deadline && !self.has_ended(),
-                "{}: no `{text}` in its output:\n{}\n{}",
+                "{}: never came to `{what}`:\n{}\n{}",
                 self.line,
-                self.output_so_far(),
+                read(&self.stdout),
                 read(&self.stderr)
             );
             std::thread::sleep(POLL);
         }
     }
 
-    /// What it has printed so far.
-    pub fn output_so_far(&self) -> String {
-        read(&self.stdout)
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     fn watch(mut self, mut look: impl FnMut(u32)) -> Finished {
@@ -149,6 +153,19 @@ impl Finished {
             "{}: {}\n{}\n{}",
             self.line,
             self.status,
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// Asserts that it failed: with an exit code other than 0, or by a signal.
+    #[track_caller]
+    pub fn expect_failure(self) -> Self {
+        assert!(
+            !self.status.success(),
+            "{} succeeded:\n{}\n{}",
+            self.line,
             self.stdout,
             self.stderr
         );

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 /// A key, a value or a header's value.
@@ -75,16 +73,6 @@ impl Consumed {
     #[track_caller]
     pub fn value_json(&self) -> serde_json::Value {
         serde_json::from_str(self.value_text()).unwrap()
-    }
-}
-
-impl Value {
-    /// The bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Text(text) => text.clone().into_bytes(),
-            Self::Bytes { base64 } => BASE64_STANDARD.decode(base64).unwrap(),
-        }
     }
 }
 

@@ -167,6 +167,15 @@ impl Sandbox {
         self.produce_file(topic, &file, key);
     }
 
+    /// Produces a file of records, written as `consume` prints them, to a topic of the manifest.
+    #[track_caller]
+    pub fn produce_records(&self, topic: &str, file: &Path) {
+        let target = format!("topic:{topic}");
+        let file = file.to_str().unwrap();
+        let arguments = ["produce", &target, "--format", "record", "--file", file];
+        self.succeed(&[&arguments[..], &["--manifest", "millstream.toml"]].concat());
+    }
+
     /// All records of a topic, partition after partition.
     #[track_caller]
     pub fn consume(&self, topic: &str) -> Vec<Consumed> {

@@ -121,7 +121,8 @@ pub(super) async fn run(
                     // Write amplification is the same in all rounds, and rest takes its time.
                     let is_last = round + 1 == args.rounds();
                     let result =
-                        append_to_log(args, scratch.path(), shape, durability, load, is_last).await?;
+                        append_to_log(args, scratch.path(), shape, durability, load, is_last)
+                            .await?;
                     log_rounds.push(per_s(result.taken));
                     log_latency.add(&result.latency)?;
                     last = Some(result);
@@ -162,7 +163,11 @@ pub(super) async fn open_topic(
     partitions: u32,
     durability: Durability,
 ) -> anyhow::Result<(Log, Topic)> {
-    let options = StoreOptions { durability, statistics: true, ..StoreOptions::default() };
+    let options = StoreOptions {
+        durability,
+        statistics: true,
+        ..StoreOptions::default()
+    };
     let store = tokio::task::block_in_place(|| Store::open(path, options))?;
     let log = Log::open(store)?;
     let config = TopicConfig {
@@ -190,8 +195,15 @@ async fn append_to_log(
     let (bytes, records) = (load.bytes, load.records);
     let (taken, latency) = append_all(args, &store, &topic, shape, load).await?;
     let writes = store.commit_count() - writes_before;
-    let stored: u64 = topic.partitions().iter().map(|partition| partition.high_watermark()).sum();
-    ensure!(stored == records, "{stored} of {records} records are in the log");
+    let stored: u64 = topic
+        .partitions()
+        .iter()
+        .map(|partition| partition.high_watermark())
+        .sum();
+    ensure!(
+        stored == records,
+        "{stored} of {records} records are in the log"
+    );
     if settle {
         tokio::task::block_in_place(|| store.flush())?;
         rest(&store).await;
@@ -203,10 +215,18 @@ async fn append_to_log(
         compaction_bytes: after.compaction_bytes - before.compaction_bytes,
     };
     // The counters have to be alive, or write amplification would look wonderful.
-    ensure!(written.wal_bytes >= bytes, "the store's statistics count too little");
+    ensure!(
+        written.wal_bytes >= bytes,
+        "the store's statistics count too little"
+    );
     let commits_per_write = commits as f64 / writes.max(1) as f64;
     tokio::task::block_in_place(|| drop((log, topic, store)));
-    Ok(LogRound { taken, commits_per_write, written, latency })
+    Ok(LogRound {
+        taken,
+        commits_per_write,
+        written,
+        latency,
+    })
 }
 
 /// Appends all batches from several producers. Returns the time until the last acknowledgement.

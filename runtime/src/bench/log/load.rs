@@ -21,7 +21,11 @@ impl Shape {
     pub(super) fn load(&self) -> anyhow::Result<Load> {
         let mut records = Records::new(self.value_bytes, 1);
         let mut builder = BatchBuilder::new(Compression::None);
-        let mut load = Load { batches: Vec::new(), bytes: 0, records: 0 };
+        let mut load = Load {
+            batches: Vec::new(),
+            bytes: 0,
+            records: 0,
+        };
         while load.bytes < self.total_bytes || load.batches.len() < self.partitions as usize {
             for _ in 0..self.batch_records {
                 let (key, value) = records.next();
@@ -66,13 +70,20 @@ mod tests {
 
     #[test]
     fn offsets_are_dense_in_each_partition() {
-        let shape =
-            Shape { partitions: 3, value_bytes: 10, batch_records: 5, total_bytes: 2_000 };
+        let shape = Shape {
+            partitions: 3,
+            value_bytes: 10,
+            batch_records: 5,
+            total_bytes: 2_000,
+        };
         let load = shape.load().unwrap();
         assert!(load.bytes >= 2_000 && load.records == 5 * load.batches.len() as u64);
         let stored = load.into_stored(&shape);
         for partition in 0..3 {
-            let of_it = stored.iter().filter(|(of, _)| *of == partition).map(|(_, batch)| batch);
+            let of_it = stored
+                .iter()
+                .filter(|(of, _)| *of == partition)
+                .map(|(_, batch)| batch);
             let mut next_offset = 0;
             for batch in of_it {
                 assert_eq!(batch.base_offset(), next_offset);

@@ -79,15 +79,28 @@ struct Shape {
 
 impl Args {
     fn rounds(&self) -> u32 {
-        if self.quick { self.rounds.min(3) } else { self.rounds }
+        if self.quick {
+            self.rounds.min(3)
+        } else {
+            self.rounds
+        }
     }
 
     fn shape(&self, partitions: u32, value_bytes: usize, durability: Durability) -> Shape {
         let bytes = self.size_mib.max(1) << 20;
         let bytes = if self.quick { bytes / 16 } else { bytes };
         // A sync takes long enough to give good figures with less.
-        let total_bytes = if durability == Durability::Sync { bytes / 8 } else { bytes };
-        Shape { partitions, value_bytes, batch_records: self.batch, total_bytes }
+        let total_bytes = if durability == Durability::Sync {
+            bytes / 8
+        } else {
+            bytes
+        };
+        Shape {
+            partitions,
+            value_bytes,
+            batch_records: self.batch,
+            total_bytes,
+        }
     }
 }
 
@@ -148,10 +161,21 @@ fn add_bounds(appends: &[append::Case], batch_records: u32, report: &mut Report)
     if batch_records != 512 {
         return;
     }
-    for case in appends.iter().filter(|case| case.partitions == 16 && case.durability == "os") {
+    for case in appends
+        .iter()
+        .filter(|case| case.partitions == 16 && case.durability == "os")
+    {
         let what = format!("append, 16 partitions, os, {} B", case.value_bytes);
-        report.bound(Bound::at_least(format!("{what}: in parts of raw"), case.ratio, 0.35));
+        report.bound(Bound::at_least(
+            format!("{what}: in parts of raw"),
+            case.ratio,
+            0.35,
+        ));
         let amplification = case.write_amplification;
-        report.bound(Bound::at_most(format!("{what}: write amplification"), amplification, 2.5));
+        report.bound(Bound::at_most(
+            format!("{what}: write amplification"),
+            amplification,
+            2.5,
+        ));
     }
 }

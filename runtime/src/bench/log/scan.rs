@@ -38,8 +38,15 @@ pub(super) struct Case {
 }
 
 impl Figures for Case {
-    const COLUMNS: &'static [&'static str] =
-        &["partitions", "value", "cache", "raw records/s", "log records/s", "log MB/s", "ratio"];
+    const COLUMNS: &'static [&'static str] = &[
+        "partitions",
+        "value",
+        "cache",
+        "raw records/s",
+        "log records/s",
+        "log MB/s",
+        "ratio",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -74,12 +81,22 @@ pub(super) async fn run(args: &Args, parent: &Path, shape: Shape) -> anyhow::Res
         Ok(segments)
     })?;
     let (log, topic) = open_topic(&log_path, shape.partitions, Durability::Os).await?;
-    let caches = if args.cold { ["warm", "cold"].as_slice() } else { &["warm"] };
+    let caches = if args.cold {
+        ["warm", "cold"].as_slice()
+    } else {
+        &["warm"]
+    };
     let mut cases = Vec::new();
     tokio::task::block_in_place(|| -> anyhow::Result<()> {
         for &cache in caches {
-            let contest =
-                Contest { shape, segments: &segments, log: &log, topic: &topic, records, bytes };
+            let contest = Contest {
+                shape,
+                segments: &segments,
+                log: &log,
+                topic: &topic,
+                records,
+                bytes,
+            };
             cases.push(contest.run(args, cache, scratch.path())?);
         }
         Ok(())
@@ -115,7 +132,12 @@ impl Contest<'_> {
                     Side::Ours => self.scan_log()?,
                 };
                 let per_s = self.records as f64 / start.elapsed().as_secs_f64();
-                ensure!(sum.records == self.records, "{} of {} records read", sum.records, self.records);
+                ensure!(
+                    sum.records == self.records,
+                    "{} of {} records read",
+                    sum.records,
+                    self.records
+                );
                 match side {
                     Side::Plain => raw_rounds.push(per_s),
                     Side::Ours => log_rounds.push(per_s),

@@ -70,11 +70,17 @@ impl Figures for Case {
             self.append_rounds.cell(rate),
             format!("{:.2}", self.write_amplification),
             self.warm_rounds.cell(rate),
-            self.cold_scan_records_per_s.map_or_else(|| "–".to_owned(), |_| self.cold_rounds.cell(rate)),
+            self.cold_scan_records_per_s
+                .map_or_else(|| "–".to_owned(), |_| self.cold_rounds.cell(rate)),
             mib(self.disk_bytes),
-            format!("{} in {:.1} s", mib(self.disk_bytes_after_delete), self.delete_s),
+            format!(
+                "{} in {:.1} s",
+                mib(self.disk_bytes_after_delete),
+                self.delete_s
+            ),
             mib(self.delete_written_bytes),
-            self.write_latency.map_or_else(String::new, |latency| latency.cell()),
+            self.write_latency
+                .map_or_else(String::new, |latency| latency.cell()),
         ]
     }
 }
@@ -86,18 +92,36 @@ pub(super) fn run(args: &Args, parent: &Path, report: &mut Report) -> anyhow::Re
     for &value_bytes in &args.value_bytes {
         let shape = args.shape(partitions, value_bytes, Durability::Os);
         let batches = shape.load()?.into_stored(&shape);
-        let records: u64 = batches.iter().map(|(_, batch)| u64::from(batch.record_count())).sum();
-        let bytes: u64 = batches.iter().map(|(_, batch)| batch.len_bytes() as u64).sum();
-        let mut results: Vec<_> = Scheme::ALL.iter().map(|scheme| case(*scheme, shape, bytes)).collect();
+        let records: u64 = batches
+            .iter()
+            .map(|(_, batch)| u64::from(batch.record_count()))
+            .sum();
+        let bytes: u64 = batches
+            .iter()
+            .map(|(_, batch)| batch.len_bytes() as u64)
+            .sum();
+        let mut results: Vec<_> = Scheme::ALL
+            .iter()
+            .map(|scheme| case(*scheme, shape, bytes))
+            .collect();
         for round in 0..args.rounds() {
             let is_last = round + 1 == args.rounds();
             for (scheme, case) in Scheme::ALL.into_iter().zip(&mut results) {
-                announce(&format!("{}: {value_bytes} B, round {}", scheme.name(), round + 1));
+                announce(&format!(
+                    "{}: {value_bytes} B, round {}",
+                    scheme.name(),
+                    round + 1
+                ));
                 let scratch = Scratch::create(parent)?;
-                let log = SchemeLog::open(scratch.path(), scheme, StoreOptions::default().log_memtable_bytes)?;
+                let log = SchemeLog::open(
+                    scratch.path(),
+                    scheme,
+                    StoreOptions::default().log_memtable_bytes,
+                )?;
                 let mut latency = LatencyRecorder::new()?;
                 let taken = append(&log, &batches, &mut latency)?;
-                case.append_rounds.push(records as f64 / taken.as_secs_f64());
+                case.append_rounds
+                    .push(records as f64 / taken.as_secs_f64());
                 if is_last {
                     case.write_latency = Some(latency.summary());
                     finish(args, &log, scheme, scratch.path(), &batches, case)?;
@@ -111,7 +135,11 @@ pub(super) fn run(args: &Args, parent: &Path, report: &mut Report) -> anyhow::Re
         case.warm_scan_records_per_s = case.warm_rounds.median();
         case.cold_scan_records_per_s = args.cold.then(|| case.cold_rounds.median());
     }
-    report.add("schemes", format!("Compaction schemes of the log, {partitions} partitions"), &cases)?;
+    report.add(
+        "schemes",
+        format!("Compaction schemes of the log, {partitions} partitions"),
+        &cases,
+    )?;
     report.note(format!(
         "{BATCHES_PER_WRITE} batches in a write, no sync, one writer. Scans read every record. \"After deleting \
          half\": delete_range and compact_range of the older half of every partition; FIFO frees \
@@ -167,24 +195,36 @@ fn finish(
     let written = log.write_statistics().total_bytes();
     case.write_amplification = written as f64 / case.appended_bytes.max(1) as f64;
     case.disk_bytes = disk_bytes(log.disk_usage()?);
-    let records: u64 = batches.iter().map(|(_, batch)| u64::from(batch.record_count())).sum();
+    let records: u64 = batches
+        .iter()
+        .map(|(_, batch)| u64::from(batch.record_count()))
+        .sum();
     scan(log, case.partitions)?;
     for _ in 0..SCANS {
         let start = Instant::now();
         let sum = scan(log, case.partitions)?;
-        ensure!(sum.records == records, "{}: {} of {records} records", scheme.name(), sum.records);
-        case.warm_rounds.push(records as f64 / start.elapsed().as_secs_f64());
+        ensure!(
+            sum.records == records,
+            "{}: {} of {records} records",
+            scheme.name(),
+            sum.records
+        );
+        case.warm_rounds
+            .push(records as f64 / start.elapsed().as_secs_f64());
         if args.cold {
             page_cache::drop_all(folder)?;
             let start = Instant::now();
             scan(log, case.partitions)?;
-            case.cold_rounds.push(records as f64 / start.elapsed().as_secs_f64());
+            case.cold_rounds
+                .push(records as f64 / start.elapsed().as_secs_f64());
         }
     }
     let start = Instant::now();
     for partition in 0..case.partitions {
         let of_it = batches.iter().filter(|(of, _)| *of == partition);
-        let ends: Vec<_> = of_it.map(|(_, batch)| (batch.next_offset(), batch.len_bytes())).collect();
+        let ends: Vec<_> = of_it
+            .map(|(_, batch)| (batch.next_offset(), batch.len_bytes()))
+            .collect();
         let (older, newer) = ends.split_at(ends.len() / 2);
         log.delete(partition, older.last().map_or(0, |(end, _)| *end))?;
         case.live_bytes_after_delete += newer.iter().map(|(_, len)| *len as u64).sum::<u64>();

@@ -29,12 +29,16 @@ pub(super) struct Segments {
 impl Segments {
     /// Creates the files of `partitions` partitions in a folder.
     pub(super) fn create(folder: &Path, partitions: u32) -> anyhow::Result<Self> {
-        let paths: Vec<_> =
-            (0..partitions).map(|partition| folder.join(format!("{partition}.log"))).collect();
+        let paths: Vec<_> = (0..partitions)
+            .map(|partition| folder.join(format!("{partition}.log")))
+            .collect();
         let files = paths.iter().map(|path| {
             File::create(path).with_context(|| format!("cannot create {}", path.display()))
         });
-        Ok(Self { files: files.collect::<Result<_, _>>()?, paths })
+        Ok(Self {
+            files: files.collect::<Result<_, _>>()?,
+            paths,
+        })
     }
 
     /// Writes the batches, one after another, and makes them as durable as asked for. Returns the
@@ -55,7 +59,10 @@ impl Segments {
             }
             let begin = Instant::now();
             for (partition, batch) in batches {
-                let mut file = self.files.get(*partition as usize).context("no such partition")?;
+                let mut file = self
+                    .files
+                    .get(*partition as usize)
+                    .context("no such partition")?;
                 let start = Instant::now();
                 file.write_all(batch.as_bytes())?;
                 if durability == Durability::Sync {
@@ -135,8 +142,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Batches that do not divide a piece, and one shape with batches larger than a piece.
         for (value_bytes, batch_records) in [(700, 100), (3_000, 512)] {
-            let shape =
-                Shape { partitions: 2, value_bytes, batch_records, total_bytes: 5 << 20 };
+            let shape = Shape {
+                partitions: 2,
+                value_bytes,
+                batch_records,
+                total_bytes: 5 << 20,
+            };
             let batches = shape.load().unwrap().into_stored(&shape);
             let interval = Durability::Interval(Duration::from_millis(1));
             for durability in [Durability::Os, interval, Durability::Sync] {

@@ -123,7 +123,8 @@ impl Figures for Case {
             self.durability.clone(),
             self.rounds.cell(rate),
             format!("{:.0}", self.bytes_per_s / 1e6),
-            self.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            self.ratio
+                .map_or_else(String::new, |ratio| format!("{ratio:.2}")),
             format!("{:.0}", self.cpu_ns_per_record),
             format!("{:.1}", self.commits_per_write),
             format!("{} MiB", self.peak_memory_bytes >> 20),
@@ -154,11 +155,23 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::new("pipeline", settings);
     let mut cases = Vec::new();
     for &durability in &args.durability {
-        let setup = run::Setup { args, parent: &parent, component: &component, engine: &engine };
+        let setup = run::Setup {
+            args,
+            parent: &parent,
+            component: &component,
+            engine: &engine,
+        };
         let (mut ours, mut plain) = (run::Totals::new()?, run::Totals::new()?);
         for round in 0..args.rounds {
-            for side in order(round).into_iter().filter(|side| args.side.includes(*side)) {
-                announce(&format!("{}, {durability}, round {}", name(side), round + 1));
+            for side in order(round)
+                .into_iter()
+                .filter(|side| args.side.includes(*side))
+            {
+                announce(&format!(
+                    "{}, {durability}, round {}",
+                    name(side),
+                    round + 1
+                ));
                 let totals = match side {
                     Side::Ours => &mut ours,
                     Side::Plain => &mut plain,
@@ -223,10 +236,22 @@ fn add_bounds(cases: &[Case], report: &mut Report) {
     for case in cases.iter().filter(|case| case.side == "plugin") {
         let what = format!("map plugin, {}", case.durability);
         if let Some(ratio) = case.ratio {
-            report.bound(Bound::at_least(format!("{what}: in parts of native"), ratio, 0.6));
+            report.bound(Bound::at_least(
+                format!("{what}: in parts of native"),
+                ratio,
+                0.6,
+            ));
         }
-        report.bound(Bound::at_least(format!("{what}: records/s"), case.records_per_s, 500_000.0));
+        report.bound(Bound::at_least(
+            format!("{what}: records/s"),
+            case.records_per_s,
+            500_000.0,
+        ));
         let mib = case.peak_memory_bytes as f64 / f64::from(1 << 20);
-        report.bound(Bound::at_most(format!("{what}: peak memory in MiB"), mib, 512.0));
+        report.bound(Bound::at_most(
+            format!("{what}: peak memory in MiB"),
+            mib,
+            512.0,
+        ));
     }
 }

@@ -16,7 +16,9 @@ pub(super) fn reset_peak_memory() {
 
 /// Greatest resident size since the start, or the last reset, in bytes.
 pub(super) fn peak_memory_bytes() -> u64 {
-    field_of("/proc/self/status", "VmHWM").and_then(|text| kibibytes(&text)).unwrap_or_default()
+    field_of("/proc/self/status", "VmHWM")
+        .and_then(|text| kibibytes(&text))
+        .unwrap_or_default()
 }
 
 /// Processor time of all threads so far, of this process and the system on its behalf.
@@ -26,7 +28,11 @@ pub(super) fn cpu_time() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is the program's name in parentheses, and may hold anything.
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = behind_name.split_whitespace().skip(11).take(2).map_while(|field| field.parse::<u64>().ok());
+    let ticks = behind_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map_while(|field| field.parse::<u64>().ok());
     Duration::from_millis(ticks.sum::<u64>() * TICK_MS)
 }
 

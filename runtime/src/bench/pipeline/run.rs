@@ -114,34 +114,57 @@ impl Setup<'_> {
         );
         let output = log.topic(&output_name()?)?;
         let stored: u64 = output.partitions().iter().map(|p| p.high_watermark()).sum();
-        ensure!(stored == records, "{stored} of {records} records are in the output topic");
+        ensure!(
+            stored == records,
+            "{stored} of {records} records are in the output topic"
+        );
         totals.rounds.push(records as f64 / taken.as_secs_f64());
-        totals.cpu_ns_per_record.push(cpu.as_secs_f64() * 1e9 / records.max(1) as f64);
+        totals
+            .cpu_ns_per_record
+            .push(cpu.as_secs_f64() * 1e9 / records.max(1) as f64);
         let checkpoints = records as f64 / f64::from(self.args.batch);
-        totals.commits_per_write.push(checkpoints / writes.max(1) as f64);
+        totals
+            .commits_per_write
+            .push(checkpoints / writes.max(1) as f64);
         totals.peak_memory_bytes = totals.peak_memory_bytes.max(process::peak_memory_bytes());
         Ok(pipelines)
     }
 
     /// Sends small batches through the idle pipeline, one at a time.
-    async fn ping(&self, log: &Log, input: &Topic, output: &Topic, totals: &mut Totals) -> anyhow::Result<()> {
+    async fn ping(
+        &self,
+        log: &Log,
+        input: &Topic,
+        output: &Topic,
+        totals: &mut Totals,
+    ) -> anyhow::Result<()> {
         let mut records = Records::new(self.args.value_bytes, 2);
         let mut builder = BatchBuilder::new(Compression::None);
         for _ in 0..self.args.latency_batches {
             let (key, value) = records.next();
             for _ in 0..LATENCY_RECORDS {
-                builder.push(log.store().clock().now_ms(), Some(key), Some(value), HeadersRef::EMPTY)?;
+                builder.push(
+                    log.store().clock().now_ms(),
+                    Some(key),
+                    Some(value),
+                    HeadersRef::EMPTY,
+                )?;
             }
             let partition = partition_for_key(key, self.args.partitions);
             let arrives_in = output.partition(partition)?;
             let before = arrives_in.high_watermark();
-            let Some(batch) = builder.build()? else { continue };
+            let Some(batch) = builder.build()? else {
+                continue;
+            };
             let mut commit = Commit::new();
             commit.append(Arc::clone(input.partition(partition)?), batch);
             let start = Instant::now();
             log.store().commit(commit).await?;
             let all_there = arrives_in.wait_beyond(before + u64::from(LATENCY_RECORDS) - 1);
-            if tokio::time::timeout(LATENCY_TIMEOUT, all_there).await.is_err() {
+            if tokio::time::timeout(LATENCY_TIMEOUT, all_there)
+                .await
+                .is_err()
+            {
                 bail!("the pipeline has put out nothing for {LATENCY_TIMEOUT:?}");
             }
             totals.latency.record(start.elapsed());
@@ -154,7 +177,9 @@ impl Setup<'_> {
         let path = folder.join(manifest::FILE_NAME);
         let plugin = std::path::absolute(self.component)?;
         let plugin = serde_json::to_string(&plugin.display().to_string())?;
-        let Args { partitions, batch, .. } = self.args;
+        let Args {
+            partitions, batch, ..
+        } = self.args;
         let text = format!(
             "name = \"bench\"\n\
              [topics.in]\npartitions = {partitions}\n\
@@ -170,7 +195,10 @@ impl Setup<'_> {
 }
 
 fn open(path: &Path, durability: Durability) -> anyhow::Result<Log> {
-    let options = StoreOptions { durability, ..StoreOptions::default() };
+    let options = StoreOptions {
+        durability,
+        ..StoreOptions::default()
+    };
     let store = tokio::task::block_in_place(|| Store::open(path, options))?;
     Ok(Log::open(store)?)
 }
@@ -182,7 +210,8 @@ fn output_name() -> anyhow::Result<TopicName> {
 /// The input and the output topic.
 async fn ensure_topics(log: &Log, manifest: &ResolvedManifest) -> anyhow::Result<[Topic; 2]> {
     for topic in &manifest.topics {
-        log.ensure_topic(&topic.name, crate::pipeline::topic_config(topic)).await?;
+        log.ensure_topic(&topic.name, crate::pipeline::topic_config(topic))
+            .await?;
     }
     Ok([log.topic(&"in".parse()?)?, log.topic(&output_name()?)?])
 }

@@ -49,7 +49,9 @@ impl Figures for Case {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let value = self.value_bytes.map_or_else(|| "file".to_owned(), |bytes| format!("{bytes} B"));
+        let value = self
+            .value_bytes
+            .map_or_else(|| "file".to_owned(), |bytes| format!("{bytes} B"));
         vec![
             value,
             self.batch_records.to_string(),
@@ -93,7 +95,11 @@ pub(super) fn run(args: &Args, path: &Path) -> anyhow::Result<Report> {
             cases.push(run_case(args, &plugin, value_bytes, batch_records)?);
         }
     }
-    report.add("component", format!("{} in batches", path.display()), &cases)?;
+    report.add(
+        "component",
+        format!("{} in batches", path.display()),
+        &cases,
+    )?;
     report.note(
         "From filled columns to a complete output and the changes of state. Every pass over the \
          records goes on with the state of the one before.",
@@ -164,7 +170,11 @@ impl Counts {
         batch: &Columns,
     ) -> anyhow::Result<()> {
         let output = instance.process(batch).with_context(|| {
-            format!("in the batch of records {} to {}", batch.offset(0), batch.offset(batch.len() - 1))
+            format!(
+                "in the batch of records {} to {}",
+                batch.offset(0),
+                batch.offset(batch.len() - 1)
+            )
         })?;
         state.apply(instance.take_state_changes());
         self.records += batch.len() as u64;
@@ -175,7 +185,11 @@ impl Counts {
     }
 
     fn per_record(&self, count: u64) -> f64 {
-        if self.records == 0 { 0.0 } else { count as f64 / self.records as f64 }
+        if self.records == 0 {
+            0.0
+        } else {
+            count as f64 / self.records as f64
+        }
     }
 }
 
@@ -195,5 +209,10 @@ fn instantiate(args: &Args, plugin: &Plugin, state: &MemoryState) -> anyhow::Res
         config: args.own.config.clone(),
         metrics: Arc::default(),
     };
-    Ok(plugin.instantiate(context, &grants, &Limits::default(), Box::new(state.clone()))?)
+    Ok(plugin.instantiate(
+        context,
+        &grants,
+        &Limits::default(),
+        Box::new(state.clone()),
+    )?)
 }

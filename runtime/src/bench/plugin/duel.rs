@@ -57,7 +57,10 @@ pub(super) fn run(
             }
         }
     }
-    Ok(Outcomes { ours: ours.finish(batches, round)?, plain: plain.finish(batches, round)? })
+    Ok(Outcomes {
+        ours: ours.finish(batches, round)?,
+        plain: plain.finish(batches, round)?,
+    })
 }
 
 impl<'a> Contender<'a> {
@@ -73,7 +76,11 @@ impl<'a> Contender<'a> {
         }
         let taken = start.elapsed().as_secs_f64();
         let passes = (f64::from(passes) * round.as_secs_f64() / taken).round() as u32;
-        Ok(Self { process, passes: passes.max(1), ns_per_record: Rounds::default() })
+        Ok(Self {
+            process,
+            passes: passes.max(1),
+            ns_per_record: Rounds::default(),
+        })
     }
 
     fn run_round(&mut self, batches: &[Columns], records: usize) -> anyhow::Result<()> {
@@ -84,7 +91,8 @@ impl<'a> Contender<'a> {
             }
         }
         let records = records as f64 * f64::from(self.passes);
-        self.ns_per_record.push(start.elapsed().as_secs_f64() * 1e9 / records.max(1.0));
+        self.ns_per_record
+            .push(start.elapsed().as_secs_f64() * 1e9 / records.max(1.0));
         Ok(())
     }
 
@@ -100,7 +108,10 @@ impl<'a> Contender<'a> {
             (self.process)(batch)?;
             recorder.record(start.elapsed());
         }
-        Ok(Outcome { ns_per_record: self.ns_per_record, latency: recorder.summary() })
+        Ok(Outcome {
+            ns_per_record: self.ns_per_record,
+            latency: recorder.summary(),
+        })
     }
 }
 

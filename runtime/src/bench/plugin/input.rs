@@ -23,7 +23,12 @@ struct Batches {
 
 impl Batches {
     fn new(batch_records: usize) -> Self {
-        Self { batch_records, full: Vec::new(), open: Columns::new(), offset: 0 }
+        Self {
+            batch_records,
+            full: Vec::new(),
+            open: Columns::new(),
+            offset: 0,
+        }
     }
 
     fn push(&mut self, key: Option<&[u8]>, value: &[u8]) {
@@ -123,14 +128,23 @@ mod tests {
         assert_eq!(batches[1].offset(0), 2);
         assert_eq!(from_file(&path, None, 9, 3).unwrap()[0].len(), 2);
         let error = format!("{:#}", from_file(&path, Some("z"), 2, 100).unwrap_err());
-        assert!(error.ends_with("in.jsonl:1: the line has no field `z`"), "{error}");
+        assert!(
+            error.ends_with("in.jsonl:1: the line has no field `z`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn made_up_batches_are_full() {
         let batches = synthetic(100, 64, 3);
-        assert_eq!(batches.iter().map(Columns::len).collect::<Vec<_>>(), [64, 64, 64]);
-        let lengths = [synthetic_records(1, 64, 65)[1].len(), batches[0].value(9).unwrap().len()];
+        assert_eq!(
+            batches.iter().map(Columns::len).collect::<Vec<_>>(),
+            [64, 64, 64]
+        );
+        let lengths = [
+            synthetic_records(1, 64, 65)[1].len(),
+            batches[0].value(9).unwrap().len(),
+        ];
         assert_eq!(lengths, [1, 100]);
     }
 }

@@ -51,8 +51,11 @@ impl Output {
             return source.value(*self.source.get(index)? as usize);
         }
         let end = *self.value_ends.get(index)? as usize;
-        let start = index.checked_sub(1).and_then(|before| self.value_ends.get(before));
-        self.values.get(start.map_or(0, |&start| start as usize)..end)
+        let start = index
+            .checked_sub(1)
+            .and_then(|before| self.value_ends.get(before));
+        self.values
+            .get(start.map_or(0, |&start| start as usize)..end)
     }
 }
 
@@ -67,7 +70,11 @@ pub(super) fn passthrough() -> Function {
 /// Sends on the records whose value begins with an even byte.
 pub(super) fn filter() -> Function {
     Box::new(|record, output| {
-        if record.value.first().is_some_and(|byte| byte.is_multiple_of(2)) {
+        if record
+            .value
+            .first()
+            .is_some_and(|byte| byte.is_multiple_of(2))
+        {
             output.forward(record);
         }
     })
@@ -88,7 +95,10 @@ pub(super) fn map() -> Function {
 
 /// Calls the function for every record of a batch.
 pub(super) fn process(function: &mut Function, batch: &Columns) -> Output {
-    let mut output = Output { source: Vec::with_capacity(batch.len()), ..Output::default() };
+    let mut output = Output {
+        source: Vec::with_capacity(batch.len()),
+        ..Output::default()
+    };
     for index in 0..batch.len() {
         let record = Record {
             index: index as u32,
@@ -125,7 +135,9 @@ mod tests {
         let values = |mut function: Function| {
             let output = process(&mut function, &batch);
             let values = (0..output.len()).map(|at| output.value(at, &batch).unwrap().to_vec());
-            values.map(|value| String::from_utf8(value).unwrap()).collect::<Vec<_>>()
+            values
+                .map(|value| String::from_utf8(value).unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(values(passthrough()), ["a", "b", "Cc", "d"]);
         assert_eq!(values(filter()), ["b", "d"]);

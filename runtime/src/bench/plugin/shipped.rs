@@ -87,7 +87,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
             twin: native::filter,
             max_ratio: None,
         },
-        Contest { name: "map", file: args.map.as_deref(), twin: native::map, max_ratio: Some(2.5) },
+        Contest {
+            name: "map",
+            file: args.map.as_deref(),
+            twin: native::map,
+            max_ratio: Some(2.5),
+        },
     ];
     let settings = json!({
         "key_bytes": crate::bench::synthetic::KEY_BYTES,
@@ -102,7 +107,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
         let plugin = load(&engine, &path)?;
         for &value_bytes in &args.value_bytes {
             for &batch_records in &args.batch {
-                announce(&format!("{}: {batch_records} × {value_bytes} B", contest.name));
+                announce(&format!(
+                    "{}: {batch_records} × {value_bytes} B",
+                    contest.name
+                ));
                 let case = contest.run(args, &plugin, value_bytes, batch_records)?;
                 if let Some(max_ratio) = contest.max_ratio
                     && (value_bytes, batch_records) == (100, 512)
@@ -114,7 +122,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
             }
         }
     }
-    report.add("boundary", "A plugin against a native closure, keys of 16 B", &cases)?;
+    report.add(
+        "boundary",
+        "A plugin against a native closure, keys of 16 B",
+        &cases,
+    )?;
     report.note(
         "Both sides go from filled columns to a complete output. ± is half the range of the rounds. \
          A batch's latency is that of one call into the plugin.",
@@ -136,7 +148,12 @@ impl Contest<'_> {
         let mut instance = instantiate(plugin)?;
         let mut twin = (self.twin)();
         for batch in &batches {
-            check_same(self.name, &instance.process(batch)?, &native::process(&mut twin, batch), batch)?;
+            check_same(
+                self.name,
+                &instance.process(batch)?,
+                &native::process(&mut twin, batch),
+                batch,
+            )?;
         }
         let Outcomes { ours, plain } = duel::run(
             &batches,

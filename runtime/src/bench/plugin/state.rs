@@ -48,10 +48,15 @@ impl StateReader for MemoryState {
         if to.is_some_and(|to| to <= from) {
             return Ok(Vec::new());
         }
-        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let bounds = (
+            Bound::Included(from),
+            to.map_or(Bound::Unbounded, Bound::Excluded),
+        );
         let entries = self.0.lock();
         let found = entries.range::<[u8], _>(bounds).take(limit);
-        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+        Ok(found
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
     }
 }
 
@@ -65,7 +70,11 @@ mod tests {
         let set = |key: &'static str, value: Option<&'static str>| {
             (Bytes::from(key), value.map(Bytes::from))
         };
-        state.apply(vec![set("a", Some("1")), set("b", Some("2")), set("c", Some("3"))]);
+        state.apply(vec![
+            set("a", Some("1")),
+            set("b", Some("2")),
+            set("c", Some("3")),
+        ]);
         state.apply(vec![set("b", None)]);
         assert_eq!(state.len(), 2);
         assert_eq!(state.get(b"a").unwrap(), Some(Bytes::from("1")));

@@ -109,8 +109,8 @@ fn a_trim_during_a_read_is_not_taken_for_a_gap() {
 async fn a_waiting_reader_is_woken_by_an_append() {
     let fixture = Fixture::new();
     let config = TopicConfig::default();
-    let topic = fixture.log().create_topic(&"t".parse().unwrap(), config);
-    let topic = topic.await.unwrap();
+    let name = "t".parse().unwrap();
+    let topic = fixture.log().create_topic(&name, config).await.unwrap();
     let partition = topic.partition(0).unwrap();
     let mut cursor = Cursor::new(fixture.store().clone(), partition.clone(), 0);
     let reader = tokio::spawn(async move {
@@ -139,8 +139,8 @@ async fn a_waiting_reader_is_woken_by_an_append() {
 async fn a_waiting_reader_is_told_that_its_topic_is_deleted() {
     let fixture = Fixture::new();
     let config = TopicConfig::default();
-    let topic = fixture.log().create_topic(&"t".parse().unwrap(), config);
-    let topic = topic.await.unwrap();
+    let name = "t".parse().unwrap();
+    let topic = fixture.log().create_topic(&name, config).await.unwrap();
     let partition = topic.partition(0).unwrap().clone();
     let mut cursor = Cursor::new(fixture.store().clone(), partition, 0);
     let reader = tokio::spawn(async move {

@@ -6,5 +6,5 @@ mod cursor;
 mod model;
 mod producer;
 mod retention;
-pub(crate) mod support;
+mod support;
 mod topics;

@@ -77,22 +77,19 @@ fn op() -> impl Strategy<Value = Op> {
     let compression = prop_oneof![2 => Just(Compression::None), 1 => select(&Compression::ALL)];
     let max_bytes = select(vec![0, 1, 100, 1000, 5000, 1 << 20]);
     let max_records = select(vec![1, 2, 5, 100]);
-    let (at, from, tail_bytes) = (
-        any::<Index>(),
-        any::<Index>(),
-        select(vec![0, 300, 4000, 1 << 20]),
-    );
+    let tail_bytes = select(vec![0, 300, 4000, 1 << 20]);
+    let index = any::<Index>;
     prop_oneof![
         8 => vec((partition.clone(), compression, drafts()), 1..4).prop_map(Op::Append),
-        4 => (partition.clone(), from, max_bytes.clone())
+        4 => (partition.clone(), index(), max_bytes.clone())
             .prop_map(|(partition, from, max_bytes)| Op::Read { partition, from, max_bytes }),
-        8 => (partition.clone(), option::weighted(0.2, from), max_records, max_bytes).prop_map(
+        8 => (partition.clone(), option::weighted(0.2, index()), max_records, max_bytes).prop_map(
             |(partition, seek, max_records, max_bytes)| Op::Consume {
                 partition, seek, max_records, max_bytes,
             }
         ),
-        2 => (partition.clone(), at).prop_map(|(partition, time)| Op::ByTime { partition, time }),
-        1 => (partition, at).prop_map(|(partition, at)| Op::Trim { partition, at }),
+        2 => (partition.clone(), index()).prop_map(|(partition, time)| Op::ByTime { partition, time }),
+        1 => (partition, index()).prop_map(|(partition, at)| Op::Trim { partition, at }),
         1 => Just(Op::Flush),
         1 => tail_bytes.prop_map(|tail_bytes| Op::Reopen { tail_bytes }),
     ]
@@ -221,12 +218,7 @@ impl Run {
         Ok(())
     }
 
-    fn read(
-        &self,
-        index: usize,
-        from: Index,
-        max_bytes: usize,
-    ) -> Result<(), TestCaseError> {
+    fn read(&self, index: usize, from: Index, max_bytes: usize) -> Result<(), TestCaseError> {
         let expected = &self.expected[index];
         let from = from.index(expected.records.len() + 2) as u64;
         let read = self
@@ -361,7 +353,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(cases(48))]
+    #![proptest_config(cases(32))]
 
     #[test]
     fn reads_are_what_a_simple_model_says(ops in vec(op(), 1..60)) {

@@ -111,10 +111,7 @@ fn flushed_one_by_one_they_are_spread_too() {
                 }
             );
         }
-        assert_eq!(
-            producer.flush().await.unwrap(),
-            producer.acknowledged()
-        );
+        assert_eq!(producer.flush().await.unwrap(), producer.acknowledged());
     });
     assert_eq!(counts(&fixture), [3; 3]);
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use super::support::{
-    Fixture, START_MS, append, block_on, consume, encode, record, stored_bytes,
-};
+use super::support::{Fixture, START_MS, append, block_on, consume, encode, record, stored_bytes};
 use crate::log::{Cleanup, Cursor, Error, OffsetSpec, TopicConfig};
 use crate::model::{Compression, Record};
 use crate::storage::{self, Commit, Partition};
@@ -199,8 +197,8 @@ fn without_limits_and_in_compacted_topics_nothing_goes() {
 async fn two_at_a_time_free_no_more_than_one() {
     let fixture = Fixture::new();
     let config = keep_for(HOUR_MS);
-    let topic = fixture.log().create_topic(&"t".parse().unwrap(), config);
-    let topic = topic.await.unwrap();
+    let name = "t".parse().unwrap();
+    let topic = fixture.log().create_topic(&name, config).await.unwrap();
     let partition = topic.partition(0).unwrap();
     for hour in 0..10 {
         let mut commit = Commit::new();

@@ -4,8 +4,8 @@ use super::support::{
     Fixture, START_MS, append, block_on, consume, encode, record, stored_batches,
 };
 use crate::log::{Cleanup, CompressionName, Error, Log, OffsetSpec, TopicConfig};
-use crate::model::{Compression, GroupName, TopicName, limits};
-use crate::storage::schema::group_offset::CommittedOffset;
+use crate::model::{Compression, TopicName, limits};
+use crate::storage::schema::group_offset::{self, CommittedOffset};
 use crate::storage::schema::{KeyKind, partition_head, topic as topic_key};
 use crate::storage::{self, CleanMark, Commit, Store, StoreOptions};
 
@@ -50,11 +50,7 @@ fn topics_stay_with_their_settings() {
 fn a_name_is_taken_once() {
     let fixture = Fixture::new();
     fixture.topic(with_partitions(1));
-    let again = block_on(
-        fixture
-            .log()
-            .create_topic(&name("t"), TopicConfig::default()),
-    );
+    let again = block_on(fixture.log().create_topic(&name("t"), with_partitions(1)));
     assert!(matches!(again, Err(Error::TopicExists { .. })));
     let ensured = block_on(fixture.log().ensure_topic(&name("t"), with_partitions(1)));
     assert_eq!(ensured.unwrap().id(), 0);
@@ -97,10 +93,12 @@ fn stored_topics(log: &Log) -> usize {
 #[test]
 fn unknown_topics_come_with_a_hint() {
     let fixture = Fixture::new();
-    let create = fixture
-        .log()
-        .create_topic(&name("flights"), TopicConfig::default());
-    block_on(create).unwrap();
+    block_on(
+        fixture
+            .log()
+            .create_topic(&name("flights"), with_partitions(1)),
+    )
+    .unwrap();
     let error = fixture.log().topic(&name("flihgts")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -169,26 +167,26 @@ fn settings_change_but_partitions_stay() {
         );
     }
     fixture.reopen();
-    assert_eq!(
-        fixture.log().topic(&name("t")).unwrap().config(),
-        changed
-    );
+    assert_eq!(fixture.log().topic(&name("t")).unwrap().config(), changed);
 }
 
 #[test]
 fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
     let mut fixture = Fixture::new();
     let topic = fixture.topic(with_partitions(2));
-    let other = block_on(fixture.log().create_topic(&name("other"), with_partitions(1)));
+    let other = block_on(
+        fixture
+            .log()
+            .create_topic(&name("other"), with_partitions(1)),
+    );
     let other = other.unwrap();
-    let group: GroupName = "g".parse().unwrap();
     let mut commit = Commit::new();
     for topic in [&topic, &other] {
         let at = CommittedOffset {
             offset: 1,
             committed_at_ms: 0,
         };
-        commit.commit_offset(group.as_str(), topic.id(), 0, at);
+        commit.commit_offset("g", topic.id(), 0, at);
     }
     block_on(fixture.store().commit(commit)).unwrap();
     for partition in topic.partitions().iter().chain(other.partitions()) {
@@ -204,10 +202,12 @@ fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
         let key = partition_head::key(topic.id(), 0);
         let head = fixture.store().get(KeyKind::PartitionHead, &key).unwrap();
         assert!(head.is_none());
-        let groups = crate::group::Groups::new(fixture.store().clone());
-        let positions = groups.positions(&group).unwrap();
-        assert_eq!(positions.len(), 1);
-        assert_eq!(positions[0].topic_id, other.id());
+        let committed = |topic_id| {
+            let key = group_offset::key("g", topic_id, 0);
+            fixture.store().get(KeyKind::GroupOffset, &key).unwrap()
+        };
+        assert!(committed(topic.id()).is_none());
+        assert!(committed(other.id()).is_some());
         let other = fixture.log().topic(&name("other")).unwrap();
         let kept = consume(fixture.log(), other.partition(0).unwrap(), 0);
         assert_eq!(kept.len(), 1);
@@ -231,10 +231,7 @@ fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
         "there is no topic `t`: it has been deleted and created anew"
     );
     fixture.reopen();
-    assert_eq!(
-        fixture.log().topic(&name("t")).unwrap().id(),
-        created.id()
-    );
+    assert_eq!(fixture.log().topic(&name("t")).unwrap().id(), created.id());
 }
 
 #[test]
@@ -273,10 +270,7 @@ fn a_deleted_partition_takes_no_commit() {
     commits.push(commit);
     for commit in commits {
         let error = block_on(fixture.store().commit(commit)).unwrap_err();
-        assert!(
-            matches!(error, storage::Error::PartitionDeleted),
-            "{error}"
-        );
+        assert!(matches!(error, storage::Error::PartitionDeleted), "{error}");
     }
     fixture.reopen();
     assert!(stored_batches(fixture.log(), partition).is_empty());

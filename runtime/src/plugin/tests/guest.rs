@@ -103,7 +103,7 @@ impl Guest {
 pub(super) fn assemble(text: &str) -> Bytes {
     match wat::parse_str(text) {
         Ok(wasm) => wasm.into(),
-        Err(error) => panic!("{error}\n{text}"),
+        Err(error) => panic!("{error}"),
     }
 }
 

@@ -12,6 +12,8 @@ use crate::record::StateKeys;
 use table::{Slot, Table};
 
 const DEFAULT_LIMIT_BYTES: usize = 16 << 20;
+/// Most entries that the host gives in one call.
+const MAX_RANGE_ENTRIES: u32 = 65_536;
 const DEFAULT_LIMIT_ENTRIES: usize = 1 << 17;
 
 /// Keyed state of the task: the pipeline on one partition.
@@ -58,11 +60,7 @@ impl State {
     /// The value of a key.
     #[inline]
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Option<&[u8]> {
-        let key = key.as_ref();
-        let number = self.slot_of(key);
-        if !self.table.slot(number).known {
-            self.learn(number, host::state_get(key));
-        }
+        let number = self.known_slot_of(key.as_ref());
         let slot = self.table.slot_mut(number);
         slot.used = true;
         slot.value.as_deref()
@@ -71,13 +69,15 @@ impl State {
     /// Sets the value of a key.
     #[inline]
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        self.set(key.as_ref(), Some(value.as_ref()));
+        let number = self.slot_of(key.as_ref());
+        self.change(number, Some(value.as_ref()));
     }
 
     /// Removes a key; a missing one is no error.
     #[inline]
     pub fn delete(&mut self, key: impl AsRef<[u8]>) {
-        self.set(key.as_ref(), None);
+        let number = self.slot_of(key.as_ref());
+        self.change(number, None);
     }
 
     /// The number kept under a key by [`State::add`]; 0 if there is none.
@@ -85,9 +85,7 @@ impl State {
     /// # Panics
     /// If the key holds something else than a number, which is 8 bytes, little-endian.
     pub fn count(&mut self, key: impl AsRef<[u8]>) -> u64 {
-        let Some(value) = self.get(key) else { return 0 };
-        let bytes = value.try_into();
-        u64::from_le_bytes(bytes.expect("the state's key holds a number (8 bytes)"))
+        self.get(key).map_or(0, number_of)
     }
 
     /// Adds to the number kept under a key, which starts at 0; returns the sum.
@@ -95,17 +93,20 @@ impl State {
     /// # Panics
     /// As [`State::count`], and if the sum does not fit.
     pub fn add(&mut self, key: impl AsRef<[u8]>, amount: u64) -> u64 {
-        let key = key.as_ref();
+        let number = self.known_slot_of(key.as_ref());
         let sum = self
-            .count(key)
-            .checked_add(amount)
-            .expect("a count fits 64 bits");
-        self.put(key, sum.to_le_bytes());
+            .table
+            .slot(number)
+            .value
+            .as_deref()
+            .map_or(0, number_of);
+        let sum = sum.checked_add(amount).expect("a count fits 64 bits");
+        self.change(number, Some(&sum.to_le_bytes()));
         sum
     }
 
     /// At most `limit` entries with `from <= key`, and `key < to` if `to` is given, in ascending
-    /// order of the keys. Always asks the host.
+    /// order of the keys. Always asks the host; all entries come into memory.
     pub fn range(&mut self, from: &[u8], to: Option<&[u8]>, limit: u32) -> Vec<Entry> {
         let inside = |key: &[u8]| from <= key && to.is_none_or(|to| key < to);
         let changed = self.changed.iter().map(|&number| self.table.slot(number));
@@ -114,7 +115,7 @@ impl State {
             .collect();
         // Each own change can hide one entry of the host's.
         let wanted = limit.saturating_add(changed.len() as u32);
-        let mut entries = host::state_range(from, to, wanted);
+        let mut entries = host_range(from, to, wanted);
         if !changed.is_empty() {
             let mut merged: std::collections::BTreeMap<_, _> = entries.drain(..).collect();
             for slot in changed {
@@ -274,6 +275,16 @@ impl State {
         })
     }
 
+    /// The number of the key's slot, with the host asked for the value if need be.
+    #[inline]
+    fn known_slot_of(&mut self, key: &[u8]) -> u32 {
+        let number = self.slot_of(key);
+        if !self.table.slot(number).known {
+            self.learn(number, host::state_get(key));
+        }
+        number
+    }
+
     /// Notes the value that the host has.
     fn learn(&mut self, number: u32, value: Option<Vec<u8>>) {
         let slot = self.table.slot_mut(number);
@@ -282,10 +293,9 @@ impl State {
         self.size_bytes += slot.size_bytes();
     }
 
-    /// Sets a value, `None` removes it. Does not ask the host for the value before: taking the
-    /// change back makes the slot unknown again.
-    fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let number = self.slot_of(key);
+    /// Sets a slot's value, `None` removes it. Does not ask the host for the value before: taking
+    /// the change back makes the slot unknown again.
+    fn change(&mut self, number: u32, value: Option<&[u8]>) {
         let slot = self.table.slot_mut(number);
         self.size_bytes -= slot.size_bytes();
         let first = slot.changed_by != self.record;
@@ -330,6 +340,29 @@ impl State {
             }
         }
     }
+}
+
+/// Asks the host for a range, in as many calls as it takes.
+fn host_range(from: &[u8], to: Option<&[u8]>, limit: u32) -> Vec<Entry> {
+    let mut entries = host::state_range(from, to, limit.min(MAX_RANGE_ENTRIES));
+    let mut last_page = entries.len();
+    while last_page == MAX_RANGE_ENTRIES as usize && entries.len() < limit as usize {
+        let Some((last_key, _)) = entries.last() else {
+            break;
+        };
+        // The smallest key after the last one.
+        let from = [last_key.as_slice(), &[0]].concat();
+        let left = limit - entries.len() as u32;
+        let page = host::state_range(&from, to, left.min(MAX_RANGE_ENTRIES));
+        last_page = page.len();
+        entries.extend(page);
+    }
+    entries
+}
+
+/// The number that a value of [`State::add`] is.
+fn number_of(value: &[u8]) -> u64 {
+    u64::from_le_bytes(value.try_into().expect("the key holds a number (8 bytes)"))
 }
 
 /// A key with its value.

@@ -183,6 +183,22 @@ fn ranges_see_own_changes() {
 }
 
 #[test]
+fn long_ranges_are_read_in_pages() {
+    let mut harness = Harness::new();
+    for number in 0..70_000u32 {
+        harness = harness.initial_state(number.to_be_bytes(), "x");
+    }
+    let mut harness = harness.consumer_fn(|_, out, state| {
+        let entries = state.range(&[], None, u32::MAX);
+        assert!(entries.is_sorted());
+        out.emit(entries.len().to_string());
+        Ok(())
+    });
+    assert_eq!(harness.process([Input::value("")]).values(), ["70000"]);
+    assert_eq!(harness.state_calls(), (2, 0));
+}
+
+#[test]
 fn changes_tell_each_changed_key_once() {
     struct Latest;
     impl Consumer for Latest {

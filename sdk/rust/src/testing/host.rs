@@ -40,7 +40,7 @@ impl Default for MemoryHost {
             pipeline: "test".to_owned(),
             partition: 0,
             inputs: vec!["input".to_owned()],
-            ports: vec!["output".to_owned()],
+            ports: vec!["default".to_owned()],
             state: BTreeMap::new(),
             state_reads: 0,
             state_writes: 0,

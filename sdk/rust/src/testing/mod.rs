@@ -43,7 +43,7 @@ pub use outcome::{FailedInput, Outcome, OutputRecord};
 
 /// Describes where the plugin is to run; the last step opens it.
 ///
-/// Unless told otherwise there is one input `input`, one port `output`, partition 0, pipeline
+/// Unless told otherwise there is one input `input`, one port `default`, partition 0, pipeline
 /// `test`, no configuration and no state.
 #[derive(Default)]
 pub struct Harness {

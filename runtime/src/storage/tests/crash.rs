@@ -1,0 +1,189 @@
+//! Failed writes and kills. Each test runs in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{
+    alone, alone_argument, block_on, encode, record, stored_partition, stored_records,
+};
+use crate::model::Compression;
+use crate::storage::{Commit, Durability, Partition, Store, StoreOptions};
+
+const PARTITIONS: u32 = 3;
+
+fn open(path: &Path, durability: Durability) -> Store {
+    let options = StoreOptions {
+        durability,
+        tail_bytes: 10_000,
+        log_memtable_bytes: 256 << 10,
+        ..StoreOptions::default()
+    };
+    Store::open(path, options).unwrap()
+}
+
+fn partitions(store: &Store) -> Vec<Arc<Partition>> {
+    (0..PARTITIONS)
+        .map(|index| stored_partition(store, 1, index))
+        .collect()
+}
+
+/// The same number of records for each partition.
+fn commit_to_all(partitions: &[Arc<Partition>], text: &str) -> Commit {
+    let mut commit = Commit::new();
+    for partition in partitions {
+        let records = [record("k", Some(text), 0), record("k", None, 0)];
+        commit.append(Arc::clone(partition), encode(Compression::None, &records));
+    }
+    commit
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_failed_write_poisons_the_store() {
+    if alone_argument().is_none() {
+        let test = "a_failed_write_poisons_the_store";
+        let output = alone(module_path!(), test, "").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Durability::Sync);
+    let partitions = partitions(&store);
+    let says_why = |error: crate::storage::Error| {
+        let text = error.to_string();
+        let start = "the store stopped accepting writes after a failed write: disk full; ";
+        assert!(text.starts_with(start), "{text}");
+    };
+    block_on(async {
+        store
+            .commit(commit_to_all(&partitions, "acknowledged"))
+            .await
+            .unwrap();
+        let commits = store.commit_count();
+        fail::cfg("commit::before-write", "return(disk full)").unwrap();
+        let mut pending = Vec::new();
+        for _ in 0..3 {
+            match store.submit(commit_to_all(&partitions, "lost")).await {
+                Ok(commit) => pending.push(commit),
+                Err(error) => says_why(error),
+            }
+        }
+        assert!(!pending.is_empty());
+        for commit in pending {
+            says_why(commit.wait().await.unwrap_err());
+        }
+        // The disk has room again, but the store does not trust itself any more.
+        fail::remove("commit::before-write");
+        let again = store.submit(commit_to_all(&partitions, "lost")).await;
+        says_why(again.unwrap_err());
+        assert_eq!(store.commit_count(), commits);
+        for partition in &partitions {
+            assert_eq!(partition.high_watermark(), 2);
+            assert_eq!(store.read(partition, 0, 1 << 20).unwrap().len(), 1);
+            assert!(store.read(partition, 2, 1 << 20).unwrap().is_empty());
+        }
+    });
+    drop(store);
+    scenario.teardown();
+
+    let store = open(folder.path(), Durability::Sync);
+    for partition in self::partitions(&store) {
+        let stored = stored_records(&store, &partition);
+        assert_eq!(stored.len(), 2);
+        assert_eq!(stored[0].1.value.as_deref(), Some(&b"acknowledged"[..]));
+    }
+    let partitions = self::partitions(&store);
+    let committed = block_on(store.commit(commit_to_all(&partitions, "again"))).unwrap();
+    assert_eq!(committed.base_offsets, [2, 2, 2]);
+}
+
+/// Commits from four tasks until it is killed; prints what is acknowledged.
+async fn commit_for_ever(path: &Path, durability: Durability) {
+    let store = open(path, durability);
+    let partitions = partitions(&store);
+    let mut tasks = Vec::new();
+    for task in 0..4 {
+        let (store, partitions) = (store.clone(), partitions.clone());
+        tasks.push(tokio::spawn(async move {
+            for step in 0.. {
+                let text = format!("{task}/{step}/{}", "x".repeat(step % 50 * 40));
+                let committed = store.commit(commit_to_all(&partitions, &text)).await;
+                let offsets = committed.unwrap().base_offsets;
+                #[expect(clippy::print_stdout, reason = "it is read by the process that kills")]
+                {
+                    println!("acknowledged {} {task}/{step}/", offsets[0]);
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[test]
+fn a_kill_loses_nothing_acknowledged() {
+    if let Some(argument) = alone_argument() {
+        let (durability, path) = argument.split_once(' ').unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(commit_for_ever(
+            Path::new(path),
+            durability.parse().unwrap(),
+        ));
+    }
+    for durability in ["sync", "os", "interval(10)"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut acknowledged = Vec::new();
+        for kill_after_ms in [40, 150] {
+            let argument = format!("{durability} {}", folder.path().display());
+            let test = "a_kill_loses_nothing_acknowledged";
+            let mut child = alone(module_path!(), test, &argument).spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut line = || lines.next().map(Result::unwrap);
+            // From the first acknowledgement on it is writing.
+            let is_first = |line: &String| line.contains("acknowledged ");
+            acknowledged.push(std::iter::from_fn(&mut line).find(is_first).unwrap());
+            std::thread::sleep(Duration::from_millis(kill_after_ms));
+            child.kill().unwrap();
+            acknowledged.extend(std::iter::from_fn(&mut line));
+            child.wait().unwrap();
+            check_after_kill(folder.path(), &acknowledged);
+        }
+        assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    }
+}
+
+fn check_after_kill(path: &Path, acknowledged: &[String]) {
+    let store = open(path, Durability::Os);
+    let partitions = partitions(&store);
+    let stored: Vec<_> = partitions
+        .iter()
+        .map(|partition| stored_records(&store, partition))
+        .collect();
+    // Every commit was for all partitions: it is in all, at the same offsets, or in none.
+    for (partition, stored_there) in partitions.iter().zip(&stored) {
+        assert_eq!(stored_there, &stored[0]);
+        assert_eq!(partition.high_watermark(), stored_there.len() as u64);
+    }
+    for line in acknowledged {
+        let (_, line) = line.split_once("acknowledged ").unwrap();
+        // The last line may have been cut off by the kill.
+        let Some((offset, text)) = line.split_once(' ').filter(|(_, text)| text.ends_with('/'))
+        else {
+            continue;
+        };
+        let offset: usize = offset.parse().unwrap();
+        let (stored_offset, record) = &stored[0][offset];
+        assert_eq!(*stored_offset, offset as u64);
+        assert!(record.value.as_ref().unwrap().starts_with(text.as_bytes()));
+    }
+}

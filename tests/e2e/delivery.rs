@@ -1,0 +1,294 @@
+//! What reaches the outputs: under each guarantee, through chains, from several inputs, to named
+//! ports, from where `start` says, with everything a record has.
+
+use serde_json::json;
+
+use crate::support::counting::{self, Workload};
+use crate::support::records::assert_dense;
+use crate::support::{Consumed, Random, Sandbox};
+
+/// One pipeline `pass` from `in` to `out`, with further settings.
+fn passing(plugin: &str, settings: &str) -> String {
+    format!(
+        r#"
+name = "passing"
+
+[topics.in]
+
+[topics.out]
+
+[plugins.plugin]
+path = "{{{plugin}}}"
+
+[pipelines.pass]
+from = "topic:in"
+plugin = "plugin"
+to = "topic:out"
+{settings}
+"#
+    )
+}
+
+fn values(records: &[Consumed]) -> Vec<&str> {
+    records.iter().map(Consumed::value_text).collect()
+}
+
+#[test]
+fn every_guarantee_delivers_all_records_once_when_nothing_fails() {
+    for delivery in ["exactly-once", "at-least-once", "at-most-once"] {
+        let sandbox = Sandbox::new();
+        let settings = format!("delivery = \"{delivery}\"\nbatch = {{ max-records = 7 }}");
+        sandbox.manifest(&passing("passthrough", &settings));
+        let lines: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
+        sandbox.produce("in", &lines, None);
+        sandbox.run_until_idle();
+        let records = sandbox.consume("out");
+        assert_dense(&records);
+        assert_eq!(values(&records), lines, "{delivery}");
+        let description = sandbox.json(&["pipeline", "describe", "pass"]);
+        assert_eq!(description["delivery"], delivery);
+        assert_eq!(description["lag_records"], 0);
+    }
+}
+
+#[test]
+fn at_most_once_goes_on_behind_the_batch_that_failed() {
+    let sandbox = Sandbox::new();
+    let settings = "delivery = \"at-most-once\"\nbatch = { max-records = 10 }";
+    sandbox.manifest(&passing("testing-traps", settings));
+    let lines = (0..100).map(|number| match number {
+        37 => "\"poison\"".to_owned(),
+        _ => number.to_string(),
+    });
+    sandbox.produce("in", lines, None);
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(1)
+        .expect_error(&["offset 37", "the plugin trapped"]);
+    assert_eq!(sandbox.consume("out").len(), 30);
+    // The batch's progress was committed before the plugin saw it: it does not come again.
+    sandbox.run_until_idle();
+    let expected: Vec<_> = (0..30).chain(40..100).map(|n| n.to_string()).collect();
+    assert_eq!(values(&sandbox.consume("out")), expected);
+}
+
+#[test]
+fn at_most_once_never_delivers_twice_whatever_is_killed() {
+    let sandbox = Sandbox::new();
+    let settings = "delivery = \"at-most-once\"\nbatch = { max-records = 8, max-wait = \"0s\" }";
+    sandbox.manifest(&passing("passthrough", settings));
+    sandbox.produce("in", (0..100_000).map(|number| number.to_string()), None);
+    let mut random = Random::from_environment();
+    for _ in 0..5 {
+        let run = sandbox.start(&["run", "millstream.toml"]);
+        std::thread::sleep(random.within_ms(0..500));
+        run.kill();
+    }
+    sandbox.run_until_idle();
+    let records = sandbox.consume("out");
+    let numbers: Vec<u64> = records
+        .iter()
+        .map(|record| record.value_text().parse().unwrap())
+        .collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "some came twice");
+    let lost = 100_000 - numbers.len();
+    assert!(lost <= 5 * 8, "{lost} records are lost: more than a batch for each kill");
+}
+
+#[test]
+fn a_chain_is_idle_when_its_last_pipeline_is() {
+    let sandbox = Sandbox::new();
+    let mut manifest = String::from("name = \"chain\"\n[topics.t0]\npartitions = 2\n");
+    manifest.push_str("[plugins.passthrough]\npath = \"{passthrough}\"\n");
+    for hop in 0..6 {
+        let next = hop + 1;
+        manifest.push_str(&format!(
+            "[topics.t{next}]\npartitions = {}\n\
+             [pipelines.p{hop}]\nfrom = \"topic:t{hop}\"\nplugin = \"passthrough\"\nto = \"topic:t{next}\"\n\
+             batch = {{ max-records = 100 }}\n",
+            1 + next % 3
+        ));
+    }
+    sandbox.manifest(&manifest);
+    let lines = (0..5_000).map(|number| format!("{{\"key\":{number}}}"));
+    sandbox.produce("t0", lines, Some("key"));
+    sandbox.run_until_idle();
+    let records = sandbox.consume("t6");
+    assert_dense(&records);
+    let mut keys: Vec<u64> = records
+        .iter()
+        .map(|record| record.key_text().parse().unwrap())
+        .collect();
+    keys.sort_unstable();
+    assert!(keys.into_iter().eq(0..5_000));
+}
+
+#[test]
+fn several_inputs_share_the_state_of_their_partition() {
+    let sandbox = Sandbox::new();
+    let manifest = counting::MANIFEST
+        .replace("[topics.events]", "[topics.more]\npartitions = 4\n\n[topics.events]")
+        .replace("from = \"topic:events\"", "from = [\"topic:events\", \"topic:more\"]");
+    sandbox.manifest(&manifest);
+    let mut workload = Workload::new(6);
+    workload.produce_to(&sandbox, "events", 3_000);
+    workload.produce_to(&sandbox, "more", 3_000);
+    sandbox.run_until_idle();
+    workload.produce_to(&sandbox, "more", 1_000);
+    sandbox.run_until_idle();
+    workload.assert_counted_once(&sandbox);
+}
+
+#[test]
+fn state_goes_on_after_a_restart_whatever_was_folded() {
+    let sandbox = Sandbox::new();
+    let manifest = counting::MANIFEST.replace("max-records = 16", "max-records = 2");
+    sandbox.manifest(&manifest);
+    let mut workload = Workload::new(7);
+    // The second and third bring more checkpoints than the changelog takes before it is folded.
+    for count in [100, 12_000, 12_000, 100] {
+        workload.produce(&sandbox, count);
+        sandbox.run_until_idle();
+        sandbox.run_until_idle();
+    }
+    workload.assert_counted_once(&sandbox);
+}
+
+#[test]
+fn output_goes_to_the_port_of_its_name() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "ports"
+
+[topics.flights]
+
+[topics.first]
+
+[topics.second]
+
+[plugins.carrier-delays]
+path = "{carrier-delays}"
+
+[pipelines.delays]
+from = "topic:flights"
+plugin = "carrier-delays"
+to = { other = "topic:first", stats = "topic:second" }
+"#,
+    );
+    let flight = json!({ "carrier": "UA", "dep_time": 517, "arr_delay": 11 });
+    sandbox.produce("flights", [flight.to_string()], Some("carrier"));
+    sandbox.run_until_idle();
+    assert!(sandbox.consume("first").is_empty());
+    let [statistics] = &sandbox.consume("second")[..] else {
+        panic!("one record is expected");
+    };
+    assert_eq!(statistics.value_json()["arr_delay_sum"], 11);
+}
+
+#[test]
+fn a_pipeline_starts_where_its_manifest_says() {
+    let at = |second: u64| json!({ "timestamp": second * 1000, "value": second.to_string() });
+    let records = |range: std::ops::Range<u64>| range.map(|second| at(second).to_string());
+    for (start, expected) in [
+        ("earliest", (0..10).chain(10..15).collect::<Vec<u64>>()),
+        ("1970-01-01T00:00:06Z", (6..15).collect()),
+        ("1970-01-01T02:00:06.500+02:00", (7..15).collect()),
+        ("latest", (10..15).collect()),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.manifest(&passing("passthrough", &format!("start = \"{start}\"")));
+        let file = sandbox.write_lines("records.jsonl", records(0..10));
+        sandbox.produce_records("in", &file);
+        sandbox.run_until_idle();
+        // From now on the position counts, and no longer `start`.
+        let file = sandbox.write_lines("records.jsonl", records(10..15));
+        sandbox.produce_records("in", &file);
+        sandbox.run_until_idle();
+        let expected: Vec<_> = expected.iter().map(u64::to_string).collect();
+        assert_eq!(values(&sandbox.consume("out")), expected, "start = {start}");
+    }
+}
+
+#[test]
+fn everything_a_record_has_passes_through() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&passing("passthrough", ""));
+    let records = [
+        json!({ "timestamp": 5, "key": "k", "value": "v",
+                "headers": [["a", "1"], ["a", null], ["b", ""], ["ü", {"base64": "/w=="}]] }),
+        json!({ "timestamp": 4, "key": null, "value": "no key", "headers": [] }),
+        json!({ "timestamp": 6, "key": "k", "value": null, "headers": [["why", "tombstone"]] }),
+        json!({ "timestamp": 0, "key": "", "value": "", "headers": [] }),
+        json!({ "timestamp": 1_800_000_000_000_u64, "key": {"base64": "/wD+"},
+                "value": {"base64": "gIGC"}, "headers": [] }),
+        json!({ "timestamp": 7, "key": null, "value": null, "headers": [] }),
+    ];
+    let file = sandbox.write_lines("records.jsonl", records.iter().map(ToString::to_string));
+    sandbox.produce_records("in", &file);
+    sandbox.run_until_idle();
+    let sent = sandbox.consume("in");
+    let received = sandbox.consume("out");
+    assert_eq!(received.len(), records.len());
+    for ((sent, received), record) in sent.iter().zip(&received).zip(&records) {
+        assert_eq!(
+            (received.offset, received.timestamp, &received.key),
+            (sent.offset, sent.timestamp, &sent.key)
+        );
+        assert_eq!((&received.value, &received.headers), (&sent.value, &sent.headers));
+        assert_eq!(record["timestamp"], received.timestamp);
+    }
+}
+
+#[test]
+fn a_producer_plugin_resumes_without_gap_or_double() {
+    const COUNT: u64 = 60_000;
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&format!(
+        r#"
+name = "numbers"
+
+[topics.numbers]
+
+[plugins.counter]
+path = "{{testing-counter}}"
+
+[pipelines.numbers]
+plugin = "counter"
+to = "topic:numbers"
+batch = {{ max-records = 8 }}
+config = {{ count = {COUNT} }}
+limits = {{ deadline = "30s" }}
+"#
+    ));
+    let mut random = Random::from_environment();
+    for _ in 0..6 {
+        let run = sandbox.start(&["run", "millstream.toml"]);
+        std::thread::sleep(random.within_ms(0..400));
+        run.kill();
+    }
+    sandbox.run_until_idle();
+    let records = sandbox.consume("numbers");
+    assert_dense(&records);
+    let expected: Vec<_> = (1..=COUNT).map(|number| number.to_string()).collect();
+    assert_eq!(values(&records), expected);
+    sandbox.run_until_idle();
+    assert_eq!(sandbox.consume("numbers").len() as u64, COUNT);
+}
+
+#[test]
+fn an_interrupted_run_finishes_its_batches_and_goes_on_later() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut workload = Workload::new(8);
+    workload.produce(&sandbox, 100_000);
+    let run = sandbox.start(&["run", "millstream.toml"]);
+    std::thread::sleep(Random::from_environment().within_ms(300..600));
+    run.interrupt();
+    run.wait().expect_code(0);
+    let description = sandbox.json(&["pipeline", "describe", "count"]);
+    let processed = workload.total() - description["lag_records"].as_u64().unwrap();
+    assert_eq!(sandbox.consume("counts").len() as u64, processed);
+    sandbox.run_until_idle();
+    workload.assert_counted_once(&sandbox);
+}

@@ -1,0 +1,145 @@
+//! A crash at each step of a checkpoint's way to the disk: every record still counts exactly once.
+//!
+//! `FAILPOINTS` names the step and how often it is passed before something happens there. The
+//! process is then killed while the thread stands at that step, or the thread panics there, or the
+//! write fails.
+
+use std::time::Duration;
+
+use crate::support::counting::{self, Workload};
+use crate::support::{Random, Running, Sandbox};
+
+/// The steps, in the order in which a checkpoint passes them.
+const STEPS: [&str; 5] = [
+    "checkpoint::before-submit",
+    "commit::before-write",
+    "commit::after-write",
+    "commit::before-reply",
+    "checkpoint::acknowledged",
+];
+/// Records of each test: about 1,250 checkpoints of the counting pipeline.
+const RECORDS: u64 = 20_000;
+/// How long the thread has to come to the step again after it has said that it was there.
+const TO_THE_NEXT: Duration = Duration::from_millis(100);
+
+/// Starts a run with an action at a step.
+fn start(sandbox: &Sandbox, step: &str, actions: &str) -> Running {
+    let mut command = sandbox.command(&["run", "millstream.toml", "--until-idle"]);
+    command
+        .env("FAILPOINTS", format!("{step}={actions}"))
+        .env("RUST_LOG", "warn,fail=info");
+    sandbox.start_command(command)
+}
+
+fn with_records(seed: u64) -> (Sandbox, Workload) {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut workload = Workload::new(seed);
+    workload.produce(&sandbox, RECORDS);
+    (sandbox, workload)
+}
+
+fn finish(sandbox: &Sandbox, workload: &Workload) {
+    sandbox.run_until_idle();
+    workload.assert_counted_once(sandbox);
+}
+
+/// Kills runs while a thread stands at the step.
+fn kill_at(step: &str) {
+    let (sandbox, workload) = with_records(3);
+    let mut random = Random::from_environment();
+    for passes in [0, 1, 2, random.within(3..20), random.within(20..200)] {
+        let before = match passes {
+            0 => String::new(),
+            passes => format!("{passes}*off->"),
+        };
+        let mut run = start(&sandbox, step, &format!("{before}1*print(is near)->pause"));
+        run.wait_for_error("is near");
+        std::thread::sleep(TO_THE_NEXT);
+        assert!(run.kill().0, "{step}: the run ended by itself");
+    }
+    finish(&sandbox, &workload);
+}
+
+#[test]
+fn a_kill_before_a_checkpoint_is_submitted() {
+    kill_at(STEPS[0]);
+}
+
+#[test]
+fn a_kill_before_a_commit_is_written() {
+    kill_at(STEPS[1]);
+}
+
+#[test]
+fn a_kill_after_a_commit_is_written() {
+    kill_at(STEPS[2]);
+}
+
+#[test]
+fn a_kill_before_a_commit_is_answered() {
+    kill_at(STEPS[3]);
+}
+
+#[test]
+fn a_kill_after_a_checkpoint_is_acknowledged() {
+    kill_at(STEPS[4]);
+}
+
+#[test]
+fn a_panic_at_any_step_ends_the_run_with_an_error() {
+    let (sandbox, workload) = with_records(4);
+    for step in STEPS {
+        for passes in [1, 30] {
+            start(&sandbox, step, &format!("{passes}*off->panic"))
+                .wait()
+                .expect_failure()
+                .expect_error(&["error: ", step]);
+        }
+    }
+    finish(&sandbox, &workload);
+}
+
+#[test]
+fn a_failed_write_stops_all_writing_and_loses_nothing() {
+    let (sandbox, workload) = with_records(5);
+    for passes in [0, 1, 20, 100] {
+        let actions = match passes {
+            0 => "return(no space left)".to_owned(),
+            passes => format!("{passes}*off->1*return(no space left)"),
+        };
+        start(&sandbox, "commit::before-write", &actions)
+            .wait()
+            .expect_code(1)
+            .expect_error(&["error: ", "stopped accepting writes", "no space left"]);
+    }
+    finish(&sandbox, &workload);
+}
+
+#[test]
+fn produce_does_not_say_acknowledged_when_a_write_failed() {
+    let sandbox = Sandbox::new();
+    let lines = (0..200_000).map(|number| format!("{number:0100}"));
+    let file = sandbox.write_lines("lines.txt", lines);
+    let mut command = sandbox.command(&[
+        "produce",
+        "topic:lines",
+        "--create",
+        "--format",
+        "lines",
+        "--output",
+        "json",
+        "--file",
+        file.to_str().unwrap(),
+    ]);
+    command.env("FAILPOINTS", "commit::before-write=5*off->return(no space left)");
+    let finished = sandbox
+        .start_command(command)
+        .wait()
+        .expect_code(1)
+        .expect_error(&["stopped accepting writes: no space left"]);
+    let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    let records = sandbox.consume("lines");
+    assert_eq!(summary["records"], records.len());
+    assert!((1..200_000).contains(&records.len()), "{}", records.len());
+}

@@ -1,0 +1,292 @@
+//! A plugin that misbehaves stops its pipeline with a clear error, keeps its position, and harms
+//! nobody else; when it is replaced, nothing is lost.
+
+use serde_json::{Value, json};
+
+use crate::support::{Finished, Sandbox};
+
+/// Records of each partition.
+const RECORDS: u64 = 60;
+/// Where the poison is: in partition 1.
+const POISON: u64 = 37;
+/// The first offset of the batch with the poison, since batches have 10 records.
+const BATCH_START: u64 = 30;
+
+/// A data directory whose pipeline `faulty` meets a poisoned record, and whose `healthy` does not.
+struct Scene(Sandbox);
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self(Sandbox::new());
+        scene.wire("passthrough", "");
+        let suspects = (0..2).flat_map(|partition| {
+            (0..RECORDS).map(move |offset| {
+                let word = match (partition, offset) {
+                    (1, POISON) => "poison",
+                    _ => "record",
+                };
+                json!({ "partition": partition, "key": format!("{offset}"),
+                        "value": format!("{word} {partition}/{offset}") })
+            })
+        });
+        scene.produce("suspects", suspects);
+        let fine = (0..RECORDS).map(|offset| json!({ "value": format!("fine {offset}") }));
+        scene.produce("fine", fine);
+        scene
+    }
+
+    fn produce(&self, topic: &str, records: impl IntoIterator<Item = Value>) {
+        let lines = records.into_iter().map(|record| record.to_string());
+        let file = self.0.write_lines("records.jsonl", lines);
+        self.0.produce_records(topic, &file);
+    }
+
+    /// Writes the manifest with this plugin, and these further settings, for `faulty`.
+    fn wire(&self, plugin: &str, settings: &str) {
+        self.0.manifest(&format!(
+            r#"
+name = "faults"
+
+[topics.suspects]
+partitions = 2
+
+[topics.checked]
+partitions = 2
+
+[topics.fine]
+
+[topics.finer]
+
+[plugins.passthrough]
+path = "{{passthrough}}"
+
+[plugins.suspect]
+path = "{{{plugin}}}"
+
+[pipelines.faulty]
+from = "topic:suspects"
+plugin = "suspect"
+to = "topic:checked"
+batch = {{ max-records = 10 }}
+{settings}
+
+[pipelines.healthy]
+from = "topic:fine"
+plugin = "passthrough"
+to = "topic:finer"
+limits = {{ deadline = "30s" }}
+"#
+        ));
+    }
+
+    fn run(&self) -> Finished {
+        self.0
+            .run(&["run", "millstream.toml", "--until-idle", "--output", "json"])
+    }
+
+    /// The committed offset of `faulty` in partition 1.
+    fn position(&self) -> u64 {
+        let description = self.0.json(&["pipeline", "describe", "faulty"]);
+        let position = &description["positions"][1];
+        assert_eq!(position["partition"], 1);
+        position["committed_offset"].as_u64().unwrap()
+    }
+
+    /// Values of `checked`, sorted.
+    fn checked(&self) -> Vec<String> {
+        let records = self.0.consume("checked");
+        let mut values: Vec<_> = records
+            .iter()
+            .map(|record| record.value_text().to_owned())
+            .collect();
+        values.sort();
+        values
+    }
+
+    fn checked_of_partition_1(&self) -> usize {
+        let checked = self.checked();
+        checked.iter().filter(|value| value.contains(" 1/")).count()
+    }
+
+    #[track_caller]
+    fn assert_healthy_is_done(&self) {
+        assert_eq!(self.0.consume("finer").len() as u64, RECORDS);
+    }
+
+    /// Puts `passthrough` in the plugin's place: everything comes through once.
+    #[track_caller]
+    fn assert_replacing_completes(&self) {
+        self.wire("passthrough", "");
+        self.run().expect_code(0);
+        let mut expected: Vec<String> = self
+            .0
+            .consume("suspects")
+            .iter()
+            .map(|record| record.value_text().to_owned())
+            .collect();
+        expected.sort();
+        assert_eq!(self.checked(), expected);
+        assert_eq!(self.position(), RECORDS);
+        self.assert_healthy_is_done();
+    }
+}
+
+/// Runs a plugin that faults on the poisoned record, which the error has to name with `reasons`.
+fn assert_stops(plugin: &str, settings: &str, reasons: &[&str]) {
+    let scene = Scene::new();
+    scene.wire(plugin, settings);
+    let finished = scene
+        .run()
+        .expect_code(1)
+        .expect_error(&[
+            "error: pipeline `faulty`, partition 1, stopped: ",
+            &format!("topic `suspects`, partition 1, offset {POISON}: "),
+        ])
+        .expect_error(reasons);
+    let summary: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(summary["outcome"], "failed");
+    let failures = summary["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0]["pipeline"], "faulty");
+    assert_eq!(failures[0]["partition"], 1);
+
+    assert_eq!(scene.position(), BATCH_START, "the position is kept");
+    assert_eq!(scene.checked_of_partition_1() as u64, BATCH_START);
+    scene.assert_healthy_is_done();
+
+    // The same again: it stops at the same record and nothing comes twice.
+    scene.run().expect_code(1).expect_error(reasons);
+    assert_eq!(scene.position(), BATCH_START);
+    assert_eq!(scene.checked_of_partition_1() as u64, BATCH_START);
+    scene.assert_replacing_completes();
+}
+
+#[test]
+fn a_plugin_that_loops() {
+    assert_stops(
+        "testing-loops",
+        "limits = { deadline = \"200ms\" }",
+        &["ran past its deadline of 200ms", "limits.deadline"],
+    );
+}
+
+#[test]
+fn a_plugin_that_allocates_without_end() {
+    assert_stops(
+        "testing-allocates",
+        "limits = { deadline = \"30s\", memory = \"32MiB\" }",
+        &["needs more memory than its limit of 33554432 bytes", "limits.memory"],
+    );
+}
+
+#[test]
+fn a_plugin_that_traps() {
+    assert_stops(
+        "testing-traps",
+        "",
+        &["the plugin trapped", "a poisoned record at offset 37"],
+    );
+}
+
+#[test]
+fn a_plugin_that_returns_an_index_out_of_range() {
+    assert_stops("testing-bad-index", "", &["the plugin returned bad output", "source"]);
+}
+
+#[test]
+fn a_plugin_that_returns_a_wrong_number_processed() {
+    assert_stops(
+        "testing-wrong-processed",
+        "",
+        &["the plugin returned bad output", "`processed`"],
+    );
+}
+
+#[test]
+fn a_plugin_that_returns_too_much() {
+    assert_stops(
+        "testing-greedy-output",
+        "limits = { deadline = \"30s\" }",
+        &["the plugin returned bad output", "limits.output"],
+    );
+}
+
+#[test]
+fn a_plugin_that_returns_an_error() {
+    assert_stops(
+        "testing-process-error",
+        "",
+        &["the plugin returned an error: the batch holds poison"],
+    );
+}
+
+#[test]
+fn a_plugin_that_rejects_a_record() {
+    assert_stops(
+        "testing-rejects",
+        "",
+        &["the plugin rejected the record: the record is poison"],
+    );
+}
+
+#[test]
+fn a_plugin_that_asks_to_retry() {
+    assert_stops(
+        "testing-retries",
+        "",
+        &["the plugin asks to retry the record: the record is poison for now"],
+    );
+}
+
+#[test]
+fn a_plugin_that_does_not_open() {
+    let scene = Scene::new();
+    scene.wire("testing-open-fails", "");
+    scene.run().expect_code(1).expect_error(&[
+        "error: pipeline `faulty`, partition ",
+        "could not be opened: the plugin refused to open: this plugin never opens",
+    ]);
+    assert_eq!(scene.position(), 0);
+    assert!(scene.checked().is_empty());
+    scene.assert_healthy_is_done();
+    scene.assert_replacing_completes();
+}
+
+/// Runs a plugin that is refused before anything starts.
+fn assert_refused(plugin: &str, reasons: &[&str]) {
+    let scene = Scene::new();
+    scene.wire(plugin, "");
+    for verb in [&["check", "millstream.toml"][..], &["run", "millstream.toml", "--until-idle"]] {
+        scene
+            .0
+            .run(verb)
+            .expect_code(2)
+            .expect_error(&["faulty", "imports what it is not granted"])
+            .expect_error(reasons);
+    }
+    assert!(scene.checked().is_empty(), "nothing was processed");
+    scene.assert_replacing_completes();
+}
+
+#[test]
+fn a_plugin_that_imports_what_nobody_grants() {
+    assert_refused("testing-imports-ungranted", &["wasi:sockets/instance-network"]);
+}
+
+#[test]
+fn a_plugin_that_imports_the_clock_without_a_grant() {
+    assert_refused("testing-reads-clock", &["wasi:clocks", "allow"]);
+}
+
+#[test]
+fn a_plugin_with_a_granted_clock_runs() {
+    let scene = Scene::new();
+    scene.wire("testing-reads-clock", "allow = { clocks = true }");
+    scene.run().expect_code(0);
+    let checked = scene.checked();
+    assert_eq!(checked.len() as u64, 2 * RECORDS);
+    for value in checked {
+        let now_ms: u64 = value.parse().unwrap();
+        assert!(now_ms > 1_600_000_000_000, "{value} is no time of day");
+    }
+}
