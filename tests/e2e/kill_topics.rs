@@ -119,9 +119,11 @@ fn killed_retention_leaves_an_unbroken_rest() {
         let produce = ["produce", "topic:old", "--format", "lines", "--manifest", "millstream.toml"];
         sandbox.succeed(&[&produce[..], &["--file", file.to_str().unwrap()]].concat());
 
-        let run = sandbox.start(&["run", "millstream.toml"]);
+        let run = sandbox.start(&["run", "millstream.toml", "-v"]);
         std::thread::sleep(random.within_ms(0..400));
-        assert!(run.kill().0, "the run ended by itself");
+        let (was_killed, finished) = run.kill();
+        assert!(was_killed, "the run ended by itself");
+        note(&finished.stderr);
         let records = sandbox.consume("old");
         let first = records.first().map_or(produced, |record| record.offset);
         assert!(first >= start, "deleted records came back");

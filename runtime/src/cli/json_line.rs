@@ -37,13 +37,19 @@ impl Selection {
             message: "expected JSON in UTF-8, found bytes that are not UTF-8".to_owned(),
         })?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let fields = if self.key.is_none() && self.timestamp.is_none() {
+        let any_value = self.key.is_none() && self.timestamp.is_none();
+        let expected = if any_value {
+            "a JSON value"
+        } else {
+            "a JSON object"
+        };
+        let fields = if any_value {
             let checked: Result<IgnoredAny, _> = serde::Deserialize::deserialize(&mut deserializer);
             checked.map(|_| Fields::default())
         } else {
             deserializer.deserialize_map(FieldsVisitor(self))
         };
-        let fields = fields.map_err(|error| Mistake::of_json(&error, "a JSON object"))?;
+        let fields = fields.map_err(|error| Mistake::of_json(&error, expected))?;
         deserializer
             .end()
             .map_err(|error| Mistake::of_json(&error, "one JSON value a line"))?;
@@ -153,9 +159,12 @@ impl Mistake {
         let reason = text
             .rsplit_once(" at line ")
             .map_or(text.as_str(), |(reason, _)| reason);
-        let message = match reason.contains("expected") {
-            true => reason.to_owned(),
-            false => format!("expected {expected}: {reason}"),
+        // A field that is missing or of a wrong type is told in full; a syntax error is not.
+        let is_data = error.classify() == serde_json::error::Category::Data;
+        let message = match (is_data, reason) {
+            (true, _) => reason.to_owned(),
+            (false, "expected ident") => format!("expected {expected}: invalid literal"),
+            (false, _) => format!("expected {expected}: {reason}"),
         };
         Self {
             column: (error.column() > 0).then(|| error.column()),
@@ -302,7 +311,8 @@ mod tests {
             (r#"{"k":01}"#, "7: expected a JSON object: invalid number"),
             (r#"[1]"#, "expected a JSON object with the field `k`"),
             ("", "expected a JSON object: EOF"),
-            ("hello", "1: expected"),
+            ("hello", "1: expected a JSON object: expected value"),
+            (r#"{"k":nul}"#, "9: expected a JSON object: invalid literal"),
         ] {
             let message = key_of(line).unwrap_err();
             assert!(message.contains(expected), "{line}: {message}");

@@ -16,6 +16,7 @@ mod offset_spec;
 mod open;
 mod output;
 mod pipeline;
+mod plugin_metrics;
 mod produce;
 mod progress;
 mod quantity;
@@ -40,7 +41,6 @@ use output::{Format, Output};
     name = "millstream",
     version,
     after_help = exit::HELP,
-    propagate_version = true,
     disable_help_subcommand = true,
     max_term_width = 100
 )]

@@ -66,25 +66,25 @@ pub(super) fn partitions_of(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// The offset that a place on the command line stands for in a partition.
-///
-/// # Errors
-/// An offset that the partition does not hold: moving to another one silently would hide a mistake.
+/// The offset that a place on the command line stands for in a partition. An offset that the
+/// partition does not hold is moved to the nearest one, as Kafka's tools do, and that is said.
 pub(super) fn resolve_offset(
     log: &Log,
     topic: &Topic,
     partition: &Partition,
     spec: OffsetSpec,
 ) -> anyhow::Result<u64> {
-    let (start, end) = (partition.start_offset(), partition.high_watermark());
-    if let OffsetSpec::Offset(offset) = spec
-        && !(start..=end).contains(&offset)
+    let offset = log.resolve_offset(partition, spec)?;
+    if let OffsetSpec::Offset(wanted) = spec
+        && wanted != offset
     {
-        anyhow::bail!(
-            "offset {offset} is out of range: partition {} of topic `{}` starts at {start} and ends at {end}; expected an offset in between, `earliest` or `latest`",
+        super::progress::note(&format!(
+            "warning: offset {wanted} is out of range: partition {} of topic `{}` starts at {} and ends at {}; taking {offset}",
             partition.index(),
             topic.name(),
-        );
+            partition.start_offset(),
+            partition.high_watermark(),
+        ));
     }
-    Ok(log.resolve_offset(partition, spec)?)
+    Ok(offset)
 }

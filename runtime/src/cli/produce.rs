@@ -193,9 +193,12 @@ pub(super) async fn run(
     };
     output.result(&summary, |output| summary.write(output))?;
     output.flush()?;
-    let ending = result?;
-    flushed?;
-    Ok(ending)
+    match flushed {
+        // Not even what came before a bad line is stored.
+        Err(error @ log::Error::Storage(_)) => Err(error.into()),
+        Err(error) => result.and(Err(error.into())),
+        Ok(_) => result,
+    }
 }
 
 async fn open_topic(log: &Log, args: &ProduceArgs) -> Result<Topic, log::Error> {
@@ -320,8 +323,19 @@ impl Import {
 
     fn show(&mut self, input: &Input, bar: &mut Progress, started: Instant) {
         let acknowledged = self.producer.acknowledged().records;
-        let rate = progress::rate(acknowledged, started.elapsed());
-        let text = format!("acknowledged {acknowledged} records, {rate}");
+        let elapsed = started.elapsed();
+        let text = match bar.is_drawn() {
+            true => format!(
+                "{} acknowledged, {}",
+                indicatif::HumanCount(acknowledged),
+                progress::rate(acknowledged, elapsed)
+            ),
+            // Without separators: scripts read this.
+            false => format!(
+                "acknowledged {acknowledged} records, {} records/s",
+                progress::per_second(acknowledged, elapsed)
+            ),
+        };
         bar.show(input.read_bytes(), None, text);
         self.shown = acknowledged;
     }

@@ -75,6 +75,11 @@ impl Progress {
         }
     }
 
+    /// Whether there is a bar, for people only.
+    pub(super) fn is_drawn(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
     /// Whether it is time to [`show`](Self::show) something; cheap enough for every batch.
     pub(super) fn is_due(&self) -> bool {
         self.next().is_some_and(|next| Instant::now() >= next)
@@ -91,7 +96,7 @@ impl Progress {
     fn next(&self) -> Option<Instant> {
         match self.line_interval {
             Some(_) => Some(self.next_line),
-            None => (!self.bar.is_hidden()).then_some(self.next_draw),
+            None => self.is_drawn().then_some(self.next_draw),
         }
     }
 

@@ -12,6 +12,7 @@ use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::{self, Access, DataDirectory};
 use super::output::Output;
+use super::plugin_metrics::{self, PluginMetric};
 use super::progress::{self, Progress, Unit};
 use super::telemetry::LogFormat;
 use crate::log::Maintenance;
@@ -48,6 +49,8 @@ struct Summary {
     seconds: f64,
     records_per_second: u64,
     failures: Vec<FailureView>,
+    /// What the plugins count of their own.
+    metrics: Vec<PluginMetric>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +91,7 @@ pub(super) async fn run(
         mut printer, bar, ..
     } = watch;
     drop(bar);
+    let metrics = plugin_metrics::of(&pipelines);
     let failures = pipelines.stop().await;
     drop(maintenance);
     printer.print(&failures);
@@ -104,6 +108,7 @@ pub(super) async fn run(
         seconds: elapsed.as_secs_f64(),
         records_per_second: progress::per_second(progress.records_in, elapsed),
         failures: failures.iter().map(FailureView::of).collect(),
+        metrics,
     };
     output.result(&summary, |output| {
         output.line(format_args!(
@@ -113,7 +118,11 @@ pub(super) async fn run(
             summary.records_out,
             summary.seconds,
             summary.records_per_second
-        ))
+        ))?;
+        summary
+            .metrics
+            .iter()
+            .try_for_each(|metric| output.line(format_args!("{metric}")))
     })?;
     Ok(match (failures.is_empty(), end) {
         (false, _) => Ending::Failed,

@@ -76,7 +76,7 @@ pub(super) struct Settings {
     /// The part of a partition, 0 to 1, that must be uncleaned before it is compacted [default: 0.5]
     #[arg(long, value_name = "RATIO")]
     min_cleanable_dirty_ratio: Option<f64>,
-    /// The largest batch the topic takes, such as `1MiB`
+    /// The largest batch the topic takes, such as `16MiB` [default: 1048588]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     max_batch_bytes: Option<u64>,
 }
@@ -497,9 +497,9 @@ async fn compact(global: &GlobalArgs, output: &mut Output, name: &TopicName) -> 
         freed_bytes: report.freed_bytes,
     };
     output.result(&compacted, |output| {
-        let freed = output.bytes(compacted.freed_bytes);
+        let freed = indicatif::BinaryBytes(compacted.freed_bytes);
         output.line(format_args!(
-            "compacted topic `{name}`: {} records removed, {} kept, {freed} bytes freed",
+            "compacted topic `{name}`: {} records removed, {} kept, {freed} freed",
             compacted.records_removed, compacted.records_kept
         ))
     })?;

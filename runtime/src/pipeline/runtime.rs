@@ -128,7 +128,11 @@ impl PipelineRuntime {
 }
 
 fn grants_of(spec: &PipelineSpec) -> Grants {
-    Grants { clocks: spec.allow.clocks, random: spec.allow.random, ..Grants::default() }
+    Grants {
+        clocks: spec.allow.clocks,
+        random: spec.allow.random,
+        ..Grants::default()
+    }
 }
 
 /// Checks that a plugin exports what a pipeline calls, and imports only what it grants.

@@ -22,8 +22,8 @@ use super::{Error, Failure, TaskError};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::manifest::{PipelineSpec, ResolvedManifest};
-use crate::model::PluginName;
-use crate::plugin::{Plugin, PluginEngine};
+use crate::model::{PipelineName, PluginName};
+use crate::plugin::{MetricValue, Plugin, PluginEngine, PluginMetrics};
 use crate::storage::Store;
 
 /// How often it is looked whether everything is idle.
@@ -36,6 +36,7 @@ pub struct Pipelines {
     statuses: Vec<Arc<TaskStatus>>,
     stops: Vec<watch::Sender<bool>>,
     failures: Arc<Failures>,
+    metrics: Vec<(PipelineName, Arc<PluginMetrics>)>,
 }
 
 #[derive(Default)]
@@ -88,6 +89,7 @@ impl Pipelines {
             statuses: Vec::new(),
             stops: Vec::new(),
             failures: Arc::default(),
+            metrics: Vec::new(),
         };
         for pipeline in pipelines {
             running.start_tasks(Arc::new(pipeline));
@@ -97,6 +99,8 @@ impl Pipelines {
 
     fn start_tasks(&mut self, pipeline: Arc<PipelineRuntime>) {
         let (stop, _) = watch::channel(false);
+        let name = pipeline.spec.name.clone();
+        self.metrics.push((name, Arc::clone(&pipeline.metrics)));
         for task in 0..pipeline.task_count() {
             let inputs = pipeline
                 .task_inputs(task)
@@ -134,6 +138,14 @@ impl Pipelines {
             status.add_to(&mut progress);
         }
         progress
+    }
+
+    /// The metrics that the plugins keep of their own, by pipeline; empty for those that keep none.
+    pub fn plugin_metrics(&self) -> Vec<(PipelineName, Vec<(String, MetricValue)>)> {
+        let snapshot = |(name, metrics): &(PipelineName, Arc<PluginMetrics>)| {
+            (name.clone(), metrics.snapshot())
+        };
+        self.metrics.iter().map(snapshot).collect()
     }
 
     /// Returns when every task has processed all there is, or has stopped.
@@ -215,9 +227,9 @@ async fn watch_task(
     tasks.spawn(running);
     let result = match tasks.join_next().await {
         Some(Ok(result)) => result,
-        Some(Err(error)) if error.is_panic() => {
-            Err(TaskError::Panicked(panic_message(error.into_panic().as_ref())))
-        }
+        Some(Err(error)) if error.is_panic() => Err(TaskError::Panicked(panic_message(
+            error.into_panic().as_ref(),
+        ))),
         Some(Err(_)) | None => Ok(()),
     };
     if let Err(error) = result {

@@ -359,6 +359,12 @@ fn check_column(
             bytes.len()
         ));
     }
+    check_nulls(name, ends, nulls)
+}
+
+/// Checks the indexes of null values: they ascend, exist, and have no bytes.
+fn check_nulls(name: &str, ends: &[u32], nulls: &[u32]) -> Result<(), String> {
+    let records = ends.len();
     let mut next = 0;
     for (at, &null) in nulls.iter().enumerate() {
         if (null as usize) < next {

@@ -14,7 +14,15 @@ const FORMAT_PREFIX: &str = "millstream data format ";
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Directory {
+    /// Closing the file is not enough: a process that is just being started by this one has it, too,
+    /// for a moment.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Directory {
@@ -31,7 +39,7 @@ impl Directory {
         check_format(path)?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 

@@ -45,7 +45,10 @@ fn endless_allocation_is_a_memory_fault() {
         "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable",
     ));
     assert_eq!(fault.kind(), "memory");
-    assert!(fault.to_string().contains("1048576 bytes (limits.memory)"), "{fault}");
+    assert!(
+        fault.to_string().contains("1048576 bytes (limits.memory)"),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -79,28 +82,46 @@ fn traps_have_a_backtrace() {
     assert!(fault.to_string().contains("`unreachable`"), "{fault}");
     assert!(fault.backtrace().unwrap().starts_with("0: "));
     let fault = fault_of(&Guest::new("(i32.load (i32.const -4))"));
-    assert!(fault.to_string().contains("out of bounds memory access"), "{fault}");
+    assert!(
+        fault.to_string().contains("out of bounds memory access"),
+        "{fault}"
+    );
 }
 
 #[test]
 fn bad_output_is_named() {
     let pass = "(drop (call $pass (local.get $batch)))";
     let cases = [
-        ("(i32.store (i32.const 4) (i32.const 2))", "`processed` is 2, expected 3"),
-        ("(i32.store (i32.const 4100) (i32.const 9))", "`source[1]` is 9"),
+        (
+            "(i32.store (i32.const 4) (i32.const 2))",
+            "`processed` is 2, expected 3",
+        ),
+        (
+            "(i32.store (i32.const 4100) (i32.const 9))",
+            "`source[1]` is 9",
+        ),
         // `port` is the list at 16: as long as `source`, its first entry is 0, its second 1.
         (
             "(i32.store (i32.const 16) (i32.const 4096)) (i32.store (i32.const 20) (i32.const 3))",
             "`port[1]` is 1, but the pipeline has 1 ports",
         ),
         // `source` beyond the memory, and not aligned.
-        ("(i32.store (i32.const 8) (i32.const 0x7ffffff0))", "list pointer/length out of bounds"),
-        ("(i32.store (i32.const 8) (i32.const 4097))", "list pointer is not aligned"),
+        (
+            "(i32.store (i32.const 8) (i32.const 0x7ffffff0))",
+            "list pointer/length out of bounds",
+        ),
+        (
+            "(i32.store (i32.const 8) (i32.const 4097))",
+            "list pointer is not aligned",
+        ),
     ];
     for (change, expected) in cases {
         let fault = fault_of(&Guest::new(&format!("{pass} {change} (i32.const 0)")));
         assert_eq!(fault.kind(), "output", "{fault}");
-        assert!(fault.to_string().contains(expected), "{fault}\nexpected: {expected}");
+        assert!(
+            fault.to_string().contains(expected),
+            "{fault}\nexpected: {expected}"
+        );
     }
 }
 
@@ -111,8 +132,15 @@ fn output_is_bounded() {
         let at = 8 + column * 8;
         format!("(i32.store (i32.const {at}) (i32.const 0)) (i32.store (i32.const {}) (i32.const 5000))", at + 4)
     }).collect();
-    let guest = Guest::new(&format!("{columns} (i32.store (i32.const 4) (i32.const 3)) (i32.const 0)"));
-    let limits = Limits { output_records: 2, output_bytes: 16, state_bytes: 0, ..limits() };
+    let guest = Guest::new(&format!(
+        "{columns} (i32.store (i32.const 4) (i32.const 3)) (i32.const 0)"
+    ));
+    let limits = Limits {
+        output_records: 2,
+        output_bytes: 16,
+        state_bytes: 0,
+        ..limits()
+    };
     let mut instance = load(&guest)
         .instantiate(context(), &Grants::default(), &limits, Box::new(NoState))
         .unwrap();
@@ -126,7 +154,10 @@ fn errors_of_the_plugin_are_told() {
     assert_eq!(fault.to_string(), "the plugin returned an error: no");
     let fault = instantiate(&Guest::passthrough().open("(call $error)")).unwrap_err();
     assert_eq!(fault.to_string(), "the plugin refused to open: no");
-    instantiate(&Guest::passthrough().open("(i32.store (i32.const 0) (i32.const 0)) (i32.const 0)")).unwrap();
+    instantiate(
+        &Guest::passthrough().open("(i32.store (i32.const 0) (i32.const 0)) (i32.const 0)"),
+    )
+    .unwrap();
     let fault = instantiate(&Guest::passthrough().open("unreachable")).unwrap_err();
     assert_eq!(fault.kind(), "trap");
 }
@@ -175,13 +206,25 @@ fn endless_writes_are_a_state_fault() {
            (call $put (i32.const 8192) (i32.const 4) (i32.const 0) (i32.const 60000))
            (br $again)) unreachable",
     )
-    .import(STATE, "put", r#"(param "key" (list u8)) (param "value" (list u8))"#, "(param i32 i32 i32 i32)");
-    let limits = Limits { state_bytes: 1024 * 1024, deadline: Duration::from_secs(20), ..limits() };
+    .import(
+        STATE,
+        "put",
+        r#"(param "key" (list u8)) (param "value" (list u8))"#,
+        "(param i32 i32 i32 i32)",
+    );
+    let limits = Limits {
+        state_bytes: 1024 * 1024,
+        deadline: Duration::from_secs(20),
+        ..limits()
+    };
     let mut instance = load(&guest)
         .instantiate(context(), &Grants::default(), &limits, Box::new(NoState))
         .unwrap();
     let fault = instance.process(&batch(1)).unwrap_err();
-    assert_eq!(fault.to_string(), "the plugin's state failed: one batch wrote more than 1048576 bytes");
+    assert_eq!(
+        fault.to_string(),
+        "the plugin's state failed: one batch wrote more than 1048576 bytes"
+    );
 }
 
 /// A guest that returns the idempotency key of record `index` as the error of its call.
@@ -195,10 +238,17 @@ fn idempotency_key(index: u32) -> Fault {
 
 #[test]
 fn idempotency_keys_name_the_record() {
-    assert!(idempotency_key(2).to_string().ends_with(": line/flights/5/42"));
+    assert!(
+        idempotency_key(2)
+            .to_string()
+            .ends_with(": line/flights/5/42")
+    );
     let fault = idempotency_key(3);
     assert_eq!(fault.kind(), "trap");
-    assert!(fault.to_string().contains("idempotency key of record 3"), "{fault}");
+    assert!(
+        fault.to_string().contains("idempotency key of record 3"),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -209,7 +259,10 @@ fn exit_is_a_trap() {
         r#"(param "status" (result))"#,
         "(param i32)",
     );
-    assert_eq!(fault_of(&guest).to_string(), "the plugin trapped: it called exit with status 1");
+    assert_eq!(
+        fault_of(&guest).to_string(),
+        "the plugin trapped: it called exit with status 1"
+    );
 }
 
 fn reads_clock() -> Guest {
@@ -224,24 +277,43 @@ fn reads_clock() -> Guest {
 #[test]
 fn a_clock_needs_a_grant() {
     let plugin = load(&reads_clock());
-    let granted = Grants { clocks: true, ..Grants::default() };
+    let granted = Grants {
+        clocks: true,
+        ..Grants::default()
+    };
     plugin.check_grants(&granted).unwrap();
     let state = || Box::new(NoState);
-    let mut instance = plugin.instantiate(context(), &granted, &limits(), state()).unwrap();
+    let mut instance = plugin
+        .instantiate(context(), &granted, &limits(), state())
+        .unwrap();
     instance.process(&batch(1)).unwrap();
 
-    let denied = plugin.check_grants(&Grants::default()).unwrap_err().to_string();
-    assert!(denied.contains("`wasi:clocks/monotonic-clock@0.2.6` (now)"), "{denied}");
+    let denied = plugin
+        .check_grants(&Grants::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        denied.contains("`wasi:clocks/monotonic-clock@0.2.6` (now)"),
+        "{denied}"
+    );
     assert!(denied.contains("allow = { clocks = true }"), "{denied}");
-    let fault = plugin.instantiate(context(), &Grants::default(), &limits(), state()).unwrap_err();
+    let fault = plugin
+        .instantiate(context(), &Grants::default(), &limits(), state())
+        .unwrap_err();
     assert_eq!(fault.kind(), "denied");
 }
 
 #[test]
 fn without_the_check_a_clock_is_still_not_readable() {
     let plugin = load(&reads_clock());
-    let mut instance =
-        Instance::open(plugin, context(), Grants::default(), limits(), Box::new(NoState)).unwrap();
+    let mut instance = Instance::open(
+        plugin,
+        context(),
+        Grants::default(),
+        limits(),
+        Box::new(NoState),
+    )
+    .unwrap();
     assert_eq!(instance.process(&batch(1)).unwrap_err().kind(), "denied");
 }
 
@@ -264,7 +336,10 @@ fn the_hash_seed_is_fixed() {
 
 #[test]
 fn calls_work_in_an_async_runtime() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let call = || {
             let mut instance = instantiate(&Guest::passthrough()).unwrap();

@@ -29,7 +29,10 @@ struct Import {
 
 impl Guest {
     pub(super) fn new(process: &str) -> Self {
-        Self { process: process.to_owned(), ..Self::default() }
+        Self {
+            process: process.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Returns every record as it came.
@@ -49,7 +52,12 @@ impl Guest {
         component_type: &'static str,
         core_type: &'static str,
     ) -> Self {
-        self.imports.push(Import { interface, name, component_type, core_type });
+        self.imports.push(Import {
+            interface,
+            name,
+            component_type,
+            core_type,
+        });
         self
     }
 
@@ -63,7 +71,12 @@ impl Guest {
         let mut core_imports = String::new();
         let mut with = String::new();
         for (n, import) in self.imports.iter().enumerate() {
-            let Import { interface, name, component_type, core_type } = import;
+            let Import {
+                interface,
+                name,
+                component_type,
+                core_type,
+            } = import;
             write!(
                 text,
                 r#"(import "{interface}" (instance $import{n} (export "{name}" (func {component_type}))))
@@ -72,7 +85,11 @@ impl Guest {
                 "#
             )
             .unwrap();
-            write!(core_imports, r#"(import "host" "{name}" (func ${name} {core_type}))"#).unwrap();
+            write!(
+                core_imports,
+                r#"(import "host" "{name}" (func ${name} {core_type}))"#
+            )
+            .unwrap();
             write!(with, r#"(export "{name}" (func $lowered{n}))"#).unwrap();
         }
         let open = self.open.as_deref().unwrap_or("unreachable");

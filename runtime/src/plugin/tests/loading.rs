@@ -10,7 +10,9 @@ struct Cached {
 
 impl Cached {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn dir(&self) -> PathBuf {
@@ -19,7 +21,10 @@ impl Cached {
 
     /// Loads and runs the test plugin in an engine of its own.
     fn run(&self) {
-        let options = EngineOptions { cache_dir: Some(self.dir()), max_instances: 4 };
+        let options = EngineOptions {
+            cache_dir: Some(self.dir()),
+            max_instances: 4,
+        };
         let engine = PluginEngine::new(options).unwrap();
         let plugin = engine.load(Guest::passthrough().build(), "p").unwrap();
         let mut instance = plugin
@@ -29,8 +34,10 @@ impl Cached {
     }
 
     fn entries(&self) -> Vec<PathBuf> {
-        let mut entries: Vec<_> =
-            fs::read_dir(self.dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut entries: Vec<_> = fs::read_dir(self.dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         entries.sort();
         entries
     }
@@ -41,9 +48,14 @@ fn code_is_compiled_once() {
     use std::os::unix::fs::PermissionsExt;
     let cached = Cached::new();
     cached.run();
-    let [entry] = &cached.entries()[..] else { panic!("one entry expected") };
+    let [entry] = &cached.entries()[..] else {
+        panic!("one entry expected")
+    };
     let name = entry.file_name().unwrap().to_str().unwrap();
-    assert!(name.starts_with(Digest::of(&Guest::passthrough().build()).as_str()), "{name}");
+    assert!(
+        name.starts_with(Digest::of(&Guest::passthrough().build()).as_str()),
+        "{name}"
+    );
     assert!(name.ends_with(".cwasm"), "{name}");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&cached.dir()), mode(entry)), (0o700, 0o600));
@@ -83,11 +95,16 @@ fn a_directory_that_others_can_write_to_is_not_used() {
 fn the_least_recently_used_go_first() {
     let cached = Cached::new();
     fs::create_dir_all(cached.dir()).unwrap();
-    fs::set_permissions(cached.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(
+        cached.dir(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .unwrap();
     for i in 0..120u64 {
         let path = cached.dir().join(format!("{i:03}.cwasm"));
         let file = fs::File::create(&path).unwrap();
-        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(i)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(i))
+            .unwrap();
     }
     cached.run();
     let entries = cached.entries();
@@ -97,11 +114,13 @@ fn the_least_recently_used_go_first() {
 
 #[test]
 fn instances_are_limited() {
-    let options = EngineOptions { cache_dir: None, max_instances: 2 };
+    let options = EngineOptions {
+        cache_dir: None,
+        max_instances: 2,
+    };
     let engine = PluginEngine::new(options).unwrap();
     let plugin = engine.load(Guest::passthrough().build(), "p").unwrap();
-    let make =
-        || plugin.instantiate(context(), &Grants::default(), &limits(), Box::new(NoState));
+    let make = || plugin.instantiate(context(), &Grants::default(), &limits(), Box::new(NoState));
     let (first, _second) = (make().unwrap(), make().unwrap());
     assert_eq!(make().unwrap_err().kind(), "instantiate");
     drop(first);
