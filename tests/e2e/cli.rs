@@ -205,10 +205,10 @@ fn a_bad_manifest_creates_nothing() {
     let sandbox = Sandbox::new();
     for (wrong, right, place, message) in [
         ("partitons = 2\n[topics.out]", "[topics.out]", "millstream.toml:5:1: error", "did you mean `partitions`?"),
-        ("plugin = 1", "plugin = \"passthrough\"", "millstream.toml:13:", "expected"),
-        ("path = \"no.wasm\"", "path = \"{passthrough}\"", "millstream.toml:9:", "no.wasm"),
-        ("plugin = \"passthru\"", "plugin = \"passthrough\"", "millstream.toml:13:", "did you mean"),
-        ("to = \"topic:uot\"", "to = \"topic:out\"", "millstream.toml:14:", "uot"),
+        ("plugin = 1", "plugin = \"passthrough\"", "millstream.toml:12:", "must be the name of a declared plugin"),
+        ("path = \"no.wasm\"", "path = \"{passthrough}\"", "millstream.toml:8:", "no.wasm"),
+        ("plugin = \"passthru\"", "plugin = \"passthrough\"", "millstream.toml:12:", "did you mean"),
+        ("to = \"topic:uot\"", "to = \"topic:out\"", "millstream.toml:13:", "uot"),
         ("[topics.in]\n[topics.out]", "[topics.out]", "millstream.toml:5:", "duplicate"),
     ] {
         let text = PASSING.trim_start().replacen(right, wrong, 1);

@@ -142,11 +142,10 @@ fn several_inputs_share_the_state_of_their_partition() {
 #[test]
 fn state_goes_on_after_a_restart_whatever_was_folded() {
     let sandbox = Sandbox::new();
-    let manifest = counting::MANIFEST.replace("max-records = 16", "max-records = 2");
-    sandbox.manifest(&manifest);
+    sandbox.manifest(counting::MANIFEST);
     let mut workload = Workload::new(7);
     // The second and third bring more checkpoints than the changelog takes before it is folded.
-    for count in [100, 12_000, 12_000, 100] {
+    for count in [100, 24_000, 24_000, 100] {
         workload.produce(&sandbox, count);
         sandbox.run_until_idle();
         sandbox.run_until_idle();
@@ -186,28 +185,59 @@ to = { other = "topic:first", stats = "topic:second" }
     assert_eq!(statistics.value_json()["arr_delay_sum"], 11);
 }
 
+/// 2026-01-01T00:00:00Z, in ms since the epoch.
+const NEW_YEAR_MS: u64 = 1_767_225_600_000;
+
 #[test]
 fn a_pipeline_starts_where_its_manifest_says() {
-    let at = |second: u64| json!({ "timestamp": second * 1000, "value": second.to_string() });
-    let records = |range: std::ops::Range<u64>| range.map(|second| at(second).to_string());
+    let at = |second: u64| {
+        let timestamp_ms = NEW_YEAR_MS + second * 1000;
+        json!({ "timestamp": timestamp_ms, "value": second.to_string() }).to_string()
+    };
     for (start, expected) in [
-        ("earliest", (0..10).chain(10..15).collect::<Vec<u64>>()),
-        ("1970-01-01T00:00:06Z", (6..15).collect()),
-        ("1970-01-01T02:00:06.500+02:00", (7..15).collect()),
-        ("latest", (10..15).collect()),
+        ("earliest", 0..15),
+        ("2026-01-01T00:00:06Z", 6..15),
+        ("2026-01-01T02:00:06.500+02:00", 7..15),
+        ("latest", 10..15),
     ] {
         let sandbox = Sandbox::new();
-        sandbox.manifest(&passing("passthrough", &format!("start = \"{start}\"")));
-        let file = sandbox.write_lines("records.jsonl", records(0..10));
+        let manifest = passing("passthrough", &format!("start = \"{start}\""));
+        sandbox.manifest(&manifest.replace("[topics.in]", "[topics.in]\nretention = \"forever\""));
+        let file = sandbox.write_lines("records.jsonl", (0..10).map(at));
         sandbox.produce_records("in", &file);
         sandbox.run_until_idle();
         // From now on the position counts, and no longer `start`.
-        let file = sandbox.write_lines("records.jsonl", records(10..15));
+        let file = sandbox.write_lines("records.jsonl", (10..15).map(at));
         sandbox.produce_records("in", &file);
         sandbox.run_until_idle();
-        let expected: Vec<_> = expected.iter().map(u64::to_string).collect();
+        let expected: Vec<_> = expected.map(|second: u64| second.to_string()).collect();
         assert_eq!(values(&sandbox.consume("out")), expected, "start = {start}");
     }
+}
+
+#[test]
+fn records_that_retention_took_are_skipped_with_a_warning() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&passing("passthrough", ""));
+    sandbox.produce("in", ["1", "2"], None);
+    sandbox.run_until_idle();
+    let old = (0..5).map(|_| json!({ "timestamp": 1000, "value": "old" }).to_string());
+    let file = sandbox.write_lines("records.jsonl", old);
+    sandbox.produce_records("in", &file);
+    // While nothing reads, the records go: any run applies the retention of all topics.
+    let another = passing("passthrough", "").replace("pipelines.pass", "pipelines.other");
+    sandbox.manifest(&another.replace("topics.in", "topics.other").replace("topic:in", "topic:other"));
+    let mut run = sandbox.start(&["run", "millstream.toml", "-v"]);
+    run.wait_for_error("retention deleted old records");
+    run.interrupt();
+    run.wait().expect_code(0);
+
+    sandbox.manifest(&passing("passthrough", ""));
+    sandbox.run_until_idle().expect_error(&["WARN", "start=7", "lost=5"]);
+    sandbox.produce("in", ["3"], None);
+    sandbox.run_until_idle();
+    assert_eq!(values(&sandbox.consume("out")), ["1", "2", "3"]);
+    assert_eq!(sandbox.json(&["pipeline", "describe", "pass"])["lag_records"], 0);
 }
 
 #[test]

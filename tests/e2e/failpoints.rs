@@ -137,7 +137,7 @@ fn produce_does_not_say_acknowledged_when_a_write_failed() {
         .start_command(command)
         .wait()
         .expect_code(1)
-        .expect_error(&["stopped accepting writes: no space left"]);
+        .expect_error(&["error: ", "stopped accepting writes", "no space left"]);
     let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     let records = sandbox.consume("lines");
     assert_eq!(summary["records"], records.len());

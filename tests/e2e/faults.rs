@@ -207,7 +207,7 @@ fn a_plugin_that_returns_too_much() {
     assert_stops(
         "testing-greedy-output",
         "limits = { deadline = \"30s\" }",
-        &["the plugin returned bad output", "limits.output"],
+        &["the plugin returned bad output", "at most 16777216 are allowed"],
     );
 }
 
@@ -261,7 +261,7 @@ fn assert_refused(plugin: &str, reasons: &[&str]) {
             .0
             .run(verb)
             .expect_code(2)
-            .expect_error(&["faulty", "imports what it is not granted"])
+            .expect_error(&["imports what it is not granted"])
             .expect_error(reasons);
     }
     assert!(scene.checked().is_empty(), "nothing was processed");
@@ -275,7 +275,7 @@ fn a_plugin_that_imports_what_nobody_grants() {
 
 #[test]
 fn a_plugin_that_imports_the_clock_without_a_grant() {
-    assert_refused("testing-reads-clock", &["wasi:clocks", "allow"]);
+    assert_refused("testing-reads-clock", &["`faulty`", "wasi:clocks", "allow"]);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use crate::support::{Consumed, Sandbox};
 /// 30 records in partition 0 and 10 in partition 1; record n of a partition has the timestamp n s.
 fn with_records() -> Sandbox {
     let sandbox = Sandbox::new();
-    sandbox.succeed(&["topic", "create", "t", "--partitions", "2"]);
+    let create = ["topic", "create", "t", "--partitions", "2"];
+    sandbox.succeed(&[&create[..], &["--retention", "forever"]].concat());
     let of = |partition: u32, count: u64| {
         (0..count).map(move |number| {
             json!({ "partition": partition, "timestamp": number * 1000,

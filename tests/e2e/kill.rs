@@ -17,7 +17,8 @@ const _: () = assert!(COUNTING_OS_KILLS + COUNTING_SYNC_KILLS + FLIGHTS_KILLS >=
 
 /// Kills of any kind, per kill in the middle of a run, after which a test gives up.
 const MAX_ATTEMPTS: u32 = 12;
-/// The longest time before a kill, at first; it grows while kills come too early.
+/// The longest time before a kill, at first; it grows when one comes too early, and shrinks when
+/// one comes too late.
 const FIRST_WINDOW_MS: u64 = 400;
 
 /// Kills runs of a pipeline of the sandbox's manifest.
@@ -75,7 +76,9 @@ impl<'a> Killer<'a> {
             (Some(before), Some(left)) => left < before && left > 0,
             _ => false,
         };
-        if before.is_none() || before == self.lag_records {
+        if self.lag_records == Some(0) {
+            self.window_ms -= self.window_ms / 5;
+        } else if before.is_none() || before == self.lag_records {
             self.window_ms += self.window_ms / 5;
         }
         note(format_args!(
@@ -112,12 +115,12 @@ fn kill_counting_runs(durability: &'static str, seed: u64, kills: u32, refill: u
 
 #[test]
 fn runs_killed_under_durability_os_count_every_record_once() {
-    kill_counting_runs("os", 1, COUNTING_OS_KILLS, 60_000);
+    kill_counting_runs("os", 1, COUNTING_OS_KILLS, 20_000);
 }
 
 #[test]
 fn runs_killed_under_durability_sync_count_every_record_once() {
-    kill_counting_runs("sync", 2, COUNTING_SYNC_KILLS, 20_000);
+    kill_counting_runs("sync", 2, COUNTING_SYNC_KILLS, 10_000);
 }
 
 /// The example's pipeline with small batches, and an output of which nothing is compacted away.

@@ -29,6 +29,9 @@ pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
             .arg(setup::plugins::built_components(context)?);
     }
     bench.args(args).run()?;
-    println!("\nas JSON: {}", json.display());
+    // `--help` among the arguments leaves none.
+    if json.is_file() {
+        println!("\nas JSON: {}", json.display());
+    }
     Ok(())
 }

@@ -32,7 +32,7 @@ path = "{passthrough}"
 from = "topic:events"
 plugin = "count"
 to = "topic:counts"
-batch = { max-records = 16, max-wait = "0s" }
+batch = { max-records = 4, max-wait = "0s" }
 limits = { deadline = "30s" }
 
 [pipelines.copy]

@@ -153,7 +153,7 @@ const LIBC: &str = r#"
 (core module $libc
   (memory (export "memory") 1)
   (global $next (mut i32) (i32.const 16384))
-  (func (export "cabi_realloc") (param i32 i32 $align i32) (param $size i32) (result i32)
+  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
     (local $at i32)
     (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
     (global.set $next (i32.add (local.get $at) (local.get $size)))
