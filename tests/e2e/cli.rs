@@ -29,7 +29,9 @@ to = "topic:out"
 fn with_records(lines: &[&str]) -> Sandbox {
     let sandbox = Sandbox::new();
     let file = sandbox.write_lines("records.jsonl", lines);
-    let produce = ["produce", "topic:t", "--create", "--format", "record", "--file"];
+    let produce = [
+        "produce", "topic:t", "--create", "--format", "record", "--file",
+    ];
     sandbox.succeed(&[&produce[..], &[file.to_str().unwrap()]].concat());
     sandbox
 }
@@ -42,7 +44,9 @@ fn consume_prints_one_object_a_line() {
         r#"{"timestamp":3,"key":{"base64":"/w=="},"value":{"base64":"AP8="},"headers":[["b",{"base64":"gA=="}]]}"#,
         r#"{"timestamp":4,"key":"","value":"","headers":[["",""]]}"#,
     ]);
-    let output = sandbox.succeed(&["consume", "topic:t", "--from", "earliest", "--output", "json"]);
+    let output = sandbox.succeed(&[
+        "consume", "topic:t", "--from", "earliest", "--output", "json",
+    ]);
     let expected = [
         r#"{"topic":"t","partition":0,"offset":0,"timestamp":1,"key":"k","value":"v \"quoted\"\n","headers":[["h","1"],["h",null]]}"#,
         r#"{"topic":"t","partition":0,"offset":1,"timestamp":2,"key":null,"value":null,"headers":[]}"#,
@@ -73,12 +77,23 @@ fn produce_says_what_was_acknowledged() {
     let sandbox = Sandbox::new();
     let file = sandbox.write_lines("f.jsonl", [r#"{"id":1,"at":5}"#, "", r#"{"id":2,"at":6}"#]);
     let file = file.to_str().unwrap();
-    let produce = ["produce", "topic:t", "--create", "--file", file, "--key-field", "id"];
+    let produce = [
+        "produce",
+        "topic:t",
+        "--create",
+        "--file",
+        file,
+        "--key-field",
+        "id",
+    ];
     let summary = sandbox.json(&[&produce[..], &["--timestamp-field", "at"]].concat());
     assert_eq!(summary["topic"], "t");
     assert_eq!(summary["records"], 2);
     let printed = sandbox.succeed(&["produce", "topic:t", "--file", file]);
-    assert!(printed.contains("acknowledged 2 records in topic `t`"), "{printed}");
+    assert!(
+        printed.contains("acknowledged 2 records in topic `t`"),
+        "{printed}"
+    );
     let records = sandbox.consume("t");
     assert_eq!(records.len(), 4);
     assert_eq!((records[0].key_text(), records[0].timestamp), ("1", 5));
@@ -91,19 +106,34 @@ fn a_bad_line_is_named_and_what_came_before_it_counts() {
     let sandbox = Sandbox::new();
     let lines = [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":3"#, r#"{"id":4}"#];
     let file = sandbox.write_lines("bad.jsonl", lines);
-    let produce = ["produce", "topic:t", "--create", "--key-field", "id", "--file"];
+    let produce = [
+        "produce",
+        "topic:t",
+        "--create",
+        "--key-field",
+        "id",
+        "--file",
+    ];
     let finished = sandbox
         .run(&[&produce[..], &[file.to_str().unwrap()]].concat())
         .expect_code(1)
         .expect_error(&[&format!("{}:3:", file.display())]);
-    assert!(finished.stdout.contains("acknowledged 2 records"), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains("acknowledged 2 records"),
+        "{}",
+        finished.stdout
+    );
     assert_eq!(sandbox.consume("t").len(), 2);
 
     let file = sandbox.write_lines("keyless.jsonl", [r#"{"name":"x"}"#]);
     sandbox
         .run(&[&produce[..], &[file.to_str().unwrap()]].concat())
         .expect_code(1)
-        .expect_error(&["keyless.jsonl:1:", "field `id`, which is missing", "--allow-null-key"]);
+        .expect_error(&[
+            "keyless.jsonl:1:",
+            "field `id`, which is missing",
+            "--allow-null-key",
+        ]);
 }
 
 #[test]
@@ -114,7 +144,9 @@ fn an_unknown_topic_comes_with_a_suggestion() {
         &["consume", "topic:flihgts"][..],
         &["produce", "topic:flihgts"],
         &["topic", "describe", "flihgts"],
-        &["group", "reset", "g", "--topic", "flihgts", "--to", "latest"],
+        &[
+            "group", "reset", "g", "--topic", "flihgts", "--to", "latest",
+        ],
     ] {
         sandbox
             .run(command)
@@ -133,7 +165,9 @@ fn exit_codes_are_those_of_the_help() {
     sandbox.run(&["--help"]).expect_code(0);
     sandbox.run(&["--version"]).expect_code(0);
     sandbox.run(&["frobnicate"]).expect_code(2);
-    sandbox.run(&["topic", "list", "--durability", "fsync"]).expect_code(2);
+    sandbox
+        .run(&["topic", "list", "--durability", "fsync"])
+        .expect_code(2);
     sandbox
         .run(&["topic", "list"])
         .expect_code(3)
@@ -144,7 +178,11 @@ fn exit_codes_are_those_of_the_help() {
         .run(&["topic", "create", "t"])
         .expect_code(1)
         .expect_error(&["`t` exists already"]);
-    fs::write(sandbox.data_dir().join("FORMAT"), "millstream data format 99\n").unwrap();
+    fs::write(
+        sandbox.data_dir().join("FORMAT"),
+        "millstream data format 99\n",
+    )
+    .unwrap();
     sandbox
         .run(&["topic", "list"])
         .expect_code(3)
@@ -163,7 +201,9 @@ fn a_reader_that_has_had_enough_ends_consume_quietly() {
     let sandbox = Sandbox::new();
     let lines = (0..50_000).map(|number| format!("{number:0100}"));
     let file = sandbox.write_lines("lines.txt", lines);
-    let produce = ["produce", "topic:t", "--create", "--format", "lines", "--file"];
+    let produce = [
+        "produce", "topic:t", "--create", "--format", "lines", "--file",
+    ];
     sandbox.succeed(&[&produce[..], &[file.to_str().unwrap()]].concat());
     let mut consume = sandbox
         .command(&["consume", "topic:t", "--output", "json"])
@@ -178,7 +218,11 @@ fn a_reader_that_has_had_enough_ends_consume_quietly() {
     assert_eq!(Consumed::parse_lines(&first)[0].offset, 0);
     let output = consume.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", output.status);
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -190,7 +234,10 @@ fn a_second_process_is_told_who_has_the_data_directory() {
     run.wait_until("locked", |run| {
         fs::read_to_string(&lock).is_ok_and(|text| text == run.id().to_string())
     });
-    for command in [&["topic", "list"][..], &["run", "millstream.toml", "--until-idle"]] {
+    for command in [
+        &["topic", "list"][..],
+        &["run", "millstream.toml", "--until-idle"],
+    ] {
         sandbox
             .run(command)
             .expect_code(3)
@@ -204,12 +251,42 @@ fn a_second_process_is_told_who_has_the_data_directory() {
 fn a_bad_manifest_creates_nothing() {
     let sandbox = Sandbox::new();
     for (wrong, right, place, message) in [
-        ("partitons = 2\n[topics.out]", "[topics.out]", "millstream.toml:5:1: error", "did you mean `partitions`?"),
-        ("plugin = 1", "plugin = \"passthrough\"", "millstream.toml:12:", "must be the name of a declared plugin"),
-        ("path = \"no.wasm\"", "path = \"{passthrough}\"", "millstream.toml:8:", "no.wasm"),
-        ("plugin = \"passthru\"", "plugin = \"passthrough\"", "millstream.toml:12:", "did you mean"),
-        ("to = \"topic:uot\"", "to = \"topic:out\"", "millstream.toml:13:", "uot"),
-        ("[topics.in]\n[topics.out]", "[topics.out]", "millstream.toml:5:", "duplicate"),
+        (
+            "partitons = 2\n[topics.out]",
+            "[topics.out]",
+            "millstream.toml:5:1: error",
+            "did you mean `partitions`?",
+        ),
+        (
+            "plugin = 1",
+            "plugin = \"passthrough\"",
+            "millstream.toml:12:",
+            "must be the name of a declared plugin",
+        ),
+        (
+            "path = \"no.wasm\"",
+            "path = \"{passthrough}\"",
+            "millstream.toml:8:",
+            "no.wasm",
+        ),
+        (
+            "plugin = \"passthru\"",
+            "plugin = \"passthrough\"",
+            "millstream.toml:12:",
+            "did you mean",
+        ),
+        (
+            "to = \"topic:uot\"",
+            "to = \"topic:out\"",
+            "millstream.toml:13:",
+            "uot",
+        ),
+        (
+            "[topics.in]\n[topics.out]",
+            "[topics.out]",
+            "millstream.toml:5:",
+            "duplicate",
+        ),
     ] {
         let text = PASSING.trim_start().replacen(right, wrong, 1);
         sandbox.manifest(&text);
@@ -222,7 +299,10 @@ fn a_bad_manifest_creates_nothing() {
                 // A topic that is not declared may exist already: only a run can tell.
                 continue;
             }
-            sandbox.run(command).expect_code(2).expect_error(&[place, message]);
+            sandbox
+                .run(command)
+                .expect_code(2)
+                .expect_error(&[place, message]);
             assert!(!sandbox.data_dir().exists(), "{command:?} with {wrong}");
         }
     }
@@ -251,7 +331,15 @@ fn check_shows_the_defaults_and_creates_nothing() {
 #[test]
 fn topics_are_created_changed_and_deleted() {
     let sandbox = Sandbox::new();
-    let create = ["topic", "create", "t", "--partitions", "3", "--retention", "1h"];
+    let create = [
+        "topic",
+        "create",
+        "t",
+        "--partitions",
+        "3",
+        "--retention",
+        "1h",
+    ];
     sandbox.succeed(&create);
     sandbox.succeed(&["topic", "alter", "t", "--retention-bytes", "1MiB"]);
     let topic = sandbox.json(&["topic", "describe", "t"]);

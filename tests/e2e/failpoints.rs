@@ -132,7 +132,10 @@ fn produce_does_not_say_acknowledged_when_a_write_failed() {
         "--file",
         file.to_str().unwrap(),
     ]);
-    command.env("FAILPOINTS", "commit::before-write=5*off->return(no space left)");
+    command.env(
+        "FAILPOINTS",
+        "commit::before-write=5*off->return(no space left)",
+    );
     let finished = sandbox
         .start_command(command)
         .wait()

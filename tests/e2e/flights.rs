@@ -77,5 +77,8 @@ fn the_example_gives_exactly_the_right_table() {
     assert_eq!(again["records_out"], 0);
     assert_eq!(end_offset(&sandbox), end, "nothing came twice");
     // The second run may have compacted the topic: the newest statistics are the same.
-    assert_eq!(last_values(&sandbox.consume("carrier-stats")), expected_table());
+    assert_eq!(
+        last_values(&sandbox.consume("carrier-stats")),
+        expected_table()
+    );
 }

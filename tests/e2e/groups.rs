@@ -87,19 +87,25 @@ fn a_reset_moves_a_group_to_any_place() {
     reset(&["3", "--dry-run"]);
     assert_eq!(positions(&sandbox), [(25, 5), (10, 0)]);
     let read = consume(&sandbox, &["--group", "g"]);
-    assert_eq!(read.iter().map(|record| record.offset).collect::<Vec<_>>(), [25, 26, 27, 28, 29]);
+    assert_eq!(
+        read.iter().map(|record| record.offset).collect::<Vec<_>>(),
+        [25, 26, 27, 28, 29]
+    );
 }
 
 #[test]
-fn a_reset_beyond_the_end_is_refused_and_changes_nothing() {
+fn a_reset_beyond_the_end_goes_to_the_end_and_says_so() {
     let sandbox = with_records();
     let reset = ["group", "reset", "g", "--topic", "t", "--to"];
-    sandbox.succeed(&[&reset[..], &["4"]].concat());
     sandbox
         .run(&[&reset[..], &["11"]].concat())
-        .expect_code(1)
-        .expect_error(&["offset 11 is out of range", "partition 1 of topic `t`", "ends at 10"]);
-    assert_eq!(positions(&sandbox), [(4, 26), (4, 6)]);
+        .expect_code(0)
+        .expect_error(&[
+            "offset 11 is out of range",
+            "partition 1 of topic `t`",
+            "taking 10",
+        ]);
+    assert_eq!(positions(&sandbox), [(11, 19), (10, 0)]);
     sandbox
         .run(&[&reset[..], &["yesterday"]].concat())
         .expect_code(2)
@@ -114,6 +120,7 @@ fn a_pipeline_processes_again_after_a_reset_of_its_group() {
 name = "again"
 
 [topics.out]
+retention = "forever"
 
 [plugins.passthrough]
 path = "{passthrough}"
@@ -127,7 +134,17 @@ to = "topic:out"
     );
     sandbox.run_until_idle();
     assert_eq!(positions(&sandbox), [(30, 0), (10, 0)]);
-    sandbox.succeed(&["group", "reset", "g", "--topic", "t", "--to", "28", "--partition", "0"]);
+    sandbox.succeed(&[
+        "group",
+        "reset",
+        "g",
+        "--topic",
+        "t",
+        "--to",
+        "28",
+        "--partition",
+        "0",
+    ]);
     sandbox.run_until_idle();
     let records = sandbox.consume("out");
     assert_eq!(records.len(), 42);
@@ -139,7 +156,11 @@ to = "topic:out"
         .expect_code(1)
         .expect_error(&["there is no consumer group `g`"]);
     sandbox.run_until_idle();
-    assert_eq!(sandbox.consume("out").len(), 82, "without a group it starts anew");
+    assert_eq!(
+        sandbox.consume("out").len(),
+        82,
+        "without a group it starts anew"
+    );
 }
 
 #[test]
@@ -153,7 +174,10 @@ fn places_to_read_from() {
     };
     assert_eq!(offsets(&["--from", "earliest"]).len(), 40);
     assert!(offsets(&["--from", "latest"]).is_empty());
-    assert_eq!(offsets(&["--from", "28", "--partition", "0"]), [(0, 28), (0, 29)]);
+    assert_eq!(
+        offsets(&["--from", "28", "--partition", "0"]),
+        [(0, 28), (0, 29)]
+    );
     assert_eq!(
         offsets(&["--from", "1970-01-01T00:00:08.001Z", "--partition", "1"]),
         [(1, 9)]

@@ -60,7 +60,10 @@ fn kill_produce(durability: &'static str, file: &Path) {
     let mut window_ms = 300;
     let mut landed = 0;
     for attempt in 0.. {
-        assert!(attempt < MAX_ATTEMPTS, "only {landed} kills came in between");
+        assert!(
+            attempt < MAX_ATTEMPTS,
+            "only {landed} kills came in between"
+        );
         let topic = format!("records-{attempt}");
         let produce = sandbox.start(&[
             "produce",
@@ -79,10 +82,7 @@ fn kill_produce(durability: &'static str, file: &Path) {
         let (was_killed, finished) = produce.kill();
         let acknowledged = acknowledged(&finished);
         let has_topic = sandbox.data_dir().exists()
-            && sandbox
-                .run(&["topic", "describe", &topic])
-                .status
-                .success();
+            && sandbox.run(&["topic", "describe", &topic]).status.success();
         assert!(has_topic || acknowledged == 0);
         let stored = match has_topic {
             true => assert_stored(&sandbox, &topic, acknowledged),

@@ -39,7 +39,10 @@ impl Versions {
         for record in sandbox.consume("versions") {
             let before = last.insert(record.partition, record.offset);
             assert!(before < Some(record.offset), "out of order: {record:?}");
-            let value = record.value.is_some().then(|| record.value_text().to_owned());
+            let value = record
+                .value
+                .is_some()
+                .then(|| record.value_text().to_owned());
             found.insert(record.key_text().to_owned(), value);
         }
         // Tombstones are still within their delay: they stay.
@@ -60,7 +63,10 @@ fn a_killed_compaction_keeps_the_newest_value_of_each_key() {
     let mut window = Duration::from_millis(1000);
     let mut landed = 0;
     for attempt in 0.. {
-        assert!(attempt < COMPACTION_KILLS * MAX_ATTEMPTS, "only {landed} kills landed");
+        assert!(
+            attempt < COMPACTION_KILLS * MAX_ATTEMPTS,
+            "only {landed} kills landed"
+        );
         let lines: Vec<_> = (0..60_000).map(|_| versions.next_line()).collect();
         let file = sandbox.write_lines("versions.jsonl", lines);
         let produce = ["produce", "topic:versions", "--format", "record", "--file"];
@@ -77,7 +83,9 @@ fn a_killed_compaction_keeps_the_newest_value_of_each_key() {
         sandbox.succeed(&["topic", "compact", "versions"]);
         window = started.elapsed();
         versions.assert_newest(&sandbox);
-        note(format_args!("compaction takes {window:?}; killed before its end: {was_killed}"));
+        note(format_args!(
+            "compaction takes {window:?}; killed before its end: {was_killed}"
+        ));
         if landed == COMPACTION_KILLS {
             return;
         }
@@ -115,7 +123,10 @@ fn killed_retention_leaves_an_unbroken_rest() {
     let (mut produced, mut start) = (0, 0);
     let (mut landed, mut window_ms) = (0, 300);
     for attempt in 0.. {
-        assert!(attempt < RETENTION_KILLS * MAX_ATTEMPTS, "only {landed} kills landed");
+        assert!(
+            attempt < RETENTION_KILLS * MAX_ATTEMPTS,
+            "only {landed} kills landed"
+        );
         if produced < start + 2 * BATCH {
             let lines = (produced..produced + BATCH).map(|number| format!("{number:0100}"));
             let file = sandbox.write_lines("old.jsonl", lines);
@@ -133,7 +144,11 @@ fn killed_retention_leaves_an_unbroken_rest() {
             assert_eq!(record.offset, expected);
             assert_eq!(record.value_text(), format!("{expected:0100}"));
         }
-        assert_eq!(first + records.len() as u64, produced, "the newest records stay");
+        assert_eq!(
+            first + records.len() as u64,
+            produced,
+            "the newest records stay"
+        );
         note(format_args!("starts at {start} -> {first} of {produced}"));
         match first > start {
             true => landed += 1,

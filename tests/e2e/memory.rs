@@ -31,7 +31,14 @@ fn a_large_backlog_takes_little_memory() {
     sandbox.manifest(MANIFEST);
     let line = format!("{}\n", "x".repeat(100));
     let file = sandbox.write("records.txt", line.repeat(RECORDS));
-    let produce = ["produce", "topic:in", "--format", "lines", "--manifest", "millstream.toml"];
+    let produce = [
+        "produce",
+        "topic:in",
+        "--format",
+        "lines",
+        "--manifest",
+        "millstream.toml",
+    ];
     let produce = [&produce[..], &["--file", file.to_str().unwrap()]].concat();
     let (finished, produce_bytes) = sandbox.start(&produce).wait_for_peak_memory();
     finished.expect_code(0);

@@ -261,7 +261,7 @@ async fn reset(
 fn write_reset(output: &mut Output, reset: &Reset, to: OffsetSpec) -> Result<(), output::Error> {
     let verb = if reset.dry_run { "would move" } else { "moved" };
     output.line(format_args!(
-        "{verb} group `{}` to {}",
+        "{verb} group `{}` to {}:",
         reset.name,
         offset_spec::describe(to)
     ))?;

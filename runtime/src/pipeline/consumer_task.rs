@@ -9,15 +9,15 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
-use super::TaskError;
 use super::checkpoint::Checkpoints;
 use super::outputs::Outputs;
 use super::processor::{Processed, Processor};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
 use super::task_state::TaskState;
+use super::{PositionAfterFailure, TaskError};
 use crate::log::{self, Cursor};
-use crate::manifest::Delivery;
+use crate::manifest::{Delivery, Start};
 use crate::plugin::{Columns, FailureKind, Fault, Output};
 use crate::storage::schema::group_offset::CommittedOffset;
 use crate::storage::{self, Commit};
@@ -81,6 +81,7 @@ impl ConsumerTask {
 
     /// Runs until it is told to stop or fails. What is under way is finished before it returns.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+        self.commit_start().await?;
         while !*stop.borrow() {
             let Some(turn) = self.next_input() else {
                 self.checkpoints.settle(&self.status).await?;
@@ -89,11 +90,44 @@ impl ConsumerTask {
             };
             self.turn = turn;
             self.fill(turn, &mut stop).await?;
-            if !self.batch.is_empty() {
+            if self.batch.is_empty() {
+                self.skip(turn).await?;
+            } else {
                 self.process(turn).await?;
             }
         }
         Ok(self.checkpoints.settle(&self.status).await?)
+    }
+
+    /// Commits where the inputs start that have no position yet: `latest`, or a time, is meant once,
+    /// and not again by each run until records come.
+    async fn commit_start(&mut self) -> Result<(), TaskError> {
+        if matches!(self.pipeline.spec.start, Start::Earliest) {
+            return Ok(());
+        }
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let mut commit = Commit::new();
+        for (turn, input) in self.inputs.iter().enumerate() {
+            let group = &self.pipeline.spec.group;
+            let partition = input.cursor.partition();
+            if self.pipeline.groups.committed(group, partition)?.is_none() {
+                self.commit_offset(turn, now_ms, &mut commit);
+            }
+        }
+        if !commit.is_empty() {
+            self.pipeline.log.store().commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits that there is nothing to process before the cursor: retention or cleaning took it.
+    async fn skip(&mut self, turn: usize) -> Result<(), TaskError> {
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let mut commit = Commit::new();
+        self.commit_offset(turn, now_ms, &mut commit);
+        self.checkpoints.submit(commit, 0, 0, &self.status).await?;
+        self.show_offset(turn);
+        Ok(())
     }
 
     /// The next input that has records, in turn.
@@ -179,12 +213,16 @@ impl ConsumerTask {
         self.checkpoints
             .submit(commit, records_in, records_out, &self.status)
             .await?;
+        self.show_offset(turn);
+        Ok(())
+    }
+
+    fn show_offset(&self, turn: usize) {
         if let (Some(input), Some(status)) = (self.inputs.get(turn), self.status.inputs.get(turn)) {
             status
                 .offset
                 .store(input.cursor.offset(), Ordering::Release);
         }
-        Ok(())
     }
 
     fn commit_offset(&self, turn: usize, now_ms: u64, commit: &mut Commit) {
@@ -235,6 +273,7 @@ impl ConsumerTask {
                 FailureKind::Reject => "rejected",
             },
             reason: failure.reason.clone(),
+            position: self.position_after_failure(),
         })
     }
 
@@ -263,6 +302,14 @@ impl ConsumerTask {
             partition: self.batch.partition(),
             offset: self.batch.offset(at),
             fault,
+            position: self.position_after_failure(),
+        }
+    }
+
+    fn position_after_failure(&self) -> PositionAfterFailure {
+        match self.pipeline.spec.delivery {
+            Delivery::AtMostOnce => PositionAfterFailure::BehindBatch,
+            Delivery::ExactlyOnce | Delivery::AtLeastOnce => PositionAfterFailure::Kept,
         }
     }
 

@@ -57,9 +57,7 @@ pub enum TaskError {
     #[error("the plugin could not be opened: {0}")]
     Open(Fault),
     /// The plugin faulted on one record.
-    #[error(
-        "topic `{topic}`, partition {partition}, offset {offset}: {fault}; the position is kept, nothing of the batch was committed"
-    )]
+    #[error("topic `{topic}`, partition {partition}, offset {offset}: {fault}; {position}")]
     Fault {
         /// The input's topic.
         topic: TopicName,
@@ -69,10 +67,12 @@ pub enum TaskError {
         offset: u64,
         /// What happened.
         fault: Fault,
+        /// Where the pipeline goes on.
+        position: PositionAfterFailure,
     },
     /// The plugin said that it cannot process a record.
     #[error(
-        "topic `{topic}`, partition {partition}, offset {offset}: the plugin {verdict} the record: {reason}; the position is kept, nothing of the batch was committed"
+        "topic `{topic}`, partition {partition}, offset {offset}: the plugin {verdict} the record: {reason}; {position}"
     )]
     Record {
         /// The input's topic.
@@ -85,6 +85,8 @@ pub enum TaskError {
         verdict: &'static str,
         /// Why, in the plugin's words.
         reason: String,
+        /// Where the pipeline goes on.
+        position: PositionAfterFailure,
     },
     /// A producer faulted.
     #[error("the producer failed: {0}")]
@@ -111,6 +113,26 @@ pub enum TaskError {
     /// A bug in Millstream: the task panicked.
     #[error("the task panicked: {0}; this is a bug of millstream, please report it")]
     Panicked(String),
+}
+
+/// Where a pipeline stands after a batch has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionAfterFailure {
+    /// Before the batch: it comes again.
+    Kept,
+    /// Behind the batch, as `at-most-once` asks: its progress was committed before the plugin saw it.
+    BehindBatch,
+}
+
+impl std::fmt::Display for PositionAfterFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kept => "the position is kept, nothing of the batch was committed",
+            Self::BehindBatch => {
+                "the batch does not come again, since its delivery is at-most-once"
+            }
+        })
+    }
 }
 
 impl TaskError {

@@ -17,7 +17,7 @@ mod status;
 mod supervisor;
 mod task_state;
 
-pub use error::{Error, Failure, TaskError};
+pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use processor::NativeFunction;
 pub use registry::{PipelineDescription, describe, list};
 pub use runtime::{check_contract, topic_config};

@@ -7,6 +7,11 @@
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
+use super::{
+    output::FailureKind,
+    reply::{Reply, ReplyFailure},
+};
+
 /// `types.batch`, borrowed.
 #[derive(Debug, Clone, Copy, ComponentType, Lower)]
 #[component(record)]
@@ -33,46 +38,80 @@ pub(super) struct Batch<'a> {
 }
 
 /// `types.output`, as the guest returned it: nothing of it has been checked.
-#[derive(Debug, Clone, Default, ComponentType, Lift)]
+#[derive(Debug, ComponentType, Lift)]
 #[component(record)]
 pub(super) struct RawOutput {
-    pub(super) processed: u32,
-    pub(super) source: Vec<u32>,
-    pub(super) port: Vec<u32>,
-    pub(super) values: Vec<u8>,
+    processed: u32,
+    source: Vec<u32>,
+    port: Vec<u32>,
+    values: Vec<u8>,
     #[component(name = "value-ends")]
-    pub(super) value_ends: Vec<u32>,
+    value_ends: Vec<u32>,
     #[component(name = "null-values")]
-    pub(super) null_values: Vec<u32>,
-    pub(super) keys: Vec<u8>,
+    null_values: Vec<u32>,
+    keys: Vec<u8>,
     #[component(name = "key-ends")]
-    pub(super) key_ends: Vec<u32>,
+    key_ends: Vec<u32>,
     #[component(name = "null-keys")]
-    pub(super) null_keys: Vec<u32>,
-    pub(super) headers: Vec<u8>,
+    null_keys: Vec<u32>,
+    headers: Vec<u8>,
     #[component(name = "header-ends")]
-    pub(super) header_ends: Vec<u32>,
-    pub(super) timestamps: Vec<u64>,
-    pub(super) failed: Vec<RawFailure>,
+    header_ends: Vec<u32>,
+    timestamps: Vec<u64>,
+    failed: Vec<RawFailure>,
 }
 
 /// `types.failure`.
-#[derive(Debug, Clone, ComponentType, Lift)]
+#[derive(Debug, ComponentType, Lift)]
 #[component(record)]
-pub(super) struct RawFailure {
-    pub(super) index: u32,
-    pub(super) kind: RawFailureKind,
-    pub(super) reason: String,
+struct RawFailure {
+    index: u32,
+    kind: RawFailureKind,
+    reason: String,
 }
 
 /// `types.failure-kind`.
-#[derive(Debug, Clone, ComponentType, Lift)]
+#[derive(Debug, ComponentType, Lift)]
 #[component(variant)]
-pub(super) enum RawFailureKind {
+enum RawFailureKind {
     #[component(name = "retry")]
     Retry(Option<u32>),
     #[component(name = "reject")]
     Reject,
+}
+
+impl From<RawOutput> for Reply {
+    fn from(raw: RawOutput) -> Self {
+        Self {
+            processed: raw.processed,
+            source: raw.source,
+            port: raw.port,
+            values: raw.values,
+            value_ends: raw.value_ends,
+            null_values: raw.null_values,
+            keys: raw.keys,
+            key_ends: raw.key_ends,
+            null_keys: raw.null_keys,
+            headers: raw.headers,
+            header_ends: raw.header_ends,
+            timestamps: raw.timestamps,
+            failed: raw.failed.into_iter().map(ReplyFailure::from).collect(),
+        }
+    }
+}
+
+impl From<RawFailure> for ReplyFailure {
+    fn from(raw: RawFailure) -> Self {
+        let kind = match raw.kind {
+            RawFailureKind::Retry(delay_ms) => FailureKind::Retry { delay_ms },
+            RawFailureKind::Reject => FailureKind::Reject,
+        };
+        Self {
+            index: raw.index,
+            kind,
+            reason: raw.reason,
+        }
+    }
 }
 
 /// Parameters of `consumer.process`.

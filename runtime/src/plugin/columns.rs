@@ -6,7 +6,10 @@
 
 use crate::model::RecordRef;
 
-use super::headers::{self, EncodedHeaders};
+use super::{
+    ends::range_of,
+    headers::{self, EncodedHeaders},
+};
 
 /// A batch of records as columns.
 #[derive(Debug, Clone, Default)]
@@ -71,17 +74,6 @@ fn end_of(bytes: &[u8]) -> u32 {
     // Batches are bounded to far less, and a wrapped end would mix up records.
     assert!(end <= u32::MAX as usize, "a column has at most 4 GiB");
     end as u32
-}
-
-/// The range of value `index` in a column with cumulative `ends`; none when there is no such value.
-#[inline]
-pub(super) fn range_of(ends: &[u32], index: usize) -> Option<std::ops::Range<usize>> {
-    let end = *ends.get(index)? as usize;
-    let start = match index.checked_sub(1) {
-        Some(before) => *ends.get(before)? as usize,
-        None => 0,
-    };
-    Some(start..end)
 }
 
 impl Columns {

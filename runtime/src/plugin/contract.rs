@@ -150,8 +150,16 @@ pub struct Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the plugin imports what it is not granted: ")?;
-        for (at, import) in self.imports.iter().enumerate() {
-            write!(f, "{}{import}", if at == 0 { "" } else { "; " })?;
+        // Interfaces of one package have one reason, which is said once.
+        let same_remedy = |a: &Problem, b: &Problem| a.remedy == b.remedy;
+        for (at, imports) in self.imports.chunk_by(same_remedy).enumerate() {
+            f.write_str(if at == 0 { "" } else { "; " })?;
+            for (at, import) in imports.iter().enumerate() {
+                write!(f, "{}{}", if at == 0 { "" } else { ", " }, import.what)?;
+            }
+            if let Some(import) = imports.first() {
+                write!(f, ": {}", import.remedy)?;
+            }
         }
         Ok(())
     }

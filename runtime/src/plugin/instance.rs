@@ -18,7 +18,7 @@ use super::{
     columns::Columns,
     component::Plugin,
     contract::{CONSUMER, Denied, Grants, LIFECYCLE, PRODUCER, Problem},
-    fault::{Fault, MAX_REASON_BYTES, cut},
+    fault::Fault,
     host::{
         HostFault, HostState,
         metrics::PluginMetrics,
@@ -26,6 +26,7 @@ use super::{
     },
     limits::Limits,
     output::{Expected, Output},
+    text::{MAX_REASON_BYTES, cut},
     ticker,
 };
 
@@ -259,7 +260,8 @@ impl Instance {
             max_bytes,
             max_records,
         };
-        Output::check(output, &expected).map_err(|reason| self.spend(Fault::Output { reason }))
+        Output::check(output.into(), &expected)
+            .map_err(|reason| self.spend(Fault::Output { reason }))
     }
 
     /// Ends the instance: what it wrote is dropped.

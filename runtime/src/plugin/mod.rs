@@ -25,6 +25,7 @@ mod columns;
 mod component;
 mod contract;
 mod digest;
+mod ends;
 mod engine;
 mod error;
 mod fault;
@@ -33,6 +34,8 @@ mod host;
 mod instance;
 mod limits;
 mod output;
+mod reply;
+mod text;
 mod ticker;
 mod wasi;
 

@@ -7,10 +7,10 @@
 use crate::model::limits::{MAX_RECORD_BYTES, MAX_TIMESTAMP_MS};
 
 use super::{
-    boundary::{RawFailureKind, RawOutput},
-    columns::range_of,
-    fault::{MAX_REASON_BYTES, cut},
+    ends::range_of,
     headers::{self, EncodedHeaders},
+    reply::{Reply, ReplyFailure},
+    text::{MAX_REASON_BYTES, cut},
 };
 
 /// `source` of a record that derives from no input record.
@@ -32,7 +32,7 @@ pub(super) struct Expected {
 /// The records that a plugin returned, and those it could not process.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
-    raw: RawOutput,
+    reply: Reply,
     failed: Vec<Failure>,
 }
 
@@ -84,67 +84,67 @@ impl Output {
     ///
     /// # Errors
     /// The first rule that it breaks, and where.
-    pub(super) fn check(mut raw: RawOutput, expected: &Expected) -> Result<Self, String> {
+    pub(super) fn check(mut reply: Reply, expected: &Expected) -> Result<Self, String> {
         let inputs = expected.inputs;
-        if raw.processed as usize != inputs {
+        if reply.processed as usize != inputs {
             return Err(format!(
                 "`processed` is {}, expected {inputs}",
-                raw.processed
+                reply.processed
             ));
         }
-        let records = raw.source.len();
+        let records = reply.source.len();
         if records > expected.max_records {
             return Err(format!(
                 "{records} records, at most {} are allowed",
                 expected.max_records
             ));
         }
-        let bytes = raw.values.len() + raw.keys.len() + raw.headers.len();
+        let bytes = reply.values.len() + reply.keys.len() + reply.headers.len();
         if bytes > expected.max_bytes {
             return Err(format!(
                 "{bytes} bytes of keys, values and headers, at most {} are allowed",
                 expected.max_bytes
             ));
         }
-        check_sources(&raw, inputs)?;
-        check_ports(&raw, expected.ports)?;
+        check_sources(&reply, inputs)?;
+        check_ports(&reply, expected.ports)?;
         check_column(
             "value",
-            &raw.values,
-            &raw.value_ends,
-            Some(&raw.null_values),
+            &reply.values,
+            &reply.value_ends,
+            Some(&reply.null_values),
             records,
         )?;
         check_column(
             "key",
-            &raw.keys,
-            &raw.key_ends,
-            Some(&raw.null_keys),
+            &reply.keys,
+            &reply.key_ends,
+            Some(&reply.null_keys),
             records,
         )?;
-        check_column("header", &raw.headers, &raw.header_ends, None, records)?;
-        check_headers(&raw)?;
-        check_record_sizes(&raw)?;
-        check_timestamps(&raw.timestamps, records)?;
-        let failed = check_failed(&mut raw, inputs)?;
-        Ok(Self { raw, failed })
+        check_column("header", &reply.headers, &reply.header_ends, None, records)?;
+        check_headers(&reply)?;
+        check_record_sizes(&reply)?;
+        check_timestamps(&reply.timestamps, records)?;
+        let failed = check_failed(&mut reply, inputs)?;
+        Ok(Self { reply, failed })
     }
 
     /// How many output records there are.
     #[inline]
     pub fn len(&self) -> usize {
-        self.raw.source.len()
+        self.reply.source.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.raw.source.is_empty()
+        self.reply.source.is_empty()
     }
 
     /// Index of the input record that output record `index` derives from.
     #[inline]
     pub fn source(&self, index: usize) -> Option<usize> {
-        match self.raw.source.get(index) {
+        match self.reply.source.get(index) {
             Some(&NO_SOURCE) | None => None,
             Some(&source) => Some(source as usize),
         }
@@ -153,24 +153,24 @@ impl Output {
     /// Index of the port that output record `index` goes to.
     #[inline]
     pub fn port(&self, index: usize) -> usize {
-        self.raw.port.get(index).map_or(0, |&port| port as usize)
+        self.reply.port.get(index).map_or(0, |&port| port as usize)
     }
 
     /// Whether all records go to the first port.
     pub fn is_single_port(&self) -> bool {
-        self.raw.port.iter().all(|&port| port == 0)
+        self.reply.port.iter().all(|&port| port == 0)
     }
 
     /// Whether the output is the input, record for record and unchanged, all to the first port: a
     /// task may then pass its stored batch on as it is.
     pub fn is_identity(&self) -> bool {
-        let raw = &self.raw;
-        raw.source.len() == raw.processed as usize
-            && raw.value_ends.is_empty()
-            && raw.key_ends.is_empty()
-            && raw.header_ends.is_empty()
-            && raw.timestamps.is_empty()
-            && raw
+        let reply = &self.reply;
+        reply.source.len() == reply.processed as usize
+            && reply.value_ends.is_empty()
+            && reply.key_ends.is_empty()
+            && reply.header_ends.is_empty()
+            && reply.timestamps.is_empty()
+            && reply
                 .source
                 .iter()
                 .zip(0..)
@@ -181,13 +181,13 @@ impl Output {
     /// The key of output record `index`.
     #[inline]
     pub fn key(&self, index: usize) -> Field<'_> {
-        if self.raw.key_ends.is_empty() {
+        if self.reply.key_ends.is_empty() {
             return self.default_field(index);
         }
         field(
-            &self.raw.keys,
-            &self.raw.key_ends,
-            &self.raw.null_keys,
+            &self.reply.keys,
+            &self.reply.key_ends,
+            &self.reply.null_keys,
             index,
         )
     }
@@ -195,13 +195,13 @@ impl Output {
     /// The value of output record `index`; null is a tombstone.
     #[inline]
     pub fn value(&self, index: usize) -> Field<'_> {
-        if self.raw.value_ends.is_empty() {
+        if self.reply.value_ends.is_empty() {
             return self.default_field(index);
         }
         field(
-            &self.raw.values,
-            &self.raw.value_ends,
-            &self.raw.null_values,
+            &self.reply.values,
+            &self.reply.value_ends,
+            &self.reply.null_values,
             index,
         )
     }
@@ -219,11 +219,11 @@ impl Output {
     /// The headers of output record `index`.
     #[inline]
     pub fn headers(&self, index: usize) -> HeadersField<'_> {
-        if self.raw.header_ends.is_empty() && self.source(index).is_some() {
+        if self.reply.header_ends.is_empty() && self.source(index).is_some() {
             return HeadersField::AsSource;
         }
-        let encoded = range_of(&self.raw.header_ends, index)
-            .and_then(|range| self.raw.headers.get(range))
+        let encoded = range_of(&self.reply.header_ends, index)
+            .and_then(|range| self.reply.headers.get(range))
             .unwrap_or_default();
         HeadersField::Encoded(EncodedHeaders(encoded))
     }
@@ -232,7 +232,7 @@ impl Output {
     /// the time of the call for a record without a source.
     #[inline]
     pub fn timestamp_ms(&self, index: usize) -> Option<u64> {
-        self.raw.timestamps.get(index).copied()
+        self.reply.timestamps.get(index).copied()
     }
 
     /// The input records that could not be processed, by ascending index.
@@ -242,7 +242,7 @@ impl Output {
 
     /// Size of the keys, values and headers that the plugin returned.
     pub fn size_bytes(&self) -> usize {
-        self.raw.values.len() + self.raw.keys.len() + self.raw.headers.len()
+        self.reply.values.len() + self.reply.keys.len() + self.reply.headers.len()
     }
 }
 
@@ -258,26 +258,26 @@ fn field<'a>(bytes: &'a [u8], ends: &[u32], nulls: &[u32], index: usize) -> Fiel
     Field::Bytes(bytes.get(range).unwrap_or_default())
 }
 
-fn check_sources(raw: &RawOutput, inputs: usize) -> Result<(), String> {
+fn check_sources(reply: &Reply, inputs: usize) -> Result<(), String> {
     // Without a branch, so that it is vectorised: this runs for every record.
     let inputs_u32 = u32::try_from(inputs).unwrap_or(NO_SOURCE);
-    let valid = raw.source.iter().fold(true, |valid, &source| {
+    let valid = reply.source.iter().fold(true, |valid, &source| {
         valid & ((source < inputs_u32) | (source == NO_SOURCE))
     });
     if !valid {
-        let at = raw
+        let at = reply
             .source
             .iter()
             .position(|&s| s >= inputs_u32 && s != NO_SOURCE);
         let at = at.unwrap_or_default();
-        let source = raw.source.get(at).copied().unwrap_or_default();
+        let source = reply.source.get(at).copied().unwrap_or_default();
         return Err(format!(
             "`source[{at}]` is {source}, but the batch has {inputs} records; a record without a \
              source has 4294967295"
         ));
     }
-    if raw.value_ends.is_empty()
-        && let Some(at) = raw.source.iter().position(|&source| source == NO_SOURCE)
+    if reply.value_ends.is_empty()
+        && let Some(at) = reply.source.iter().position(|&source| source == NO_SOURCE)
     {
         return Err(format!(
             "record {at} has no source, so that `values` may not be left empty"
@@ -286,21 +286,25 @@ fn check_sources(raw: &RawOutput, inputs: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn check_ports(raw: &RawOutput, ports: usize) -> Result<(), String> {
-    if raw.port.is_empty() {
-        return if ports == 0 && !raw.source.is_empty() {
+fn check_ports(reply: &Reply, ports: usize) -> Result<(), String> {
+    if reply.port.is_empty() {
+        return if ports == 0 && !reply.source.is_empty() {
             Err("there are records, but the pipeline has no output to send them to".into())
         } else {
             Ok(())
         };
     }
-    if raw.port.len() != raw.source.len() {
-        return Err(length_mismatch("port", raw.port.len(), raw.source.len()));
+    if reply.port.len() != reply.source.len() {
+        return Err(length_mismatch(
+            "port",
+            reply.port.len(),
+            reply.source.len(),
+        ));
     }
-    match raw.port.iter().position(|&port| port as usize >= ports) {
+    match reply.port.iter().position(|&port| port as usize >= ports) {
         None => Ok(()),
         Some(at) => {
-            let port = raw.port.get(at).copied().unwrap_or_default();
+            let port = reply.port.get(at).copied().unwrap_or_default();
             Err(format!(
                 "`port[{at}]` is {port}, but the pipeline has {ports} ports"
             ))
@@ -389,12 +393,13 @@ fn check_nulls(name: &str, ends: &[u32], nulls: &[u32]) -> Result<(), String> {
     Ok(())
 }
 
-fn check_headers(raw: &RawOutput) -> Result<(), String> {
-    if raw.headers.is_empty() {
+fn check_headers(reply: &Reply) -> Result<(), String> {
+    if reply.headers.is_empty() {
         return Ok(());
     }
-    for index in 0..raw.header_ends.len() {
-        let encoded = range_of(&raw.header_ends, index).and_then(|range| raw.headers.get(range));
+    for index in 0..reply.header_ends.len() {
+        let encoded =
+            range_of(&reply.header_ends, index).and_then(|range| reply.headers.get(range));
         headers::validate(encoded.unwrap_or_default())
             .map_err(|reason| format!("headers of record {index}: {reason}"))?;
     }
@@ -403,12 +408,12 @@ fn check_headers(raw: &RawOutput) -> Result<(), String> {
 
 /// What the record's own columns have must fit a record; what it takes over from its source is
 /// checked when it is written.
-fn check_record_sizes(raw: &RawOutput) -> Result<(), String> {
-    if raw.values.len() + raw.keys.len() + raw.headers.len() <= MAX_RECORD_BYTES {
+fn check_record_sizes(reply: &Reply) -> Result<(), String> {
+    if reply.values.len() + reply.keys.len() + reply.headers.len() <= MAX_RECORD_BYTES {
         return Ok(());
     }
-    let columns = [&raw.value_ends, &raw.key_ends, &raw.header_ends];
-    for index in 0..raw.source.len() {
+    let columns = [&reply.value_ends, &reply.key_ends, &reply.header_ends];
+    for index in 0..reply.source.len() {
         let size: usize = columns
             .iter()
             .filter_map(|ends| range_of(ends, index))
@@ -441,10 +446,10 @@ fn check_timestamps(timestamps: &[u64], records: usize) -> Result<(), String> {
     }
 }
 
-fn check_failed(raw: &mut RawOutput, inputs: usize) -> Result<Vec<Failure>, String> {
-    let mut failed = Vec::with_capacity(raw.failed.len());
+fn check_failed(reply: &mut Reply, inputs: usize) -> Result<Vec<Failure>, String> {
+    let mut failed = Vec::with_capacity(reply.failed.len());
     let mut next = 0;
-    for (at, failure) in std::mem::take(&mut raw.failed).into_iter().enumerate() {
+    for (at, failure) in std::mem::take(&mut reply.failed).into_iter().enumerate() {
         let index = failure.index as usize;
         if index >= inputs {
             return Err(format!(
@@ -455,17 +460,14 @@ fn check_failed(raw: &mut RawOutput, inputs: usize) -> Result<Vec<Failure>, Stri
             return Err(format!("`failed` does not ascend at index {at}"));
         }
         next = index + 1;
-        let kind = match failure.kind {
-            RawFailureKind::Retry(delay_ms) => FailureKind::Retry { delay_ms },
-            RawFailureKind::Reject => FailureKind::Reject,
-        };
+        let kind = failure.kind;
         failed.push(Failure {
             index,
             kind,
             reason: cut(failure.reason, MAX_REASON_BYTES),
         });
     }
-    check_failed_have_no_output(&failed, &raw.source)?;
+    check_failed_have_no_output(&failed, &reply.source)?;
     Ok(failed)
 }
 
@@ -496,7 +498,7 @@ fn length_mismatch(column: &str, len: usize, records: usize) -> String {
 #[doc(hidden)]
 pub fn check_arbitrary(bytes: &[u8]) {
     let mut rest = bytes;
-    let raw = arbitrary_output(&mut rest);
+    let reply = arbitrary_output(&mut rest);
     let inputs = usize::from(take_u8(&mut rest));
     let expected = Expected {
         inputs,
@@ -504,7 +506,7 @@ pub fn check_arbitrary(bytes: &[u8]) {
         max_bytes: 128,
         max_records: 16,
     };
-    let Ok(output) = Output::check(raw, &expected) else {
+    let Ok(output) = Output::check(reply, &expected) else {
         return;
     };
     for index in 0..output.len() {
@@ -531,7 +533,7 @@ fn take_u8(rest: &mut &[u8]) -> u8 {
     *first
 }
 
-fn arbitrary_output(rest: &mut &[u8]) -> RawOutput {
+fn arbitrary_output(rest: &mut &[u8]) -> Reply {
     // Small numbers, so that some of what comes out is valid, and the greatest now and then.
     fn numbers(rest: &mut &[u8]) -> Vec<u32> {
         let len = take_u8(rest) % 6;
@@ -544,7 +546,7 @@ fn arbitrary_output(rest: &mut &[u8]) -> RawOutput {
         let len = take_u8(rest) % 24;
         (0..len).map(|_| take_u8(rest)).collect()
     }
-    RawOutput {
+    Reply {
         processed: take_u8(rest).into(),
         source: numbers(rest),
         port: numbers(rest),
@@ -559,9 +561,9 @@ fn arbitrary_output(rest: &mut &[u8]) -> RawOutput {
         timestamps: numbers(rest).into_iter().map(u64::from).collect(),
         failed: numbers(rest)
             .into_iter()
-            .map(|index| super::boundary::RawFailure {
+            .map(|index| ReplyFailure {
                 index,
-                kind: RawFailureKind::Reject,
+                kind: FailureKind::Reject,
                 reason: String::new(),
             })
             .collect(),
@@ -569,5 +571,4 @@ fn arbitrary_output(rest: &mut &[u8]) -> RawOutput {
 }
 
 #[cfg(test)]
-#[path = "output_tests.rs"]
 mod tests;

@@ -86,7 +86,11 @@ impl Workload {
 
     /// Half of the records go to a few keys.
     fn random_bound(&self) -> u64 {
-        if self.total.is_multiple_of(2) { KEYS } else { 10 }
+        if self.total.is_multiple_of(2) {
+            KEYS
+        } else {
+            10
+        }
     }
 
     /// Records produced.

@@ -130,7 +130,11 @@ impl Sandbox {
     /// Runs `millstream` with these arguments and `--output json`.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        let arguments: Vec<&str> = arguments.iter().copied().chain(["--output", "json"]).collect();
+        let arguments: Vec<&str> = arguments
+            .iter()
+            .copied()
+            .chain(["--output", "json"])
+            .collect();
         let output = self.succeed(&arguments);
         serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
     }

@@ -33,7 +33,8 @@ enum Op {
     },
     ByTime {
         partition: usize,
-        time: Index,
+        record: Index,
+        distance_ms: i64,
     },
     Trim {
         partition: usize,
@@ -88,7 +89,9 @@ fn op() -> impl Strategy<Value = Op> {
                 partition, seek, max_records, max_bytes,
             }
         ),
-        2 => (partition.clone(), index()).prop_map(|(partition, time)| Op::ByTime { partition, time }),
+        2 => (partition.clone(), index(), select(vec![-1000, -1, 0, 0, 1, 1000])).prop_map(
+            |(partition, record, distance_ms)| Op::ByTime { partition, record, distance_ms }
+        ),
         1 => (partition, index()).prop_map(|(partition, at)| Op::Trim { partition, at }),
         1 => Just(Op::Flush),
         1 => tail_bytes.prop_map(|tail_bytes| Op::Reopen { tail_bytes }),
@@ -180,7 +183,11 @@ impl Run {
                 max_records,
                 max_bytes,
             } => self.consume(partition, seek, max_records, max_bytes),
-            Op::ByTime { partition, time } => self.by_time(partition, time),
+            Op::ByTime {
+                partition,
+                record,
+                distance_ms,
+            } => self.by_time(partition, record, distance_ms),
             Op::Trim { partition, at } => self.trim(partition, at),
             Op::Flush => {
                 self.fixture.store().flush().unwrap();
@@ -293,9 +300,15 @@ impl Run {
         Ok(())
     }
 
-    fn by_time(&self, index: usize, time: Index) -> Result<(), TestCaseError> {
-        let time_ms = START_MS - 10 + time.index((self.now_ms - START_MS) as usize + 20) as u64;
+    /// A time around that of a record.
+    fn by_time(&self, index: usize, record: Index, distance_ms: i64) -> Result<(), TestCaseError> {
         let expected = &self.expected[index];
+        let around = record.index(expected.records.len().max(1));
+        let around_ms = expected
+            .records
+            .get(around)
+            .map_or(START_MS, |record| record.timestamp_ms);
+        let time_ms = around_ms.saturating_add_signed(distance_ms);
         let held = expected.start as usize..;
         let after = expected.records[held]
             .iter()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use crate::{model::PipelineName, plugin::fault::cut};
+use crate::{model::PipelineName, plugin::text::cut};
 
 /// Longest line that is logged, in bytes.
 const MAX_LINE_BYTES: usize = 8 * 1024;

@@ -409,5 +409,4 @@ impl Host for HostState {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

@@ -123,6 +123,17 @@ fn sockets_and_http_are_never_granted() {
         sockets.contains("`wasi:sockets/tcp@0.2.6`: plugins get no sockets"),
         "{sockets}"
     );
+    let guest = Guest::passthrough()
+        .import("wasi:sockets/tcp@0.2.6", "a", "", "")
+        .import("wasi:sockets/udp@0.2.6", "b", "", "");
+    let both = ENGINE
+        .load(guest.build(), "p.wasm")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        both.contains("`wasi:sockets/tcp@0.2.6`, `wasi:sockets/udp@0.2.6`: plugins get"),
+        "{both}"
+    );
     let http = importing("wasi:http/outgoing-handler@0.2.6")
         .unwrap_err()
         .to_string();

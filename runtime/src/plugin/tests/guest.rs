@@ -15,6 +15,19 @@ pub(super) struct Guest {
     imports: Vec<Import>,
     /// Text added to the component.
     extra: String,
+    /// An import in its own words.
+    raw: RawImport,
+}
+
+/// An import that is more than one function of simple types.
+#[derive(Default, Clone, Copy)]
+pub(super) struct RawImport {
+    /// Imports and lowered functions.
+    pub(super) component: &'static str,
+    /// Imports of the core module, from "host".
+    pub(super) core: &'static str,
+    /// The exports of the instance that is "host".
+    pub(super) with: &'static str,
 }
 
 /// An imported function, `$name` in the guest's code.
@@ -61,6 +74,11 @@ impl Guest {
         self
     }
 
+    pub(super) fn raw_import(mut self, import: RawImport) -> Self {
+        self.raw = import;
+        self
+    }
+
     pub(super) fn extra(mut self, text: &str) -> Self {
         self.extra = text.to_owned();
         self
@@ -68,8 +86,9 @@ impl Guest {
 
     pub(super) fn build(&self) -> Bytes {
         let mut text = format!("(component\n{TYPES}\n{LIBC}\n");
-        let mut core_imports = String::new();
-        let mut with = String::new();
+        text.push_str(self.raw.component);
+        let mut core_imports = self.raw.core.to_owned();
+        let mut with = self.raw.with.to_owned();
         for (n, import) in self.imports.iter().enumerate() {
             let Import {
                 interface,
@@ -81,7 +100,7 @@ impl Guest {
                 text,
                 r#"(import "{interface}" (instance $import{n} (export "{name}" (func {component_type}))))
                 (core func $lowered{n} (canon lower (func $import{n} "{name}")
-                  (memory $libc "memory") (realloc (func $libc "cabi_realloc"))))
+                  (memory $memory) (realloc $realloc)))
                 "#
             )
             .unwrap();
@@ -164,6 +183,8 @@ const LIBC: &str = r#"
         (br $grow)))
     (local.get $at)))
 (core instance $libc (instantiate $libc))
+(alias core export $libc "memory" (core memory $memory))
+(alias core export $libc "cabi_realloc" (core func $realloc))
 "#;
 
 /// `$count`: how many records the batch has. `$pass`: the reply that passes them through, at
@@ -192,14 +213,14 @@ const HELPERS: &str = r#"
 
 const CONSUMER: &str = r#"
 (func $process (param "batch" $batch) (result (result $output (error string)))
-  (canon lift (core func $main "process") (memory $libc "memory") (realloc (func $libc "cabi_realloc"))))
+  (canon lift (core func $main "process") (memory $memory) (realloc $realloc)))
 (instance $consumer (export "process" (func $process)))
 (export "millstream:plugin/consumer@0.1.0" (instance $consumer))
 "#;
 
 const LIFECYCLE: &str = r#"
 (func $open (param "config" (list (tuple string string))) (result (result (error string)))
-  (canon lift (core func $main "open") (memory $libc "memory") (realloc (func $libc "cabi_realloc"))))
+  (canon lift (core func $main "open") (memory $memory) (realloc $realloc)))
 (instance $lifecycle (export "open" (func $open)))
 (export "millstream:plugin/lifecycle@0.1.0" (instance $lifecycle))
 "#;

@@ -1,7 +1,7 @@
 //! Tests of the checks on guest output, one for each rule.
 
 use super::*;
-use crate::plugin::boundary::RawFailure;
+use crate::plugin::reply::ReplyFailure;
 use proptest::prelude::*;
 
 const EXPECTED: Expected = Expected {
@@ -11,16 +11,16 @@ const EXPECTED: Expected = Expected {
     max_records: 8,
 };
 
-fn passthrough() -> RawOutput {
-    RawOutput {
+fn passthrough() -> Reply {
+    Reply {
         processed: 3,
         source: vec![0, 1, 2],
-        ..RawOutput::default()
+        ..Reply::default()
     }
 }
 
-fn full() -> RawOutput {
-    RawOutput {
+fn full() -> Reply {
+    Reply {
         port: vec![0, 1, 0],
         values: b"abc".to_vec(),
         value_ends: vec![1, 1, 3],
@@ -36,15 +36,15 @@ fn full() -> RawOutput {
     }
 }
 
-fn failure(index: u32) -> RawFailure {
-    RawFailure {
+fn failure(index: u32) -> ReplyFailure {
+    ReplyFailure {
         index,
-        kind: RawFailureKind::Retry(Some(5)),
+        kind: FailureKind::Retry { delay_ms: Some(5) },
         reason: "x".repeat(2000),
     }
 }
 
-fn reason(raw: RawOutput) -> String {
+fn reason(raw: Reply) -> String {
     Output::check(raw, &EXPECTED).unwrap_err()
 }
 
@@ -62,7 +62,7 @@ fn passthrough_is_identity() {
     );
     assert_eq!(output.headers(0), HeadersField::AsSource);
     assert_eq!(output.timestamp_ms(0), None);
-    let swapped = RawOutput {
+    let swapped = Reply {
         source: vec![1, 0, 2],
         ..passthrough()
     };
@@ -96,12 +96,12 @@ fn columns_are_read_back() {
 
 #[test]
 fn a_record_without_source_has_defaults() {
-    let raw = RawOutput {
+    let raw = Reply {
         processed: 3,
         source: vec![NO_SOURCE],
         values: b"v".to_vec(),
         value_ends: vec![1],
-        ..RawOutput::default()
+        ..Reply::default()
     };
     let output = Output::check(raw, &EXPECTED).unwrap();
     assert_eq!(output.key(0), Field::Null);
@@ -113,7 +113,7 @@ fn a_record_without_source_has_defaults() {
 
 #[test]
 fn failures_are_cut_and_ascend() {
-    let raw = RawOutput {
+    let raw = Reply {
         source: vec![1],
         failed: vec![failure(0), failure(2)],
         ..passthrough()
@@ -129,142 +129,142 @@ fn failures_are_cut_and_ascend() {
 
 #[test]
 fn every_broken_rule_is_named() {
-    let cases: Vec<(RawOutput, &str)> = vec![
+    let cases: Vec<(Reply, &str)> = vec![
         (
-            RawOutput {
+            Reply {
                 processed: 2,
                 ..passthrough()
             },
             "`processed` is 2, expected 3",
         ),
         (
-            RawOutput {
+            Reply {
                 source: vec![0; 9],
                 ..passthrough()
             },
             "9 records, at most 8 are allowed",
         ),
         (
-            RawOutput {
+            Reply {
                 source: vec![0, 3],
                 ..passthrough()
             },
             "`source[1]` is 3, but the batch has 3",
         ),
         (
-            RawOutput {
+            Reply {
                 source: vec![0, NO_SOURCE],
                 ..passthrough()
             },
             "record 1 has no source",
         ),
         (
-            RawOutput {
+            Reply {
                 port: vec![0],
                 ..full()
             },
             "`port` has 1 entries, but there are 3 records",
         ),
         (
-            RawOutput {
+            Reply {
                 port: vec![0, 2, 0],
                 ..full()
             },
             "`port[1]` is 2, but the pipeline has 2 ports",
         ),
         (
-            RawOutput {
+            Reply {
                 value_ends: vec![1, 3],
                 ..full()
             },
             "`value-ends` has 2 entries",
         ),
         (
-            RawOutput {
+            Reply {
                 value_ends: vec![2, 1, 3],
                 ..full()
             },
             "`value-ends` does not ascend",
         ),
         (
-            RawOutput {
+            Reply {
                 value_ends: vec![1, 1, 2],
                 ..full()
             },
             "`value-ends` ends at 2, but `values` has 3",
         ),
         (
-            RawOutput {
+            Reply {
                 value_ends: vec![1, 1, 9],
                 ..full()
             },
             "`value-ends` ends at 9",
         ),
         (
-            RawOutput {
+            Reply {
                 values: b"a".to_vec(),
                 ..passthrough()
             },
             "`values` has 1 bytes, but `value-ends` is empty",
         ),
         (
-            RawOutput {
+            Reply {
                 null_values: vec![0],
                 ..passthrough()
             },
             "`null-values` is given",
         ),
         (
-            RawOutput {
+            Reply {
                 null_values: vec![1, 1],
                 ..full()
             },
             "`null-values` does not ascend at index 1",
         ),
         (
-            RawOutput {
+            Reply {
                 null_values: vec![3],
                 ..full()
             },
             "`null-values[0]` is 3",
         ),
         (
-            RawOutput {
+            Reply {
                 null_values: vec![0],
                 ..full()
             },
             "value 0 is null, but has 1 bytes",
         ),
         (
-            RawOutput {
+            Reply {
                 null_keys: vec![2],
                 ..full()
             },
             "key 2 is null, but has 1 bytes",
         ),
         (
-            RawOutput {
+            Reply {
                 header_ends: vec![4, 9, 9],
                 ..full()
             },
             "headers of record 0: ",
         ),
         (
-            RawOutput {
+            Reply {
                 timestamps: vec![1],
                 ..full()
             },
             "`timestamps` has 1 entries",
         ),
         (
-            RawOutput {
+            Reply {
                 timestamps: vec![1, u64::MAX, 3],
                 ..full()
             },
             "`timestamps[1]` is later than",
         ),
         (
-            RawOutput {
+            Reply {
                 values: vec![0; 70],
                 value_ends: vec![0, 0, 70],
                 ..full()
@@ -272,14 +272,14 @@ fn every_broken_rule_is_named() {
             "80 bytes of keys",
         ),
         (
-            RawOutput {
+            Reply {
                 failed: vec![failure(3)],
                 ..passthrough()
             },
             "`failed[0]` names record 3",
         ),
         (
-            RawOutput {
+            Reply {
                 source: vec![],
                 failed: vec![failure(1), failure(1)],
                 ..passthrough()
@@ -287,7 +287,7 @@ fn every_broken_rule_is_named() {
             "`failed` does not ascend",
         ),
         (
-            RawOutput {
+            Reply {
                 failed: vec![failure(1)],
                 ..passthrough()
             },
@@ -309,9 +309,9 @@ fn no_ports_no_records() {
         ports: 0,
         ..EXPECTED
     };
-    let none = RawOutput {
+    let none = Reply {
         processed: 3,
-        ..RawOutput::default()
+        ..Reply::default()
     };
     assert!(Output::check(none, &expected).unwrap().is_empty());
     assert!(

@@ -1,8 +1,11 @@
 //! `millstream produce`: records from a file or standard input into a topic.
 //!
-//! Lines are read on one thread (`input.rs`), turned into batches here, and written by the commit
-//! thread: memory is bounded by what is on its way. What is reported as acknowledged is stored; a
-//! bad line stops the command after everything before it has been acknowledged.
+//! Lines are read on one thread (`cli/input.rs`), turned into records here (`import.rs`), and
+//! written by the commit thread: memory is bounded by what is on its way. What is reported as
+//! acknowledged is stored; a bad line stops the command after everything before it has been
+//! acknowledged.
+
+mod import;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,21 +15,17 @@ use serde::Serialize;
 
 use super::GlobalArgs;
 use super::exit::{Ending, Usage};
-use super::input::{Chunk, Input};
+use super::input::Input;
 use super::interrupt::Interrupt;
-use super::json_line::{Mistake, Selection};
-use super::json_record::JsonRecord;
 use super::open::{Access, DataDirectory};
 use super::output::{self, Column, Output, Table};
 use super::progress::{self, Progress, Unit};
 use super::quantity;
 use super::target::Target;
-use crate::log::{Log, Producer, Topic, TopicConfig};
-use crate::model::{HeadersBuf, HeadersRef, TopicName};
+use crate::log::{Log, Topic, TopicConfig};
+use crate::model::TopicName;
 use crate::{log, manifest, pipeline};
-
-/// How long records wait for more of them before they are sent.
-const LINGER: Duration = Duration::from_millis(5);
+use import::Import;
 
 /// Arguments of `produce`.
 #[derive(Debug, clap::Args)]
@@ -242,187 +241,6 @@ impl Summary {
             ]);
         }
         output.table(&table)
-    }
-}
-
-/// Turns lines into records.
-struct Import {
-    producer: Producer,
-    clock: crate::clock::Clock,
-    format: LineFormat,
-    selection: Selection,
-    allow_null_key: bool,
-    repartition: bool,
-    headers: HeadersBuf,
-    /// Lines read, the one in hand included.
-    line: u64,
-    /// Records handed to the producer.
-    sent: u64,
-    /// Acknowledged records that have been shown.
-    shown: u64,
-}
-
-impl Import {
-    fn new(log: &Log, topic: &Topic, args: &ProduceArgs) -> Self {
-        Self {
-            producer: Producer::new(log.clone(), topic.clone()),
-            clock: log.store().clock().clone(),
-            format: args.format,
-            selection: Selection {
-                key: args.key_field.clone(),
-                timestamp: args.timestamp_field.clone(),
-            },
-            allow_null_key: args.allow_null_key,
-            repartition: args.repartition,
-            headers: HeadersBuf::new(),
-            line: 0,
-            sent: 0,
-            shown: 0,
-        }
-    }
-
-    /// Sends all lines of an input.
-    async fn copy(
-        &mut self,
-        input: &mut Input,
-        bar: &mut Progress,
-        interrupt: &Interrupt,
-    ) -> anyhow::Result<Ending> {
-        let started = Instant::now();
-        loop {
-            let acknowledged = self.producer.acknowledged().records;
-            let next = tokio::select! {
-                biased;
-                () = interrupt.requested() => return Ok(Ending::Interrupted),
-                next = input.next() => next,
-                // Whoever writes to our standard input waits for an acknowledgement.
-                () = tokio::time::sleep(LINGER), if input.is_live() && acknowledged < self.sent => {
-                    self.producer.flush().await?;
-                    continue;
-                }
-                () = bar.due(), if self.shown < acknowledged => {
-                    self.show(input, bar, started);
-                    continue;
-                }
-            };
-            let chunk = match next {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => return Ok(Ending::Done),
-                Err(error) => {
-                    let (name, line) = (input.name(), self.line + 1);
-                    anyhow::bail!("{name}:{line}: cannot read the input: {error}");
-                }
-            };
-            self.send(&chunk, input.name()).await?;
-            input.recycle(chunk);
-            if bar.is_due() {
-                self.show(input, bar, started);
-            }
-        }
-    }
-
-    fn show(&mut self, input: &Input, bar: &mut Progress, started: Instant) {
-        let acknowledged = self.producer.acknowledged().records;
-        let elapsed = started.elapsed();
-        let text = match bar.is_drawn() {
-            true => format!(
-                "{} acknowledged, {}",
-                indicatif::HumanCount(acknowledged),
-                progress::rate(acknowledged, elapsed)
-            ),
-            // Without separators: scripts read this.
-            false => format!(
-                "acknowledged {acknowledged} records, {} records/s",
-                progress::per_second(acknowledged, elapsed)
-            ),
-        };
-        bar.show(input.read_bytes(), None, text);
-        self.shown = acknowledged;
-    }
-
-    async fn send(&mut self, chunk: &Chunk, name: &str) -> anyhow::Result<()> {
-        let now_ms = self.clock.now_ms();
-        for line in chunk.lines() {
-            self.line += 1;
-            if let Err(refusal) = self.send_line(line, now_ms).await {
-                return Err(refusal.into_error(name, self.line));
-            }
-        }
-        Ok(())
-    }
-
-    async fn send_line(&mut self, line: &[u8], now_ms: u64) -> Result<(), Refusal> {
-        let is_blank = || line.trim_ascii().is_empty();
-        match self.format {
-            LineFormat::Lines => {
-                let none = HeadersRef::EMPTY;
-                self.producer
-                    .send(None, now_ms, None, Some(line), none)
-                    .await?;
-            }
-            _ if is_blank() => return Ok(()),
-            LineFormat::Json => {
-                let fields = self.selection.read(line)?;
-                let key = self.selection.key(&fields, self.allow_null_key)?;
-                let key = key.as_ref().map(|key| key.as_bytes());
-                let timestamp_ms = self.selection.timestamp_ms(&fields)?.unwrap_or(now_ms);
-                let none = HeadersRef::EMPTY;
-                self.producer
-                    .send(None, timestamp_ms, key, Some(line), none)
-                    .await?;
-            }
-            LineFormat::Record => {
-                let record = JsonRecord::read(line)?;
-                record.encode_headers(&mut self.headers)?;
-                let partition = record.partition.filter(|_| !self.repartition);
-                let timestamp_ms = record.timestamp.unwrap_or(now_ms);
-                let headers = self.headers.as_headers();
-                self.producer
-                    .send(
-                        partition,
-                        timestamp_ms,
-                        record.key(),
-                        record.value(),
-                        headers,
-                    )
-                    .await?;
-            }
-        }
-        self.sent += 1;
-        Ok(())
-    }
-}
-
-/// Why a line could not be sent.
-enum Refusal {
-    /// It is not what a line must be.
-    Line(Mistake),
-    /// The record is not what the topic takes, or writing failed.
-    Log(log::Error),
-}
-
-impl From<Mistake> for Refusal {
-    fn from(mistake: Mistake) -> Self {
-        Self::Line(mistake)
-    }
-}
-
-impl From<log::Error> for Refusal {
-    fn from(error: log::Error) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl Refusal {
-    fn into_error(self, name: &str, line: u64) -> anyhow::Error {
-        match self {
-            Self::Line(mistake) => anyhow::anyhow!(
-                "{name}:{line}:{mistake}; the lines before it are acknowledged, nothing from it on is stored"
-            ),
-            // Writing failed: no line is to blame.
-            Self::Log(error @ log::Error::Storage(_)) => error.into(),
-            Self::Log(error) => anyhow::anyhow!("{name}:{line}: {error}"),
-        }
     }
 }
 
