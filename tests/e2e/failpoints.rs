@@ -4,6 +4,8 @@
 //! process is then killed while the thread stands at that step, or the thread panics there, or the
 //! write fails.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::counting::{self, Workload};
@@ -19,6 +21,8 @@ const STEPS: [&str; 5] = [
 ];
 /// Records of each test: about 1,250 checkpoints of the counting pipeline.
 const RECORDS: u64 = 20_000;
+/// Longer than `produce` waits for more lines before it sends what it has.
+const BETWEEN_LINES: Duration = Duration::from_millis(20);
 /// How long the thread has to come to the step again after it has said that it was there.
 const TO_THE_NEXT: Duration = Duration::from_millis(100);
 
@@ -114,6 +118,55 @@ fn a_failed_write_stops_all_writing_and_loses_nothing() {
             .expect_error(&["error: ", "stopped accepting writes", "no space left"]);
     }
     finish(&sandbox, &workload);
+}
+
+/// A `produce` whose input comes line by line says after each that it is acknowledged. It is killed
+/// at a step of a commit: what it said has to be there.
+fn kill_produce_at(step: &str) {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&[
+        "produce",
+        "topic:lines",
+        "--create",
+        "--format",
+        "lines",
+        "--progress-interval",
+        "1ms",
+    ]);
+    command
+        .env(
+            "FAILPOINTS",
+            format!("{step}=8*off->1*print(is near)->pause"),
+        )
+        .env("RUST_LOG", "warn,fail=info")
+        .stdin(Stdio::piped());
+    let mut produce = sandbox.start_command(command);
+    let mut stdin = produce.stdin();
+    for number in 0..20 {
+        writeln!(stdin, "line {number}").unwrap();
+        std::thread::sleep(BETWEEN_LINES);
+    }
+    produce.wait_for_error("is near");
+    std::thread::sleep(TO_THE_NEXT);
+    let (was_killed, finished) = produce.kill();
+    assert!(was_killed, "{step}: produce ended by itself");
+    let acknowledged = finished.acknowledged_records();
+    let stored = sandbox.consume("lines");
+    assert!(
+        (1..=stored.len() as u64).contains(&acknowledged),
+        "{step}: {acknowledged} records are acknowledged, {} are there",
+        stored.len()
+    );
+    for (number, record) in stored.iter().enumerate() {
+        assert_eq!(record.value_text(), format!("line {number}"));
+    }
+}
+
+#[test]
+fn produce_says_acknowledged_only_after_the_write() {
+    for step in STEPS.iter().filter(|step| step.starts_with("commit::")) {
+        kill_produce_at(step);
+    }
 }
 
 #[test]

@@ -79,13 +79,12 @@ pub(super) async fn run(
     })
     .context("cannot run plugins")?;
     let started = Instant::now();
-    let pipelines = Pipelines::start(&data.log, &data.groups, &engine, &manifest).await?;
+    let mut pipelines = Pipelines::start(&data.log, &data.groups, &engine, &manifest).await?;
     // Only now: a run that cannot start deletes nothing.
     let maintenance = Maintenance::start(data.log.clone());
 
     let mut watch = Watch::new(&pipelines, &manifest, global);
     let end = watch.until_end(args.until_idle, &interrupt).await;
-    let progress = pipelines.progress();
     let elapsed = started.elapsed();
     let Watch {
         mut printer, bar, ..
@@ -93,6 +92,7 @@ pub(super) async fn run(
     drop(bar);
     let metrics = plugin_metrics::of(&pipelines);
     let failures = pipelines.stop().await;
+    let progress = pipelines.progress();
     drop(maintenance);
     printer.print(&failures);
 

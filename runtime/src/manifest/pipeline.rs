@@ -37,7 +37,7 @@ const MEMORY_BYTES: RangeInclusive<u64> = MIB..=4096 * MIB;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
 const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 const DEFAULT_OUTPUT_BYTES: u64 = 16 * MIB;
-const OUTPUT_BYTES: RangeInclusive<u64> = KIB..=256 * MIB;
+const OUTPUT_BYTES: RangeInclusive<u64> = KIB..=64 * MIB;
 
 /// A pipeline and the places where it names topics, for the checks between pipelines.
 pub(super) struct Read {
@@ -229,7 +229,7 @@ fn plugin(table: &Table<'_>, plugins: &[&str], report: &mut Report<'_>) -> Optio
 
 /// Notes keys that only mean something with an input.
 fn refuse_for_producer(table: &Table<'_>, report: &mut Report<'_>) {
-    for key in ["group", "start"] {
+    for key in ["group", "start", "delivery"] {
         if table.value(key).is_some() {
             report.error(
                 table.key_span(key),

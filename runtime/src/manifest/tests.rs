@@ -338,7 +338,7 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
     let limits = (
         1usize << 20..=4 << 30,
         10u64..=3_600_000,
-        1024usize..=256 << 20,
+        1024usize..=64 << 20,
     );
     let config = prop::collection::btree_map(".{1,12}", "(?s).{0,20}", 0..4);
     (

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -10,7 +11,7 @@ use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 use super::checkpoint::Checkpoints;
-use super::outputs::Outputs;
+use super::outputs::{OutputError, Outputs};
 use super::processor::{Processed, Processor};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
@@ -21,6 +22,9 @@ use crate::manifest::{Delivery, Start};
 use crate::plugin::{Columns, FailureKind, Fault, Output};
 use crate::storage::schema::group_offset::CommittedOffset;
 use crate::storage::{self, Commit};
+
+/// How long a fault is looked for in a batch, besides the call that is running then.
+const LOCATE_TIME: Duration = Duration::from_secs(10);
 
 /// One task: the pipeline on one partition of each of its inputs.
 pub(super) struct ConsumerTask {
@@ -64,7 +68,8 @@ impl ConsumerTask {
             });
         }
         let state = pipeline.state(task)?;
-        let processor = Processor::open(&pipeline, task, &state).map_err(TaskError::Open)?;
+        let processor =
+            Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
             outputs: pipeline.outputs(),
             checkpoints: Checkpoints::new(store),
@@ -81,22 +86,32 @@ impl ConsumerTask {
 
     /// Runs until it is told to stop or fails. What is under way is finished before it returns.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+        let ended = self.run_until_stopped(&mut stop).await;
+        // A checkpoint that failed is the cause of whatever came after it.
+        self.checkpoints.settle(&self.status).await?;
+        ended
+    }
+
+    async fn run_until_stopped(
+        &mut self,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
         self.commit_start().await?;
         while !*stop.borrow() {
             let Some(turn) = self.next_input() else {
                 self.checkpoints.settle(&self.status).await?;
-                wait_for_records(&self.inputs, &self.status, &mut stop).await;
+                wait_for_records(&self.inputs, &self.status, stop).await;
                 continue;
             };
             self.turn = turn;
-            self.fill(turn, &mut stop).await?;
+            self.fill(turn, stop).await?;
             if self.batch.is_empty() {
                 self.skip(turn).await?;
             } else {
-                self.process(turn).await?;
+                self.process(turn, stop).await?;
             }
         }
-        Ok(self.checkpoints.settle(&self.status).await?)
+        Ok(())
     }
 
     /// Commits where the inputs start that have no position yet: `latest`, or a time, is meant once,
@@ -196,7 +211,11 @@ impl ConsumerTask {
         }
     }
 
-    async fn process(&mut self, turn: usize) -> Result<(), TaskError> {
+    async fn process(
+        &mut self,
+        turn: usize,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
         let now_ms = self.pipeline.log.store().clock().now_ms();
         let mut commit = Commit::new();
         if self.pipeline.spec.delivery == Delivery::AtMostOnce {
@@ -208,7 +227,10 @@ impl ConsumerTask {
         } else {
             self.commit_offset(turn, now_ms, &mut commit);
         }
-        let records_out = block_in_place(|| self.call(turn, now_ms, &mut commit))?;
+        let records_out = {
+            let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+            block_in_place(|| self.call(turn, now_ms, stop, &mut commit))?
+        };
         let records_in = self.batch.len() as u64;
         self.checkpoints
             .submit(commit, records_in, records_out, &self.status)
@@ -242,10 +264,16 @@ impl ConsumerTask {
     }
 
     /// Runs the processor on the batch and adds what comes of it to the commit.
-    fn call(&mut self, turn: usize, now_ms: u64, commit: &mut Commit) -> Result<u64, TaskError> {
+    fn call(
+        &mut self,
+        turn: usize,
+        now_ms: u64,
+        stop: &watch::Receiver<bool>,
+        commit: &mut Commit,
+    ) -> Result<u64, TaskError> {
         let processed = match self.processor.process(&self.batch) {
             Ok(processed) => processed,
-            Err(fault) => return Err(self.locate(turn, fault)),
+            Err(fault) => return Err(self.locate(turn, fault, stop)),
         };
         if let Processed::Plugin(output) = &processed
             && let Some(error) = self.failed_record(turn, output)
@@ -253,9 +281,13 @@ impl ConsumerTask {
             return Err(error);
         }
         let before = commit.record_count();
-        self.processor
-            .route(&processed, &self.batch, now_ms, &mut self.outputs, commit)?;
-        self.outputs.finish(commit)?;
+        let routed = self
+            .processor
+            .route(&processed, &self.batch, now_ms, &mut self.outputs, commit)
+            .and_then(|()| self.outputs.finish(commit));
+        if let Err(OutputError { source, reason }) = routed {
+            return Err(self.fault_at(turn, source.unwrap_or(0), Fault::Output { reason }));
+        }
         let changes = self.processor.take_state_changes();
         self.state.lock().apply(changes, commit);
         Ok(commit.record_count() - before)
@@ -278,11 +310,16 @@ impl ConsumerTask {
     }
 
     /// Finds the record on which the plugin faults: bisects the batch with fresh instances, whose
-    /// outputs and state changes are thrown away.
-    fn locate(&mut self, turn: usize, fault: Fault) -> TaskError {
+    /// outputs, state changes and metrics are thrown away. Gives up after a while, or when the task
+    /// is told to stop; then the first record that may be the one stands for it.
+    fn locate(&self, turn: usize, fault: Fault, stop: &watch::Receiver<bool>) -> TaskError {
+        let give_up = Instant::now() + LOCATE_TIME + self.pipeline.limits.deadline;
         let (mut good, mut bad) = (0, self.batch.len());
         let (mut fault, mut reproduced) = (fault, false);
         while good + 1 < bad {
+            if *stop.borrow() || Instant::now() >= give_up {
+                return self.fault_at(turn, good, fault);
+            }
             let middle = good + (bad - good) / 2;
             match self.fault_of_first(turn, middle) {
                 Ok(None) => good = middle,
@@ -297,10 +334,15 @@ impl ConsumerTask {
         } else {
             0
         };
+        self.fault_at(turn, at, fault)
+    }
+
+    /// The error for a fault on the record with this index in the batch.
+    fn fault_at(&self, turn: usize, index: usize, fault: Fault) -> TaskError {
         TaskError::Fault {
             topic: self.topic_name(turn),
             partition: self.batch.partition(),
-            offset: self.batch.offset(at),
+            offset: self.batch.offset(index),
             fault,
             position: self.position_after_failure(),
         }
@@ -324,7 +366,7 @@ impl ConsumerTask {
         let mut batch = Columns::new();
         batch.start(self.batch.input(), self.batch.partition());
         cursor.read(count, usize::MAX, |record| batch.push(record))?;
-        let opened = Processor::open(&self.pipeline, self.task, &self.state);
+        let opened = Processor::open(&self.pipeline, self.task, &self.state, &Arc::default());
         Ok(opened
             .and_then(|mut processor| processor.process(&batch))
             .err())

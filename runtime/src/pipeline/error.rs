@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{PipelineName, TopicName, batch};
+use crate::model::{PipelineName, TopicName};
 use crate::plugin::{self, Fault};
 use crate::{group, log, manifest, storage};
 
@@ -91,16 +91,6 @@ pub enum TaskError {
     /// A producer faulted.
     #[error("the producer failed: {0}")]
     Producer(Fault),
-    /// An output record cannot be stored.
-    #[error("port `{port}`, topic `{topic}`: {reason}")]
-    Output {
-        /// The port.
-        port: String,
-        /// The topic it leads to.
-        topic: TopicName,
-        /// Why.
-        reason: String,
-    },
     /// Reading the input failed.
     #[error(transparent)]
     Log(#[from] log::Error),
@@ -132,16 +122,6 @@ impl std::fmt::Display for PositionAfterFailure {
                 "the batch does not come again, since its delivery is at-most-once"
             }
         })
-    }
-}
-
-impl TaskError {
-    pub(super) fn output(port: &str, topic: &TopicName, error: &batch::Error) -> Self {
-        Self::Output {
-            port: port.to_owned(),
-            topic: topic.clone(),
-            reason: error.to_string(),
-        }
     }
 }
 

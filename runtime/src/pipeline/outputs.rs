@@ -1,27 +1,35 @@
 //! Sends output records to the partitions of the topics behind a pipeline's ports.
 
 use crate::log::{Cleanup, Topic};
-use crate::model::{BatchBuilder, HeadersBuf, HeadersRef, PortName, batch, partition_for_key};
+use crate::model::{
+    BatchBuilder, Compression, HeadersBuf, HeadersRef, PortName, batch, partition_for_key,
+};
 use crate::plugin::{Columns, Field, HeadersField, Output};
 use crate::storage::Commit;
 
-use super::TaskError;
+/// Builders that have grown beyond this are not kept for the next batch.
+const MAX_KEPT_BUILDER_BYTES: usize = 256 << 10;
+/// What a record takes in a batch besides its key, value and headers, at most.
+const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// Collects the output records of one batch by partition, and adds them to its commit.
 pub(super) struct Outputs {
     ports: Vec<Port>,
     headers: HeadersBuf,
+    /// Bytes that one batch may lead to, what is taken over from its source records included.
+    max_bytes: usize,
+    bytes: usize,
+    unkeyed_turn: u32,
 }
 
 struct Port {
     name: PortName,
     topic: Topic,
-    /// One for each partition; kept between batches with their buffers.
-    builders: Vec<BatchBuilder>,
+    /// By partition; made when first needed, kept between batches with their buffers.
+    builders: Vec<Option<BatchBuilder>>,
+    compression: Compression,
     needs_key: bool,
     max_batch_bytes: usize,
-    /// Where the records without a key of this batch go.
-    unkeyed_partition: u32,
 }
 
 /// One output record.
@@ -32,8 +40,20 @@ pub(super) struct OutputRecord<'a> {
     pub(super) headers: HeadersRef<'a>,
 }
 
+/// Why an output record cannot be stored.
+#[derive(Debug)]
+pub(super) struct OutputError {
+    /// Index in the batch of the record that it derives from.
+    pub(super) source: Option<usize>,
+    pub(super) reason: String,
+}
+
 impl Outputs {
-    pub(super) fn new(ports: impl IntoIterator<Item = (PortName, Topic)>) -> Self {
+    /// Outputs to these ports; one batch may lead to at most `max_bytes` of keys, values and headers.
+    pub(super) fn new(
+        ports: impl IntoIterator<Item = (PortName, Topic)>,
+        max_bytes: usize,
+    ) -> Self {
         let ports = ports
             .into_iter()
             .map(|(name, topic)| Port::new(name, topic))
@@ -41,6 +61,9 @@ impl Outputs {
         Self {
             ports,
             headers: HeadersBuf::new(),
+            max_bytes,
+            bytes: 0,
+            unkeyed_turn: 0,
         }
     }
 
@@ -51,50 +74,70 @@ impl Outputs {
         source: &Columns,
         now_ms: u64,
         commit: &mut Commit,
-    ) -> Result<(), TaskError> {
-        let Self { ports, headers } = self;
+    ) -> Result<(), OutputError> {
         for index in 0..output.len() {
             let from = output.source(index);
-            let Some(port) = ports.get_mut(output.port(index)) else {
-                continue;
-            };
-            let value = match output.value(index) {
-                Field::AsSource => from.and_then(|from| source.value(from)),
-                Field::Null => None,
-                Field::Bytes(bytes) => Some(bytes),
-            };
-            let key = match output.key(index) {
-                Field::AsSource => from.and_then(|from| source.key(from)),
-                Field::Null => None,
-                Field::Bytes(bytes) => Some(bytes),
-            };
-            let encoded = match output.headers(index) {
-                HeadersField::AsSource => from.map(|from| source.headers(from)),
-                HeadersField::Encoded(encoded) => Some(encoded),
-            };
-            let headers = match encoded.filter(|encoded| !encoded.is_empty()) {
-                None => HeadersRef::EMPTY,
-                Some(encoded) => {
-                    encoded
-                        .write_to(headers)
-                        .map_err(|error| port.error(&error))?;
-                    headers.as_headers()
-                }
-            };
-            let timestamp_ms = output
-                .timestamp_ms(index)
-                .unwrap_or_else(|| from.map_or(now_ms, |from| source.timestamp_ms(from)));
-            port.add(
-                &OutputRecord {
-                    timestamp_ms,
-                    key,
-                    value,
-                    headers,
-                },
-                commit,
-            )?;
+            self.add_one(output, index, source, now_ms, commit)
+                .map_err(|reason| OutputError {
+                    source: from,
+                    reason,
+                })?;
         }
         Ok(())
+    }
+
+    fn add_one(
+        &mut self,
+        output: &Output,
+        index: usize,
+        source: &Columns,
+        now_ms: u64,
+        commit: &mut Commit,
+    ) -> Result<(), String> {
+        let from = output.source(index);
+        let Some(port) = self.ports.get_mut(output.port(index)) else {
+            return Ok(());
+        };
+        let value = match output.value(index) {
+            Field::AsSource => from.and_then(|from| source.value(from)),
+            Field::Null => None,
+            Field::Bytes(bytes) => Some(bytes),
+        };
+        let key = match output.key(index) {
+            Field::AsSource => from.and_then(|from| source.key(from)),
+            Field::Null => None,
+            Field::Bytes(bytes) => Some(bytes),
+        };
+        let encoded = match output.headers(index) {
+            HeadersField::AsSource => from.map(|from| source.headers(from)),
+            HeadersField::Encoded(encoded) => Some(encoded),
+        };
+        let headers = match encoded.filter(|encoded| !encoded.is_empty()) {
+            None => HeadersRef::EMPTY,
+            Some(encoded) => {
+                encoded
+                    .write_to(&mut self.headers)
+                    .map_err(|error| port.reason(&error.to_string()))?;
+                self.headers.as_headers()
+            }
+        };
+        let timestamp_ms = output
+            .timestamp_ms(index)
+            .unwrap_or_else(|| from.map_or(now_ms, |from| source.timestamp_ms(from)));
+        let record = OutputRecord {
+            timestamp_ms,
+            key,
+            value,
+            headers,
+        };
+        self.bytes += record.size_bytes();
+        if self.bytes > self.max_bytes {
+            return Err(format!(
+                "the output of the batch, with what it takes over from its source records, is larger than {} bytes (limits.output)",
+                self.max_bytes
+            ));
+        }
+        port.add(&record, self.unkeyed_turn, commit)
     }
 
     /// Adds one record to the first port.
@@ -102,109 +145,132 @@ impl Outputs {
         &mut self,
         record: &OutputRecord<'_>,
         commit: &mut Commit,
-    ) -> Result<(), TaskError> {
-        match self.ports.first_mut() {
-            Some(port) => port.add(record, commit),
-            None => Ok(()),
-        }
+    ) -> Result<(), OutputError> {
+        let Some(port) = self.ports.first_mut() else {
+            return Ok(());
+        };
+        let added = port.add(record, self.unkeyed_turn, commit);
+        added.map_err(|reason| OutputError {
+            source: None,
+            reason,
+        })
     }
 
     /// Adds what is still open to the commit.
-    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), TaskError> {
+    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), OutputError> {
+        self.bytes = 0;
+        self.unkeyed_turn = self.unkeyed_turn.wrapping_add(1);
         for port in &mut self.ports {
             for partition in 0..port.topic.partition_count() {
-                port.close(partition, commit)?;
+                port.close(partition, commit)
+                    .map_err(|reason| OutputError {
+                        source: None,
+                        reason,
+                    })?;
             }
-            port.unkeyed_partition = (port.unkeyed_partition + 1) % port.topic.partition_count();
         }
         Ok(())
+    }
+}
+
+impl OutputRecord<'_> {
+    fn size_bytes(&self) -> usize {
+        let field = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
+        field(self.key) + field(self.value) + self.headers.as_encoded().len()
     }
 }
 
 impl Port {
     fn new(name: PortName, topic: Topic) -> Self {
         let config = topic.config();
-        let compression = config.batch_compression();
         Self {
-            builders: topic
-                .partitions()
-                .iter()
-                .map(|_| BatchBuilder::new(compression))
-                .collect(),
+            builders: topic.partitions().iter().map(|_| None).collect(),
+            compression: config.batch_compression(),
             needs_key: config.cleanup == Cleanup::Compact,
             max_batch_bytes: config.max_batch_bytes,
-            unkeyed_partition: 0,
             name,
             topic,
         }
     }
 
-    fn add(&mut self, record: &OutputRecord<'_>, commit: &mut Commit) -> Result<(), TaskError> {
+    /// Adds a record; `unkeyed_turn` chooses the partition of those without a key.
+    #[inline]
+    fn add(
+        &mut self,
+        record: &OutputRecord<'_>,
+        unkeyed_turn: u32,
+        commit: &mut Commit,
+    ) -> Result<(), String> {
+        let partitions = self.topic.partition_count();
         let partition = match record.key {
-            Some(key) => partition_for_key(key, self.topic.partition_count()),
+            Some(key) => partition_for_key(key, partitions),
             None if self.needs_key => {
                 return Err(self.reason("a record without a key cannot go to a compacted topic"));
             }
-            None => self.unkeyed_partition,
+            None => unkeyed_turn % partitions.max(1),
         };
+        let Some(slot) = self.builders.get_mut(partition as usize) else {
+            return Ok(());
+        };
+        let builder = slot.get_or_insert_with(|| BatchBuilder::new(self.compression));
+        let size_bytes = builder.size_bytes() + record.size_bytes() + RECORD_OVERHEAD_BYTES;
+        if !builder.is_empty() && size_bytes > self.max_batch_bytes {
+            self.close(partition, commit)?;
+        }
         let mut pushed = self.push(partition, record);
         if let Err(batch::Error::BatchFull) = pushed {
             self.close(partition, commit)?;
             pushed = self.push(partition, record);
         }
-        pushed.map_err(|error| self.error(&error))?;
-        let size_bytes = self
-            .builders
-            .get(partition as usize)
-            .map_or(0, BatchBuilder::size_bytes);
-        // The next record of usual size still fits; a batch that ends up larger has one record.
-        if size_bytes >= self.max_batch_bytes / 2 {
-            self.close(partition, commit)?;
-        }
-        Ok(())
+        pushed.map_err(|error| self.reason(&error.to_string()))
     }
 
+    #[inline]
     fn push(&mut self, partition: u32, record: &OutputRecord<'_>) -> Result<(), batch::Error> {
-        match self.builders.get_mut(partition as usize) {
-            Some(builder) => builder.push(
-                record.timestamp_ms,
-                record.key,
-                record.value,
-                record.headers,
-            ),
-            None => Ok(()),
-        }
-    }
-
-    fn close(&mut self, partition: u32, commit: &mut Commit) -> Result<(), TaskError> {
-        let Some(builder) = self.builders.get_mut(partition as usize) else {
+        let Some(slot) = self.builders.get_mut(partition as usize) else {
             return Ok(());
         };
+        let builder = slot.get_or_insert_with(|| BatchBuilder::new(self.compression));
+        builder.push(
+            record.timestamp_ms,
+            record.key,
+            record.value,
+            record.headers,
+        )
+    }
+
+    fn close(&mut self, partition: u32, commit: &mut Commit) -> Result<(), String> {
+        let Some(slot) = self.builders.get_mut(partition as usize) else {
+            return Ok(());
+        };
+        let Some(builder) = slot else { return Ok(()) };
+        let is_large = builder.size_bytes() > MAX_KEPT_BUILDER_BYTES;
         let built = builder.build();
-        let Some(batch) = built.map_err(|error| self.error(&error))? else {
+        if is_large {
+            *slot = None;
+        }
+        let Some(batch) = built.map_err(|error| self.reason(&error.to_string()))? else {
             return Ok(());
         };
         if batch.len_bytes() > self.max_batch_bytes {
             let (len_bytes, limit) = (batch.len_bytes(), self.max_batch_bytes);
             return Err(self.reason(&format!(
-                "a batch of {len_bytes} bytes is larger than the topic's max-batch-bytes of {limit}"
+                "a record makes a batch of {len_bytes} bytes, larger than the topic's max-batch-bytes of {limit}"
             )));
         }
-        let partition = self.topic.partition(partition)?;
+        let partition = self
+            .topic
+            .partition(partition)
+            .map_err(|error| error.to_string())?;
         commit.append(std::sync::Arc::clone(partition), batch);
         Ok(())
     }
 
-    fn error(&self, error: &batch::Error) -> TaskError {
-        TaskError::output(self.name.as_str(), self.topic.name(), error)
-    }
-
-    fn reason(&self, reason: &str) -> TaskError {
-        let (port, topic) = (self.name.to_string(), self.topic.name().clone());
-        TaskError::Output {
-            port,
-            topic,
-            reason: reason.to_owned(),
-        }
+    fn reason(&self, reason: &str) -> String {
+        format!(
+            "port `{}`, topic `{}`: {reason}",
+            self.name,
+            self.topic.name()
+        )
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::TaskError;
-use super::outputs::{OutputRecord, Outputs};
+use super::outputs::{OutputError, OutputRecord, Outputs};
 use super::runtime::PipelineRuntime;
 use super::task_state::TaskState;
 use crate::model::HeadersRef;
-use crate::plugin::{Columns, Fault, Instance, InstanceContext, Output, StateReader};
+use crate::plugin::{
+    Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, StateReader,
+};
 use crate::storage::Commit;
 use crate::storage::schema::changelog::Change;
 
@@ -60,6 +61,7 @@ impl Processor {
         pipeline: &PipelineRuntime,
         partition: u32,
         state: &Arc<Mutex<TaskState>>,
+        metrics: &Arc<PluginMetrics>,
     ) -> Result<Self, Fault> {
         if let Some(function) = &pipeline.native {
             return Ok(Self::Native {
@@ -78,7 +80,7 @@ impl Processor {
                 .map(|port| port.name.to_string())
                 .collect(),
             config: spec.config.clone(),
-            metrics: Arc::clone(&pipeline.metrics),
+            metrics: Arc::clone(metrics),
         };
         let state = Box::new(SharedState(Arc::clone(state)));
         let instance =
@@ -120,7 +122,7 @@ impl Processor {
         now_ms: u64,
         outputs: &mut Outputs,
         commit: &mut Commit,
-    ) -> Result<(), TaskError> {
+    ) -> Result<(), OutputError> {
         match (self, processed) {
             (_, Processed::Plugin(output)) => outputs.add_output(output, batch, now_ms, commit),
             (Self::Native { function, buffer }, Processed::Native) => {

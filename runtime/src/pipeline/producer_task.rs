@@ -14,7 +14,7 @@ use super::processor::Processor;
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
 use super::task_state::TaskState;
-use crate::plugin::Columns;
+use crate::plugin::{Columns, Fault};
 use crate::storage::Commit;
 
 /// The longest pause between two calls of a producer that has nothing.
@@ -39,7 +39,8 @@ impl ProducerTask {
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let state = pipeline.state(0)?;
-        let processor = Processor::open(&pipeline, 0, &state).map_err(TaskError::Open)?;
+        let processor =
+            Processor::open(&pipeline, 0, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
             outputs: pipeline.outputs(),
             checkpoints: Checkpoints::new(pipeline.log.store().clone()),
@@ -52,6 +53,16 @@ impl ProducerTask {
 
     /// Runs until it is told to stop or fails. What is under way is finished before it returns.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+        let ended = self.run_until_stopped(&mut stop).await;
+        // A checkpoint that failed is the cause of whatever came after it.
+        self.checkpoints.settle(&self.status).await?;
+        ended
+    }
+
+    async fn run_until_stopped(
+        &mut self,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
         let shortest = self
             .pipeline
             .spec
@@ -61,7 +72,10 @@ impl ProducerTask {
         let mut pause = shortest;
         while !*stop.borrow() {
             let mut commit = Commit::new();
-            let records = block_in_place(|| self.call(&mut commit))?;
+            let records = {
+                let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+                block_in_place(|| self.call(&mut commit))?
+            };
             self.checkpoints
                 .submit(commit, 0, records, &self.status)
                 .await?;
@@ -78,7 +92,7 @@ impl ProducerTask {
             self.status.set_idle(false);
             pause = (pause * 2).min(MAX_PAUSE);
         }
-        Ok(self.checkpoints.settle(&self.status).await?)
+        Ok(())
     }
 
     fn call(&mut self, commit: &mut Commit) -> Result<u64, TaskError> {
@@ -89,8 +103,13 @@ impl ProducerTask {
             .map_err(TaskError::Producer)?;
         let now_ms = self.pipeline.log.store().clock().now_ms();
         self.outputs
-            .add_output(&output, &Columns::new(), now_ms, commit)?;
-        self.outputs.finish(commit)?;
+            .add_output(&output, &Columns::new(), now_ms, commit)
+            .and_then(|()| self.outputs.finish(commit))
+            .map_err(|error| {
+                TaskError::Producer(Fault::Output {
+                    reason: error.reason,
+                })
+            })?;
         let changes = self.processor.take_state_changes();
         self.state.lock().apply(changes, commit);
         Ok(output.len() as u64)

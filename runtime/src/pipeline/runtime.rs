@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::Error;
 use super::outputs::Outputs;
@@ -26,6 +27,8 @@ pub(super) struct PipelineRuntime {
     pub(super) limits: Limits,
     /// The plugin's own metrics, of all its instances together.
     pub(super) metrics: Arc<PluginMetrics>,
+    /// Plugin calls at a time, of all pipelines together.
+    pub(super) calls: Arc<Semaphore>,
     pub(super) log: Log,
     pub(super) groups: Groups,
     pub(super) inputs: Vec<Topic>,
@@ -40,6 +43,7 @@ impl PipelineRuntime {
         native: Option<NativeFunction>,
         log: &Log,
         groups: &Groups,
+        calls: Arc<Semaphore>,
     ) -> Result<Self, Error> {
         let inputs = spec
             .inputs
@@ -79,6 +83,7 @@ impl PipelineRuntime {
             grants: grants_of(spec),
             limits,
             metrics: Arc::default(),
+            calls,
             log: log.clone(),
             groups: groups.clone(),
             inputs,
@@ -118,7 +123,7 @@ impl PipelineRuntime {
     }
 
     pub(super) fn outputs(&self) -> Outputs {
-        Outputs::new(self.ports.iter().cloned())
+        Outputs::new(self.ports.iter().cloned(), self.limits.output_bytes)
     }
 
     pub(super) fn state(&self, task: u32) -> Result<Arc<Mutex<TaskState>>, storage::Error> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::consumer_task::ConsumerTask;
@@ -35,14 +35,8 @@ pub struct Pipelines {
     tasks: Vec<JoinHandle<()>>,
     statuses: Vec<Arc<TaskStatus>>,
     stops: Vec<watch::Sender<bool>>,
-    failures: Arc<Failures>,
+    failures: Arc<Mutex<Vec<Failure>>>,
     metrics: Vec<(PipelineName, Arc<PluginMetrics>)>,
-}
-
-#[derive(Default)]
-struct Failures {
-    all: Mutex<Vec<Failure>>,
-    added: Notify,
 }
 
 impl Pipelines {
@@ -78,10 +72,14 @@ impl Pipelines {
         for topic in &manifest.topics {
             log.ensure_topic(&topic.name, topic_config(topic)).await?;
         }
+        let calls = Arc::new(Semaphore::new(concurrent_calls()));
         let mut pipelines = Vec::new();
         for spec in &manifest.pipelines {
             let plugin = plugin_of(&plugins, spec)?;
-            pipelines.push(PipelineRuntime::open(spec, plugin, native.clone(), log, groups).await?);
+            pipelines.push(
+                PipelineRuntime::open(spec, plugin, native.clone(), log, groups, calls.clone())
+                    .await?,
+            );
         }
         let mut running = Self {
             store: log.store().clone(),
@@ -161,26 +159,13 @@ impl Pipelines {
         }
     }
 
-    /// Returns when a pipeline has stopped with a failure.
-    pub async fn wait_for_failure(&self) {
-        loop {
-            let added = self.failures.added.notified();
-            tokio::pin!(added);
-            added.as_mut().enable();
-            if !self.failures.all.lock().is_empty() {
-                return;
-            }
-            added.await;
-        }
-    }
-
     /// The pipelines that have stopped with a failure.
     pub fn failures(&self) -> Vec<Failure> {
-        self.failures.all.lock().clone()
+        self.failures.lock().clone()
     }
 
     /// Ends all tasks at their next batch boundary, after their checkpoints.
-    pub async fn stop(mut self) -> Vec<Failure> {
+    pub async fn stop(&mut self) -> Vec<Failure> {
         for stop in &self.stops {
             stop.send_replace(true);
         }
@@ -220,7 +205,7 @@ async fn watch_task(
     task: u32,
     status: Arc<TaskStatus>,
     stop: watch::Sender<bool>,
-    failures: Arc<Failures>,
+    failures: Arc<Mutex<Vec<Failure>>>,
 ) {
     // A task of its own, so that a panic is caught; it ends with the set if this one is aborted.
     let mut tasks = JoinSet::new();
@@ -239,11 +224,17 @@ async fn watch_task(
             error: Arc::new(error),
         };
         tracing::error!(pipeline = %failure.pipeline, partition = task, error = %failure.error, "the pipeline stopped");
-        failures.all.lock().push(failure);
-        failures.added.notify_waiters();
+        failures.lock().push(failure);
         stop.send_replace(true);
     }
     status.set_stopped();
+}
+
+/// Plugin calls that run at a time: more than there are cores, so that calls that take long do not
+/// keep the others waiting, and few enough that each gets its share well within its deadline.
+fn concurrent_calls() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (4 * cores).max(8)
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

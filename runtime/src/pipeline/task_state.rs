@@ -7,6 +7,8 @@
 //! long acknowledged, since a task has one checkpoint under way at most.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Range;
+use std::iter::Peekable;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -99,14 +101,11 @@ impl TaskState {
             Bound::Included(from),
             to.map_or(Bound::Unbounded, Bound::Excluded),
         );
-        // What memory says about the keys of the range; the newer generation wins.
-        let mut changed: BTreeMap<&[u8], Option<&Bytes>> = BTreeMap::new();
-        for generation in [&self.folded, &self.unfolded] {
-            for (key, value) in generation.range::<[u8], _>(bounds) {
-                changed.insert(key, value.as_ref());
-            }
+        let mut changed = MergedChanges {
+            newer: self.unfolded.range::<[u8], _>(bounds).peekable(),
+            older: self.folded.range::<[u8], _>(bounds).peekable(),
         }
-        let mut changed = changed.into_iter().peekable();
+        .peekable();
         let start = state::key(self.pipeline_id, self.partition, from);
         let end = match to {
             Some(to) => Some(state::key(self.pipeline_id, self.partition, to)),
@@ -115,10 +114,14 @@ impl TaskState {
         self.store
             .scan(KeyKind::State, &start, end.as_deref(), |key, value| {
                 let key = key.get(state::PREFIX_LEN_BYTES..).unwrap_or_default();
-                while let Some((changed_key, changed_value)) =
-                    changed.next_if(|(changed, _)| *changed < key)
+                while found.len() < limit
+                    && let Some((changed_key, changed_value)) =
+                        changed.next_if(|(changed, _)| *changed < key)
                 {
                     push_live(&mut found, changed_key, changed_value);
+                }
+                if found.len() >= limit {
+                    return Ok(Scan::Stop);
                 }
                 match changed.next_if(|(changed, _)| *changed == key) {
                     Some((_, changed_value)) => push_live(&mut found, key, changed_value),
@@ -132,10 +135,11 @@ impl TaskState {
                     Scan::Continue
                 })
             })?;
-        for (key, value) in changed {
+        while found.len() < limit
+            && let Some((key, value)) = changed.next()
+        {
             push_live(&mut found, key, value);
         }
-        found.truncate(limit);
         Ok(found)
     }
 
@@ -181,6 +185,37 @@ impl TaskState {
                 None => self.unfolded_bytes += key_bytes,
             }
         }
+    }
+}
+
+/// What memory says about a range of keys, in their order; the newer generation wins.
+struct MergedChanges<'a> {
+    newer: Peekable<Range<'a, Bytes, Option<Bytes>>>,
+    older: Peekable<Range<'a, Bytes, Option<Bytes>>>,
+}
+
+impl<'a> Iterator for MergedChanges<'a> {
+    type Item = (&'a [u8], Option<&'a Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let older_first = match (self.newer.peek(), self.older.peek()) {
+            (Some((newer, _)), Some((older, _))) => {
+                if newer == older {
+                    self.older.next();
+                    false
+                } else {
+                    older < newer
+                }
+            }
+            (None, _) => true,
+            (_, None) => false,
+        };
+        let next = if older_first {
+            self.older.next()
+        } else {
+            self.newer.next()
+        };
+        next.map(|(key, value)| (key.as_ref(), value.as_ref()))
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) struct RawOutput {
 /// `types.failure`.
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
-struct RawFailure {
+pub(super) struct RawFailure {
     index: u32,
     kind: RawFailureKind,
     reason: String,
@@ -73,7 +73,7 @@ struct RawFailure {
 /// `types.failure-kind`.
 #[derive(Debug, ComponentType, Lift)]
 #[component(variant)]
-enum RawFailureKind {
+pub(super) enum RawFailureKind {
     #[component(name = "retry")]
     Retry(Option<u32>),
     #[component(name = "reject")]

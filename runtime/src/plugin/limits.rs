@@ -27,7 +27,7 @@ impl Default for Limits {
             deadline: Duration::from_secs(2),
             output_bytes: 16 * 1024 * 1024,
             output_records: 65_536,
-            state_bytes: 64 * 1024 * 1024,
+            state_bytes: 16 * 1024 * 1024,
         }
     }
 }

@@ -22,9 +22,10 @@ use crate::clock::Clock;
 use crate::model::RecordBatch;
 
 /// Bytes of commits that may wait for the commit thread; whoever comes later waits.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
-/// Bytes of one commit.
-const MAX_COMMIT_BYTES: usize = 48 << 20;
+const MAX_QUEUED_BYTES: usize = MAX_COMMIT_BYTES;
+/// Bytes of one commit: the largest output that a manifest can allow (64 MiB), the most state that one
+/// batch can write (`plugin::Limits`), and the fold of earlier state changes, with room to spare.
+const MAX_COMMIT_BYTES: usize = 128 << 20;
 /// The unit in which queued bytes are counted.
 const PERMIT_BYTES: usize = 1 << 10;
 /// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
@@ -178,7 +179,8 @@ impl Store {
                 reason: reason.clone(),
             });
         }
-        let permits = u32::try_from(commit.len_bytes() / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
+        let units = commit.len_bytes().min(MAX_COMMIT_BYTES - 1) / PERMIT_BYTES + 1;
+        let permits = u32::try_from(units).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.requests.queued_bytes)
             .acquire_many_owned(permits)
             .await

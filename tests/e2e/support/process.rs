@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// After this a command is taken for hung: it is killed, and the test fails.
@@ -83,6 +83,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Its standard input, if the command has one and this is the first call.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("no standard input")
+    }
+
     /// Waits until this text is in what it says on standard error.
     pub fn wait_for_error(&mut self, text: &str) {
         self.wait_until(text, |running| read(&running.stderr).contains(text));
@@ -157,6 +162,17 @@ impl Finished {
             self.stderr
         );
         self
+    }
+
+    /// The last number of acknowledged records that a `produce` has told while it ran.
+    pub fn acknowledged_records(&self) -> u64 {
+        let words: Vec<&str> = self.stderr.split_whitespace().collect();
+        words
+            .windows(3)
+            .filter(|words| words[0] == "acknowledged" && words[2].starts_with("records"))
+            .map(|words| words[1].parse().unwrap())
+            .next_back()
+            .unwrap_or(0)
     }
 
     /// Asserts that it failed: with an exit code other than 0, or by a signal.

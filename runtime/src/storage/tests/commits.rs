@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::support::{TestStore, block_on, encode, record, stored_records};
 use crate::model::Compression;
 use crate::storage::schema::KeyKind;
@@ -219,44 +221,45 @@ fn a_commit_to_a_deleted_partition_does_nothing_at_all() {
 fn a_commit_has_a_limit() {
     let directory = TestStore::new();
     let partition = directory.partition(1, 0);
-    let mut commit = Commit::new();
-    let half = "x".repeat(7 << 20);
-    for _ in 0..7 {
-        commit.append(Arc::clone(&partition), one_record(&half));
+    let mut commit = append_commit(&partition, "x");
+    // The bytes are shared: it only counts as that much.
+    let large = Bytes::from(vec![0; 8 << 20]);
+    for number in 0..128 {
+        commit.put(KeyKind::State, [0x30, number], large.clone());
     }
-    assert_eq!(commit.record_count(), 7);
+    assert!(commit.len_bytes() > 1 << 30);
     let error = block_on(directory.store().commit(commit)).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .ends_with("is larger than the limit of 50331648 bytes"),
+        matches!(error, Error::CommitTooLarge { bytes, .. } if bytes > 1 << 30),
         "{error}"
     );
     assert_eq!(partition.high_watermark(), 0);
+    let first = directory.store().get(KeyKind::State, &[0x30, 0]).unwrap();
+    assert_eq!(first, None);
 }
 
 #[test]
 fn more_than_the_queue_takes_waits_its_turn() {
     let directory = TestStore::new();
     let partition = directory.partition(1, 0);
-    let large = "x".repeat(7 << 20);
+    let large = Bytes::from(vec![0; 7 << 20]);
     let commits = block_on(async {
-        let submit = |_| {
-            let mut commit = Commit::new();
-            for _ in 0..5 {
-                commit.append(Arc::clone(&partition), one_record(&large));
+        let submit = |task| {
+            let mut commit = append_commit(&partition, "x");
+            for number in 0..4 {
+                commit.put(KeyKind::State, [0x30, task, number], large.clone());
             }
             let store = directory.store().clone();
             tokio::spawn(async move { store.commit(commit).await.unwrap() })
         };
-        let submitted: Vec<_> = (0..3).map(submit).collect();
+        let submitted: Vec<_> = (0..5).map(submit).collect();
         let mut commits = Vec::new();
         for commit in submitted {
             commits.push(commit.await.unwrap().base_offsets[0]);
         }
         commits
     });
-    assert_eq!(commits, [0, 5, 10]);
+    assert_eq!(commits, [0, 1, 2, 3, 4]);
 }
 
 #[test]

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{
-    alone, alone_argument, block_on, encode, record, stored_partition, stored_records,
-};
+use super::support::{alone, alone_argument, encode, record, stored_partition, stored_records};
 use crate::model::Compression;
 use crate::storage::{Commit, Durability, Partition, Store, StoreOptions};
 
@@ -53,6 +51,8 @@ fn a_failed_write_poisons_the_store() {
         );
         return;
     }
+    use super::support::block_on;
+
     let scenario = fail::FailScenario::setup();
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), Durability::Sync);
