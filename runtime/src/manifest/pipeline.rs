@@ -229,7 +229,7 @@ fn plugin(table: &Table<'_>, plugins: &[&str], report: &mut Report<'_>) -> Optio
 
 /// Notes keys that only mean something with an input.
 fn refuse_for_producer(table: &Table<'_>, report: &mut Report<'_>) {
-    for key in ["group", "start", "delivery"] {
+    for key in ["group", "start"] {
         if table.value(key).is_some() {
             report.error(
                 table.key_span(key),

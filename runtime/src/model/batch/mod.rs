@@ -250,6 +250,11 @@ impl EncodedBatch {
                 reason: "clients do not write control records",
             });
         }
+        if header.has_delete_horizon() {
+            return Err(Error::NotAppendable {
+                reason: "only compaction sets a delete horizon",
+            });
+        }
         if header.record_count == 0 {
             return Err(Error::NotAppendable {
                 reason: "it has no records",
