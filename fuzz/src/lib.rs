@@ -3,3 +3,5 @@
 
 #[path = "../../runtime/src/model/mod.rs"]
 pub mod model;
+
+pub mod plugin;

@@ -3,6 +3,12 @@
 //! A kill counts as one in the middle of a run if the run had committed some progress and had not
 //! finished; each test goes on until it has its number of those, and together they are 30 at least.
 //! Kills at other moments (while the process starts, say) happen as well and must do no harm either.
+//!
+//! What these checks catch was tried by breaking the engine by hand, one break at a time. The
+//! counting runs fail when the group's offset is committed apart from the outputs (records are
+//! counted twice, or missing), when the state is, when a checkpoint does not write its changelog,
+//! when folding the changelog leaves out the folded values (counts start again at 1), and when a
+//! partition's new end is not stored with its batches (records are overwritten).
 
 use crate::flights;
 use crate::support::counting::{self, Workload};

@@ -1,4 +1,7 @@
 //! SIGKILL while `produce` writes: what it said is acknowledged is there, and no record is torn.
+//!
+//! It fails when commits are answered before they are written, and when a partition's new end is not
+//! stored with its batches: both were tried.
 
 use std::path::Path;
 

@@ -148,10 +148,14 @@ fn new_engine(options: &EngineOptions) -> wasmtime::Result<Engine> {
         options.max_instances,
     )));
     Engine::new(&config).or_else(|error| {
-        // Where address space is limited (`ulimit -v`), instances are allocated one by one: slower
-        // to make, and no different otherwise.
+        // Where address space is limited (`ulimit -v`), instances are allocated one by one and
+        // reserve little; their code checks the bounds of its memory, which makes it slower.
         tracing::warn!(error = %format!("{error:#}"), "no memory pool for plugins: allocating one by one");
-        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        config
+            .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+            .memory_reservation(0)
+            .memory_guard_size(64 * 1024)
+            .memory_reservation_for_growth(1024 * 1024);
         Engine::new(&config)
     })
 }

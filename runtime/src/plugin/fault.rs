@@ -16,7 +16,7 @@ pub enum Fault {
     Trap {
         /// The panic message where the guest printed one, and the kind of trap.
         message: String,
-        /// The guest's call stack, innermost first, one frame a line; may be empty.
+        /// The guest's call stack, innermost first; may be empty.
         backtrace: String,
     },
     /// The guest ran, or slept, longer than a call may.

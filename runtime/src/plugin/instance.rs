@@ -363,26 +363,14 @@ fn is_hostcall_limit(error: &wasmtime::Error) -> bool {
         .contains("fuel allocated for hostcalls has been exhausted")
 }
 
-/// The guest's call stack, innermost first, one frame a line.
+/// The guest's call stack, innermost first, with demangled names, and places in its source where
+/// it has debug information.
 fn backtrace(error: &wasmtime::Error) -> String {
-    use std::fmt::Write as _;
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
         return String::new();
     };
-    let mut text = String::new();
-    for (number, frame) in backtrace.frames().iter().enumerate() {
-        // Writing to a string does not fail.
-        let _ = match frame.func_name() {
-            Some(name) => write!(text, "{number}: {name}"),
-            None => write!(text, "{number}: function {}", frame.func_index()),
-        };
-        for symbol in frame.symbols() {
-            if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {
-                let _ = write!(text, " at {file}:{line}");
-            }
-        }
-        text.push('\n');
-    }
-    text.truncate(text.trim_end().len());
-    text
+    let text = backtrace.to_string();
+    // The first line only says what it is.
+    let lines: Vec<_> = text.lines().skip(1).map(str::trim).collect();
+    lines.join("\n")
 }

@@ -14,10 +14,10 @@
 //! # What holds
 //!
 //! - A guest reaches nothing but its own memory, its task's state, its log and its metrics, unless
-//!   its pipeline grants it clocks or random numbers ([`contract`], [`wasi`]).
-//! - A guest that loops or sleeps is stopped at its deadline ([`ticker`]), one that allocates at
-//!   its limit ([`limits`]); neither affects other instances.
-//! - Nothing that a guest returns is used before it is checked ([`output`]).
+//!   its pipeline grants it clocks or random numbers (`contract.rs`, `wasi/`).
+//! - A guest that loops or sleeps is stopped at its deadline (`ticker.rs`), one that allocates at
+//!   its limit (`limits.rs`); neither affects other instances.
+//! - Nothing that a guest returns is used before it is checked (`output/`).
 
 mod boundary;
 mod cache;

@@ -1,7 +1,7 @@
 //! The host's side of a plugin: what its imports do.
 //!
 //! [`HostState`] is the data of one instance's store. The submodules implement one imported
-//! interface each; those of WASI are in [`wasi`](super::wasi).
+//! interface each; those of WASI are in `wasi/`.
 
 pub(super) mod config;
 pub(super) mod context;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::plugin::reply::ReplyFailure;
+use crate::plugin::text::MAX_REASON_BYTES;
 use proptest::prelude::*;
 
 const EXPECTED: Expected = Expected {
