@@ -33,8 +33,8 @@ struct Killer<'a> {
     pipeline: &'a str,
     random: Random,
     window_ms: u64,
-    /// Records that wait; `None` as long as the pipeline has not started once.
-    lag_records: Option<u64>,
+    /// Records that wait.
+    lag_records: u64,
     attempts: u32,
 }
 
@@ -45,28 +45,22 @@ impl<'a> Killer<'a> {
             pipeline,
             random: Random::from_environment(),
             window_ms: FIRST_WINDOW_MS,
-            lag_records: None,
+            lag_records: u64::MAX,
             attempts: 0,
         }
     }
 
     /// Records of the pipeline's inputs that it has not processed.
-    fn lag_records(&self) -> Option<u64> {
-        let arguments = ["pipeline", "describe", self.pipeline, "--output", "json"];
-        let finished = self.sandbox.run(&arguments);
-        // A kill before the pipeline was registered, or even before its topics were created.
-        if !finished.status.success() {
-            assert_eq!(self.lag_records, None, "{}", finished.stderr);
-            return None;
-        }
-        let description: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
-        description["lag_records"].as_u64()
+    fn measure_lag(&mut self) -> u64 {
+        let description = self.sandbox.json(&["pipeline", "describe", self.pipeline]);
+        self.lag_records = description["lag_records"].as_u64().unwrap();
+        self.lag_records
     }
 
     /// Starts a run and kills it; returns whether that was in the middle.
     fn kill_a_run(&mut self) -> bool {
         self.attempts += 1;
-        self.lag_records = self.lag_records();
+        let before = self.measure_lag();
         let run = self.sandbox.start(&["run", "millstream.toml"]);
         let after = self.random.within_ms(0..self.window_ms);
         std::thread::sleep(after);
@@ -76,28 +70,25 @@ impl<'a> Killer<'a> {
             "the run ended by itself:\n{}\n{}",
             finished.stdout, finished.stderr
         );
-        let before = self.lag_records;
-        self.lag_records = self.lag_records();
-        let is_in_the_middle = match (before, self.lag_records) {
-            (Some(before), Some(left)) => left < before && left > 0,
-            _ => false,
-        };
-        if self.lag_records == Some(0) {
+        let left = self.measure_lag();
+        if left == 0 {
             self.window_ms -= self.window_ms / 5;
-        } else if before.is_none() || before == self.lag_records {
+        } else if left == before {
             self.window_ms += self.window_ms / 5;
         }
         note(format_args!(
-            "kill {} after {after:?}: lag {before:?} -> {:?}",
-            self.attempts, self.lag_records
+            "kill {} after {after:?}: lag {before} -> {left}",
+            self.attempts
         ));
-        is_in_the_middle
+        0 < left && left < before
     }
 }
 
 fn kill_counting_runs(durability: &'static str, seed: u64, kills: u32, refill: u64) {
     let sandbox = Sandbox::with_durability(durability);
     sandbox.manifest(counting::MANIFEST);
+    // Compiles the plugins, so that the runs to come start fast.
+    sandbox.run_until_idle();
     let mut workload = Workload::new(seed);
     workload.produce(&sandbox, refill);
     let mut killer = Killer::new(&sandbox, "count");
@@ -108,7 +99,7 @@ fn kill_counting_runs(durability: &'static str, seed: u64, kills: u32, refill: u
             "only {landed} of {} kills came in the middle of a run",
             killer.attempts
         );
-        if killer.lag_records.unwrap_or(refill) < refill / 2 {
+        if killer.lag_records < refill / 2 {
             workload.produce(&sandbox, refill);
         }
         landed += u32::from(killer.kill_a_run());
@@ -116,7 +107,7 @@ fn kill_counting_runs(durability: &'static str, seed: u64, kills: u32, refill: u
     sandbox.run_until_idle();
     note(format_args!("{} records", workload.total()));
     workload.assert_counted_once(&sandbox);
-    assert_eq!(killer.lag_records(), Some(0));
+    assert_eq!(killer.measure_lag(), 0);
 }
 
 #[test]
@@ -145,7 +136,7 @@ path = "{carrier-delays}"
 from = "topic:flights"
 plugin = "carrier-delays"
 to = { stats = "topic:carrier-stats" }
-batch = { max-records = 32, max-wait = "0s" }
+batch = { max-records = 16, max-wait = "0s" }
 limits = { deadline = "30s" }
 "#;
 
@@ -156,9 +147,10 @@ fn flights_give_the_same_table_after_kills() {
     while landed < FLIGHTS_KILLS {
         let sandbox = Sandbox::new();
         sandbox.manifest(FLIGHTS);
+        sandbox.run_until_idle();
         flights::produce_flights(&sandbox, "millstream.toml");
         let mut killer = Killer::new(&sandbox, "carrier-delays");
-        while landed < FLIGHTS_KILLS && killer.lag_records != Some(0) {
+        while landed < FLIGHTS_KILLS && killer.lag_records > 0 {
             assert!(
                 killer.attempts < FLIGHTS_KILLS * MAX_ATTEMPTS,
                 "only {landed} kills came in the middle of a run"
