@@ -36,6 +36,8 @@ pub(super) struct CommitThread {
     requests: mpsc::UnboundedReceiver<Request>,
     durability: Durability,
     tails: TailBudget,
+    /// What the batch of the next group is given room for: growing it would copy it again and again.
+    batch_capacity_bytes: usize,
 }
 
 /// What one group changes of one partition.
@@ -74,6 +76,7 @@ impl CommitThread {
             requests,
             durability,
             tails: TailBudget::new(tail_bytes),
+            batch_capacity_bytes: 0,
         }
     }
 
@@ -81,7 +84,10 @@ impl CommitThread {
     pub(super) fn run(mut self) {
         while let Some(first) = self.requests.blocking_recv() {
             let mut bytes = first.commit.len_bytes();
-            let mut group = Group::default();
+            let mut group = Group {
+                batch: WriteBatch::with_capacity_bytes(self.batch_capacity_bytes),
+                ..Group::default()
+            };
             self.add(&mut group, first);
             while bytes < MAX_GROUP_BYTES && group.replies.len() < MAX_GROUP_COMMITS {
                 let Ok(next) = self.requests.try_recv() else {
@@ -90,6 +96,8 @@ impl CommitThread {
                 bytes += next.commit.len_bytes();
                 self.add(&mut group, next);
             }
+            let used_bytes = group.batch.size_in_bytes();
+            self.batch_capacity_bytes = used_bytes + used_bytes / 4;
             self.finish(group);
         }
         if let Err(error) = self.database.rocks.flush_wal(true) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    Options, ReadOptions,
+    BlockBasedOptions, BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
+    CompactOptions, DBCompressionType, Options, ReadOptions,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -28,6 +28,11 @@ const MAX_QUEUED_BYTES: usize = MAX_COMMIT_BYTES;
 const MAX_COMMIT_BYTES: usize = 128 << 20;
 /// The unit in which queued bytes are counted.
 const PERMIT_BYTES: usize = 1 << 10;
+/// Memtables of the log: one that is written to, the others on their way to the disk. More of them
+/// bridge longer pauses of the disk.
+const LOG_MEMTABLES: i32 = 4;
+/// Bytes of garbage in blob files from which on it is collected, if it is half of them at least.
+const MIN_RECLAIMED_BYTES: u64 = 4 << 20;
 /// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
 const MIN_BLOB_BYTES: u64 = 4 << 10;
 
@@ -367,6 +372,41 @@ impl Store {
             .compact_range_cf(&family, Some(from), Some(to));
     }
 
+    /// Rewrites the blob files if at least half of their bytes belong to deleted batches, so that
+    /// no more than one byte is written for each that is freed. Returns the bytes freed.
+    ///
+    /// Files of which nothing is left go without it: batches that retention deletes lie together.
+    pub(crate) fn reclaim_blobs(&self) -> Result<u64, Error> {
+        let family = self.database.family(Family::Log);
+        let rocks = &self.database.rocks;
+        let property = |name: &str| -> Result<u64, Error> {
+            let value = rocks.property_int_value_cf(&family, name);
+            Ok(value
+                .map_err(Error::engine("read a property"))?
+                .unwrap_or(0))
+        };
+        let before_bytes = property("rocksdb.live-blob-file-size")?;
+        let garbage_bytes = property("rocksdb.live-blob-file-garbage-size")?;
+        if garbage_bytes < MIN_RECLAIMED_BYTES || garbage_bytes < before_bytes / 2 {
+            return Ok(0);
+        }
+        let collect = |enabled: &str| {
+            let options = [
+                ("enable_blob_garbage_collection", enabled),
+                ("blob_garbage_collection_age_cutoff", "1.0"),
+            ];
+            rocks
+                .set_options_cf(&family, &options)
+                .map_err(Error::engine("set options"))
+        };
+        collect("true")?;
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        rocks.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
+        collect("false")?;
+        Ok(before_bytes.saturating_sub(property("rocksdb.live-blob-file-size")?))
+    }
+
     /// Writes the memtables of all families to files; for measuring.
     pub fn flush(&self) -> Result<(), Error> {
         for family in Family::ALL {
@@ -507,13 +547,14 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
     match family {
         Family::Log => {
             cf.set_write_buffer_size(options.log_memtable_bytes);
-            cf.set_max_write_buffer_number(3);
+            cf.set_max_write_buffer_number(LOG_MEMTABLES);
             cf.set_enable_blob_files(true);
             cf.set_min_blob_size(MIN_BLOB_BYTES);
             cf.set_blob_file_size(256 << 20);
             cf.set_blob_compression_type(DBCompressionType::None);
-            cf.set_enable_blob_gc(true);
-            cf.set_blob_gc_age_cutoff(0.25);
+            // Garbage collection as a part of every compaction would rewrite the oldest blobs again and
+            // again, whether they are garbage or not: `reclaim_blobs` does it when it frees space.
+            cf.set_enable_blob_gc(false);
         }
         Family::State => {
             table.set_bloom_filter(10.0, false);
