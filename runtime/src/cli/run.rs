@@ -20,6 +20,7 @@ use crate::manifest::{self, ResolvedManifest};
 use crate::model::PipelineName;
 use crate::pipeline::{Failure, Pipelines};
 use crate::plugin::{EngineOptions, PluginEngine};
+use crate::queue;
 
 /// How often progress and failures are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -60,6 +61,14 @@ struct FailureView {
     error: String,
 }
 
+/// Starts the maintenance of topics and queues; it ends when what is returned is dropped.
+fn maintain(data: &DataDirectory) -> (Maintenance, queue::Maintenance) {
+    (
+        Maintenance::start(data.log.clone()),
+        queue::Maintenance::start(data.queues.clone()),
+    )
+}
+
 /// Runs the pipelines of a manifest.
 pub(super) async fn run(
     args: RunArgs,
@@ -79,9 +88,10 @@ pub(super) async fn run(
     })
     .context("cannot run plugins")?;
     let started = Instant::now();
-    let mut pipelines = Pipelines::start(&data.log, &data.groups, &engine, &manifest).await?;
+    let mut pipelines =
+        Pipelines::start(&data.log, &data.queues, &data.groups, &engine, &manifest).await?;
     // Only now: a run that cannot start deletes nothing.
-    let maintenance = Maintenance::start(data.log.clone());
+    let maintenance = maintain(&data);
 
     let mut watch = Watch::new(&pipelines, &manifest, global);
     let end = watch.until_end(args.until_idle, &interrupt).await;

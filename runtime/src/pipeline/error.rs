@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{PipelineName, TopicName};
 use crate::plugin::{self, Fault};
-use crate::{group, log, manifest, storage};
+use crate::{group, log, manifest, queue, storage};
 
 /// A pipeline cannot be started or described.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,9 @@ pub enum Error {
     /// The consumer groups failed.
     #[error(transparent)]
     Group(#[from] group::Error),
+    /// The queues failed.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
     /// The data directory failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),

@@ -20,6 +20,6 @@ mod task_state;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use processor::NativeFunction;
 pub use registry::{PipelineDescription, describe, list};
-pub use runtime::{check_contract, topic_config};
+pub use runtime::{check_contract, queue_config, topic_config};
 pub use status::Progress;
 pub use supervisor::Pipelines;

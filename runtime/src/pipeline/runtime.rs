@@ -12,9 +12,10 @@ use super::registry::{self, StoredPipeline};
 use super::task_state::TaskState;
 use crate::group::Groups;
 use crate::log::{self, CompressionName, Log, OffsetSpec, Topic, TopicConfig};
-use crate::manifest::{Cleanup, PipelineSpec, Start, TopicSpec};
+use crate::manifest::{self, Cleanup, PipelineSpec, QueueSpec, Start, TopicSpec};
 use crate::model::PortName;
 use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
+use crate::queue::{self, QueueConfig};
 use crate::storage::{self, Partition};
 
 /// A pipeline, ready for its tasks.
@@ -167,6 +168,28 @@ pub fn check_contract(spec: &PipelineSpec, plugin: &Plugin) -> Result<(), Error>
         ));
     }
     Ok(())
+}
+
+/// The settings of a queue as its manifest has them.
+pub fn queue_config(spec: &QueueSpec) -> QueueConfig {
+    QueueConfig {
+        visibility_timeout_ms: spec.visibility_timeout_ms,
+        max_deliveries: spec.max_deliveries,
+        dead_letter: spec.dead_letter.clone(),
+        delay_ms: spec.delay_ms,
+        deduplication_window_ms: spec.deduplication_window_ms,
+        time_to_live_ms: spec.time_to_live_ms,
+        max_length: spec.max_length,
+        max_length_policy: match spec.max_length_policy {
+            manifest::MaxLengthPolicy::Reject => queue::MaxLengthPolicy::Reject,
+            manifest::MaxLengthPolicy::DropOldest => queue::MaxLengthPolicy::DropOldest,
+        },
+        groups: match spec.groups {
+            manifest::GroupBy::Header => queue::GroupBy::Header,
+            manifest::GroupBy::Key => queue::GroupBy::Key,
+        },
+        default_priority: spec.default_priority,
+    }
 }
 
 /// The settings of a topic as its manifest has them.

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::consumer_task::ConsumerTask;
 use super::processor::NativeFunction;
 use super::producer_task::ProducerTask;
-use super::runtime::{PipelineRuntime, check_contract, topic_config};
+use super::runtime::{PipelineRuntime, check_contract, queue_config, topic_config};
 use super::status::{InputStatus, Progress, TaskStatus};
 use super::{Error, Failure, TaskError};
 use crate::group::Groups;
@@ -24,6 +24,7 @@ use crate::log::Log;
 use crate::manifest::{PipelineSpec, ResolvedManifest};
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::{MetricValue, Plugin, PluginEngine, PluginMetrics};
+use crate::queue::Queues;
 use crate::storage::Store;
 
 /// How often it is looked whether everything is idle.
@@ -40,25 +41,27 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// Creates or updates the manifest's topics, loads its plugins, checks their contracts, and
+    /// Creates or updates the manifest's topics and queues, loads its plugins, checks their contracts, and
     /// starts all pipelines. Needs a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// Whatever keeps a pipeline from starting; then none has been started. Topics may have been
-    /// created.
+    /// Whatever keeps a pipeline from starting; then none has been started. Topics and
+    /// queues may have been created.
     pub async fn start(
         log: &Log,
+        queues: &Queues,
         groups: &Groups,
         engine: &PluginEngine,
         manifest: &ResolvedManifest,
     ) -> Result<Self, Error> {
-        Self::start_with(log, groups, engine, manifest, None).await
+        Self::start_with(log, queues, groups, engine, manifest, None).await
     }
 
     /// As [`Pipelines::start`], with a native function in the place of every plugin's `process`;
     /// for benchmarks. The plugins are loaded and checked all the same.
     pub async fn start_with(
         log: &Log,
+        queues: &Queues,
         groups: &Groups,
         engine: &PluginEngine,
         manifest: &ResolvedManifest,
@@ -71,6 +74,11 @@ impl Pipelines {
         manifest.check_external_topics(|name| log.topic(name).is_ok())?;
         for topic in &manifest.topics {
             log.ensure_topic(&topic.name, topic_config(topic)).await?;
+        }
+        for queue in &manifest.queues {
+            queues
+                .ensure_queue(&queue.name, queue_config(queue))
+                .await?;
         }
         let calls = Arc::new(Semaphore::new(concurrent_calls()));
         let mut pipelines = Vec::new();

@@ -13,6 +13,7 @@ use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::commit::{HeadChange, Write};
+use super::outcome::Outcome;
 use super::schema::partition_head::{self, PartitionHead};
 use super::schema::{Family, KeyKind, batch as batch_key};
 use super::store::Database;
@@ -60,6 +61,7 @@ struct Group {
     batch: WriteBatch,
     touched: HashMap<(u32, u32), Touched>,
     replies: Vec<Reply>,
+    outcomes: Vec<Outcome>,
     permits: Vec<OwnedSemaphorePermit>,
     sync: bool,
 }
@@ -146,6 +148,7 @@ impl CommitThread {
         for change in commit.heads {
             group.change_head(change);
         }
+        group.outcomes.extend(commit.outcomes);
         group.replies.push((reply, Ok(Committed { base_offsets })));
     }
 
@@ -157,6 +160,9 @@ impl CommitThread {
             Write::Delete { family, key } => batch.delete_cf(&self.database.family(*family), key),
             Write::DeleteRange { family, from, to } => {
                 batch.delete_range_cf(&self.database.family(*family), from.as_ref(), to.as_ref());
+            }
+            Write::Merge { family, key, value } => {
+                batch.merge_cf(&self.database.family(*family), key, value);
             }
         }
     }
@@ -175,6 +181,7 @@ impl CommitThread {
         }
         drop(meta);
         if let Err(reason) = self.write(group.batch, group.sync) {
+            drop(group.outcomes);
             let error = Error::Poisoned { reason };
             for (reply, _) in group.replies {
                 let _ = reply.send(Err(error.clone()));
@@ -184,6 +191,9 @@ impl CommitThread {
         fail::fail_point!("commit::after-write");
         for touched in group.touched.into_values() {
             self.publish(touched);
+        }
+        for outcome in group.outcomes {
+            outcome.happened();
         }
         self.database.commits.fetch_add(1, Ordering::Release);
         fail::fail_point!("commit::before-reply");
@@ -284,6 +294,7 @@ impl Group {
                 mark.write_to(&mut self.touch(&partition).head)
             }
             HeadChange::Delete { partition } => self.touch(&partition).deleted = true,
+            HeadChange::Require { .. } => {}
         }
     }
 }

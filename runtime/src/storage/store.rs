@@ -1,7 +1,7 @@
 //! The open data directory: reads, and the door to the commit thread.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,7 +16,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::commit_thread::{CommitThread, Request, poison};
 use super::directory::Directory;
-use super::schema::{Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end};
+use super::schema::{
+    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end, queue,
+    queue_chunk, topic,
+};
 use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
 use crate::clock::Clock;
 use crate::model::RecordBatch;
@@ -66,6 +69,7 @@ impl Database {
 pub struct Store {
     database: Arc<Database>,
     requests: Arc<Requests>,
+    next_id: Arc<AtomicU32>,
     clock: Clock,
     durability: Durability,
 }
@@ -139,12 +143,35 @@ impl Store {
             directory,
         });
         let requests = Arc::new(Requests::start(&database, &options)?);
-        Ok(Self {
+        let store = Self {
             database,
             requests,
+            next_id: Arc::default(),
             clock: options.clock,
             durability: options.durability,
-        })
+        };
+        store.find_next_id()?;
+        Ok(store)
+    }
+
+    /// Ids are never given twice: entries of what is deleted stay as marks.
+    fn find_next_id(&self) -> Result<(), Error> {
+        for (kind, parse) in [
+            (KeyKind::Topic, topic::parse_key as fn(&[u8]) -> Option<u32>),
+            (KeyKind::Queue, queue::parse_key),
+        ] {
+            self.scan_kind(kind, |key, _| {
+                let next = parse(key).map_or(0, |id| id.saturating_add(1));
+                self.next_id.fetch_max(next, Ordering::Relaxed);
+                Ok(Scan::Continue)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An id for a new topic or queue, which no other has or had.
+    pub(crate) fn allocate_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The source of time.
@@ -563,6 +590,12 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         }
         Family::Changelog => cf.set_write_buffer_size(16 << 20),
         Family::Meta => cf.set_write_buffer_size(8 << 20),
+        Family::Queue => {
+            cf.set_write_buffer_size(16 << 20);
+            cf.set_merge_operator_associative("millstream-queue-chunk", |_, existing, changes| {
+                queue_chunk::merge_values(existing, changes.iter())
+            });
+        }
     }
     cf.set_block_based_table_factory(&table);
     cf
