@@ -1,5 +1,6 @@
-//! A plugin that misbehaves stops its pipeline with a clear error, keeps its position, and harms
-//! nobody else; when it is replaced, nothing is lost.
+//! A plugin that misbehaves stops its pipeline, where the manifest asks for that, with a clear error,
+//! keeps its position, and harms nobody else; when it is replaced, nothing is lost. Where it does not
+//! ask for it, see `retries.rs`.
 
 use serde_json::{Value, json};
 
@@ -9,8 +10,8 @@ use crate::support::{Finished, Sandbox};
 const RECORDS: u64 = 60;
 /// Where the poison is: in partition 1.
 const POISON: u64 = 37;
-/// The first offset of the batch with the poison, since batches have 10 records.
-const BATCH_START: u64 = 30;
+/// Settings of a pipeline that stops at the first failure.
+const STOP: &str = "retry = { max-attempts = 1 }\ndead-letter = \"stop\"";
 
 /// A data directory whose pipeline `faulty` meets a poisoned record, and whose `healthy` does not.
 struct Scene(Sandbox);
@@ -134,7 +135,8 @@ limits = {{ deadline = "30s" }}
 /// Runs a plugin that faults on the poisoned record, which the error has to name with `reasons`.
 fn assert_stops(plugin: &str, settings: &str, reasons: &[&str]) {
     let scene = Scene::new();
-    scene.wire(plugin, settings);
+    let settings = format!("{STOP}\n{settings}");
+    scene.wire(plugin, &settings);
     let finished = scene
         .run()
         .expect_code(1)
@@ -150,14 +152,14 @@ fn assert_stops(plugin: &str, settings: &str, reasons: &[&str]) {
     assert_eq!(failures[0]["pipeline"], "faulty");
     assert_eq!(failures[0]["partition"], 1);
 
-    assert_eq!(scene.position(), BATCH_START, "the position is kept");
-    assert_eq!(scene.checked_of_partition_1() as u64, BATCH_START);
+    assert_eq!(scene.position(), POISON, "the position is kept");
+    assert_eq!(scene.checked_of_partition_1() as u64, POISON);
     scene.assert_healthy_is_done();
 
     // The same again: it stops at the same record and nothing comes twice.
     scene.run().expect_code(1).expect_error(reasons);
-    assert_eq!(scene.position(), BATCH_START);
-    assert_eq!(scene.checked_of_partition_1() as u64, BATCH_START);
+    assert_eq!(scene.position(), POISON);
+    assert_eq!(scene.checked_of_partition_1() as u64, POISON);
     scene.assert_replacing_completes();
 }
 
@@ -332,6 +334,8 @@ path = "{testing-traps}"
 from = "topic:in"
 plugin = "traps"
 to = "topic:out"
+retry = { max-attempts = 1 }
+dead-letter = "stop"
 "#,
     );
     sandbox.produce("in", ["1", "\"poison\""], None);

@@ -14,4 +14,5 @@ mod kill;
 mod kill_produce;
 mod kill_topics;
 mod memory;
+mod retries;
 mod support;

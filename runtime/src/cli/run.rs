@@ -47,6 +47,12 @@ struct Summary {
     records_in: u64,
     records_out: u64,
     lag_records: u64,
+    /// Records that wait to be tried again.
+    parked_records: u64,
+    /// Failures after which a record is, or was, tried again.
+    retries: u64,
+    /// Records given up on.
+    dead_letters: u64,
     seconds: f64,
     records_per_second: u64,
     failures: Vec<FailureView>,
@@ -115,6 +121,9 @@ pub(super) async fn run(
         records_in: progress.records_in,
         records_out: progress.records_out,
         lag_records: progress.lag_records,
+        parked_records: progress.parked_records,
+        retries: progress.retries,
+        dead_letters: progress.dead_letters,
         seconds: elapsed.as_secs_f64(),
         records_per_second: progress::per_second(progress.records_in, elapsed),
         failures: failures.iter().map(FailureView::of).collect(),
@@ -129,6 +138,12 @@ pub(super) async fn run(
             summary.seconds,
             summary.records_per_second
         ))?;
+        if summary.retries + summary.dead_letters + summary.parked_records > 0 {
+            output.line(format_args!(
+                "{} retries, {} records wait for one, {} dead letters",
+                summary.retries, summary.parked_records, summary.dead_letters
+            ))?;
+        }
         summary
             .metrics
             .iter()
@@ -231,6 +246,9 @@ impl<'a> Watch<'a> {
                 records_in = progress.records_in,
                 records_out = progress.records_out,
                 lag_records = progress.lag_records,
+                parked_records = progress.parked_records,
+                retries = progress.retries,
+                dead_letters = progress.dead_letters,
                 "running"
             );
         }

@@ -22,6 +22,7 @@ mod queue;
 mod read;
 mod resolve;
 mod resolved;
+mod retry;
 mod schema;
 mod syntax;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use resolved::{
     Allow, BatchSpec, Cleanup, Delivery, ExternalTopic, LimitsSpec, PipelineSpec, PluginSpec, Port,
     ResolvedManifest, Start, TopicSpec,
 };
+pub use retry::{DeadLetter, Jitter, RetryOrder, RetrySpec};
 
 /// The largest manifest that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;

@@ -11,6 +11,7 @@ use super::quantity::parse_time_ms;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, in_file_order, name};
 use super::resolve::TopicUse;
 use super::resolved::{Allow, BatchSpec, DELIVERIES, LimitsSpec, PipelineSpec, Port, Start};
+use super::retry;
 use super::schema;
 use super::words::{Key, describe, did_you_mean, list_words, or_default, quoted, suggest};
 use crate::model::{GroupName, PipelineName, PluginName, PortName, TopicName, limits};
@@ -70,6 +71,9 @@ pub(super) fn read(
     let group = group(&table, pipeline_name.as_ref(), report);
     let delivery = table.choice("delivery", &DELIVERIES, report);
     let batch = batch(&table, report);
+    let retry_table = nested(&table, "retry", &schema::RETRY, report).unwrap_or_default();
+    let retry = retry::read(&retry_table, report);
+    let dead_letter = retry::read_dead_letter(&table, pipeline_name.as_ref(), report);
     let limits = plugin_limits(&table, report);
     let config = config::read(&table, report);
     let allow = allow(&table, report);
@@ -85,6 +89,8 @@ pub(super) fn read(
             ports: outputs.iter().map(|(port, _)| port.clone()).collect(),
             delivery,
             batch: batch?,
+            retry: retry?,
+            dead_letter: dead_letter?,
             limits: limits?,
             config,
             allow,
@@ -229,7 +235,7 @@ fn plugin(table: &Table<'_>, plugins: &[&str], report: &mut Report<'_>) -> Optio
 
 /// Notes keys that only mean something with an input.
 fn refuse_for_producer(table: &Table<'_>, report: &mut Report<'_>) {
-    for key in ["group", "start"] {
+    for key in ["group", "start", "retry", "dead-letter"] {
         if table.value(key).is_some() {
             report.error(
                 table.key_span(key),

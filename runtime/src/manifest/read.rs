@@ -162,6 +162,17 @@ impl<'a> Table<'a> {
 
     /// A number from 0 to 1.
     pub(super) fn ratio(&self, key: &str, default: f64, report: &mut Report<'_>) -> f64 {
+        self.number(key, 0.0..=1.0, default, report)
+    }
+
+    /// A number in a range, with or without a fraction.
+    pub(super) fn number(
+        &self,
+        key: &str,
+        range: RangeInclusive<f64>,
+        default: f64,
+        report: &mut Report<'_>,
+    ) -> f64 {
         let Some(value) = self.value(key) else {
             return default;
         };
@@ -172,12 +183,13 @@ impl<'a> Table<'a> {
                 .map(f64::from),
             _ => None,
         };
-        if let Some(number) = number.filter(|number| (0.0..=1.0).contains(number)) {
+        if let Some(number) = number.filter(|number| range.contains(number)) {
             // Not -0.0, which would be written differently from what it equals.
             return number.abs();
         }
+        let expected = format!("a number from {} to {}", range.start(), range.end());
         let help = unquoted::<f64>(key, value).unwrap_or_else(|| or_default(default));
-        self.wrong(key, value, "a number from 0 to 1", help, report);
+        self.wrong(key, value, &expected, help, report);
         default
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::error::{Error, Place, Problem};
 use super::quantity::{format_duration, format_size, format_time_ms};
 use super::queue::QueueSpec;
+use super::retry::{DeadLetter, RetrySpec};
 use super::words::{Key, Text};
 use crate::model::{Compression, GroupName, PipelineName, PluginName, PortName, TopicName};
 
@@ -90,7 +91,7 @@ pub struct PluginSpec {
 }
 
 /// A pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PipelineSpec {
     /// The pipeline's name.
     pub name: PipelineName,
@@ -108,6 +109,10 @@ pub struct PipelineSpec {
     pub delivery: Delivery,
     /// How large a batch may get.
     pub batch: BatchSpec,
+    /// What happens to records that fail.
+    pub retry: RetrySpec,
+    /// Where records go that are given up on.
+    pub dead_letter: DeadLetter,
     /// What the plugin may use.
     pub limits: LimitsSpec,
     /// The plugin's configuration in the order of its keys; values that are not strings are JSON.
@@ -395,6 +400,10 @@ impl fmt::Display for PipelineSpec {
             "batch = {{ max-records = {}, max-bytes = \"{max_bytes}\", max-wait = \"{max_wait}\" }}",
             self.batch.max_records
         )?;
+        if !self.is_producer() {
+            writeln!(f, "retry = {}", self.retry)?;
+            writeln!(f, "dead-letter = \"{}\"", self.dead_letter)?;
+        }
         writeln!(
             f,
             "limits = {{ memory = \"{}\", deadline = \"{}\", output = \"{}\" }}",

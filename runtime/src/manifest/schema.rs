@@ -58,9 +58,33 @@ pub(super) static PLUGIN: TableSchema = TableSchema {
 /// One pipeline.
 pub(super) static PIPELINE: TableSchema = TableSchema {
     keys: &[
-        "from", "group", "start", "plugin", "to", "delivery", "batch", "limits", "config", "allow",
+        "from",
+        "group",
+        "start",
+        "plugin",
+        "to",
+        "delivery",
+        "batch",
+        "retry",
+        "dead-letter",
+        "limits",
+        "config",
+        "allow",
     ],
-    unsupported: &["retry", "dead-letter", "concurrency"],
+    unsupported: &["concurrency"],
+};
+
+/// A pipeline's `retry`.
+pub(super) static RETRY: TableSchema = TableSchema {
+    keys: &[
+        "max-attempts",
+        "initial",
+        "multiplier",
+        "max",
+        "jitter",
+        "order",
+    ],
+    unsupported: &[],
 };
 
 /// A pipeline's `batch`.
@@ -83,13 +107,14 @@ pub(super) static ALLOW: TableSchema = TableSchema {
 
 /// Every table of the schema, as the reference calls it; `NAME` stands for a name the author chooses.
 #[cfg(test)]
-pub(super) static TABLES: [(&str, &TableSchema); 8] = [
+pub(super) static TABLES: [(&str, &TableSchema); 9] = [
     ("The manifest", &MANIFEST),
     ("`[topics.NAME]`", &TOPIC),
     ("`[queues.NAME]`", &QUEUE),
     ("`[plugins.NAME]`", &PLUGIN),
     ("`[pipelines.NAME]`", &PIPELINE),
     ("`batch`", &BATCH),
+    ("`retry`", &RETRY),
     ("`limits`", &LIMITS),
     ("`allow`", &ALLOW),
 ];

@@ -375,6 +375,15 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
                     max_bytes: batch.1,
                     max_wait: Duration::from_nanos(batch.2),
                 },
+                // A producer has none of both; what is read for it are the defaults.
+                retry: match producer {
+                    true => retry(0),
+                    false => retry(batch.0),
+                },
+                dead_letter: match producer || batch.0 % 2 == 0 {
+                    true => DeadLetter::Queue(format!("{name}.dead-letters").parse().unwrap()),
+                    false => DeadLetter::Stop,
+                },
                 limits: LimitsSpec {
                     memory_bytes: limits.0,
                     deadline: Duration::from_millis(limits.1),
@@ -583,5 +592,21 @@ proptest! {
         }
         let read = ResolvedManifest { external_topics: Vec::new(), ..without_places(read) };
         prop_assert_eq!(read, manifest);
+    }
+}
+
+/// Some settings of retries; 0 for the defaults.
+fn retry(seed: u32) -> RetrySpec {
+    let (jitters, orders) = (
+        [Jitter::Full, Jitter::Equal, Jitter::None],
+        [RetryOrder::Key, RetryOrder::Partition, RetryOrder::None],
+    );
+    RetrySpec {
+        max_attempts: 5 + seed,
+        initial: Duration::from_millis(1000 + u64::from(seed)),
+        multiplier: 2.0 + f64::from(seed % 7) / 4.0,
+        max: Duration::from_secs(60 + u64::from(seed)),
+        jitter: jitters[seed as usize % 3],
+        order: orders[seed as usize / 3 % 3],
     }
 }

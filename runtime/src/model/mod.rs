@@ -25,5 +25,5 @@ pub use batch::{
 };
 pub use compression::Compression;
 pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
-pub use partitioner::partition_for_key;
+pub use partitioner::{key_hash, partition_for_key};
 pub use record::{Header, Record};

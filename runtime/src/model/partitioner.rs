@@ -12,6 +12,12 @@ pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
         .unwrap_or(0)
 }
 
+/// A hash of a key that is the same on every machine and in every version.
+#[must_use]
+pub fn key_hash(key: &[u8]) -> u64 {
+    u64::from(murmur2(key)) << 32 | u64::from(crc32c::crc32c(key))
+}
+
 /// 32-bit murmur2 with the seed that Kafka's clients use.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;

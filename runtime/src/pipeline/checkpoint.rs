@@ -1,20 +1,24 @@
-//! A task's checkpoints: outputs, state and progress in one commit, at most one under way.
+//! A task's checkpoints: outputs, state, parked records, dead letters and progress in one commit, at
+//! most one under way.
 
 use crate::storage::{self, Commit, PendingCommit, Store};
 
-use super::status::TaskStatus;
+use super::status::{Counts, TaskStatus};
+
+/// A checkpoint that is being put together.
+#[derive(Default)]
+pub(super) struct Checkpoint {
+    pub(super) commit: Commit,
+    pub(super) counts: Counts,
+    /// Indexes of the records of a batch of parked ones that stay parked.
+    pub(super) still_parked: Vec<usize>,
+}
 
 /// Hands a task's checkpoints to the store. The next batch may run while a checkpoint becomes
 /// durable, and never further ahead, so that memory is bounded whatever the backlog.
 pub(super) struct Checkpoints {
     store: Store,
-    under_way: Option<UnderWay>,
-}
-
-struct UnderWay {
-    pending: PendingCommit,
-    records_in: u64,
-    records_out: u64,
+    under_way: Option<(PendingCommit, Counts)>,
 }
 
 impl Checkpoints {
@@ -29,36 +33,26 @@ impl Checkpoints {
     pub(super) async fn submit(
         &mut self,
         commit: Commit,
-        records_in: u64,
-        records_out: u64,
+        counts: Counts,
         status: &TaskStatus,
     ) -> Result<(), storage::Error> {
         self.settle(status).await?;
         if commit.is_empty() {
-            status.count(records_in, records_out);
+            status.count(counts);
             return Ok(());
         }
         fail::fail_point!("checkpoint::before-submit");
         let pending = self.store.submit(commit).await?;
-        self.under_way = Some(UnderWay {
-            pending,
-            records_in,
-            records_out,
-        });
+        self.under_way = Some((pending, counts));
         Ok(())
     }
 
     /// Waits until the checkpoint under way is durable.
     pub(super) async fn settle(&mut self, status: &TaskStatus) -> Result<(), storage::Error> {
-        if let Some(UnderWay {
-            pending,
-            records_in,
-            records_out,
-        }) = self.under_way.take()
-        {
+        if let Some((pending, counts)) = self.under_way.take() {
             pending.wait().await?;
             fail::fail_point!("checkpoint::acknowledged");
-            status.count(records_in, records_out);
+            status.count(counts);
         }
         Ok(())
     }

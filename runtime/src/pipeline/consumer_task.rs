@@ -5,40 +5,48 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
-use super::checkpoint::Checkpoints;
-use super::outputs::{OutputError, Outputs};
-use super::processor::{Processed, Processor};
+use super::TaskError;
+use super::batch_run::{Batch, Origin};
+use super::checkpoint::{Checkpoint, Checkpoints};
+use super::outputs::Outputs;
+use super::processor::Processor;
+use super::retry::{GroupId, Parked, Waiting};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
 use super::task_state::TaskState;
-use super::{PositionAfterFailure, TaskError};
 use crate::log::{self, Cursor};
-use crate::manifest::{Delivery, Start};
-use crate::plugin::{Columns, FailureKind, Fault, Output};
+use crate::manifest::{Delivery, RetryOrder, Start};
+use crate::plugin::Columns;
 use crate::storage::schema::group_offset::CommittedOffset;
 use crate::storage::{self, Commit};
 
-/// How long a fault is looked for in a batch, besides the call that is running then.
-const LOCATE_TIME: Duration = Duration::from_secs(10);
+/// How long a task waits at most that has nothing to do, before it looks again.
+const LONG_PAUSE: Duration = Duration::from_secs(3600);
 
 /// One task: the pipeline on one partition of each of its inputs.
 pub(super) struct ConsumerTask {
-    pipeline: Arc<PipelineRuntime>,
-    task: u32,
+    pub(super) pipeline: Arc<PipelineRuntime>,
+    pub(super) task: u32,
     inputs: Vec<Input>,
     /// The input read last; the next one has its turn first.
     turn: usize,
-    state: Arc<Mutex<TaskState>>,
-    processor: Processor,
+    pub(super) state: Arc<Mutex<TaskState>>,
+    pub(super) processor: Processor,
     batch: Columns,
-    outputs: Outputs,
-    checkpoints: Checkpoints,
-    status: Arc<TaskStatus>,
+    /// Some records of a batch, when not all of it can run.
+    pub(super) part: Columns,
+    pub(super) parked: Parked,
+    /// Groups of a batch of parked records of which one stays parked: those after it must wait.
+    pub(super) held_groups: HashSet<GroupId>,
+    pub(super) outputs: Outputs,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) status: Arc<TaskStatus>,
 }
 
 struct Input {
@@ -68,6 +76,8 @@ impl ConsumerTask {
             });
         }
         let state = pipeline.state(task)?;
+        let parked = Parked::open(store.clone(), pipeline.id, task)?;
+        status.parked.store(parked.len(), Ordering::Release);
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
@@ -75,6 +85,9 @@ impl ConsumerTask {
             checkpoints: Checkpoints::new(store),
             turn: 0,
             batch: Columns::new(),
+            part: Columns::new(),
+            parked,
+            held_groups: HashSet::new(),
             pipeline,
             task,
             inputs,
@@ -97,10 +110,28 @@ impl ConsumerTask {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
         self.commit_start().await?;
+        let mut is_retry_turn = true;
         while !*stop.borrow() {
-            let Some(turn) = self.next_input() else {
+            let next = if self.must_wait() {
+                None
+            } else {
+                self.next_input()
+            };
+            let pause = self.pause_until_due();
+            if pause == Some(Duration::ZERO) && (is_retry_turn || next.is_none()) {
+                self.retry_due(stop).await?;
+                is_retry_turn = false;
+                continue;
+            }
+            is_retry_turn = true;
+            let Some(turn) = next else {
                 self.checkpoints.settle(&self.status).await?;
-                wait_for_records(&self.inputs, &self.status, stop).await;
+                let inputs = if self.must_wait() {
+                    &[]
+                } else {
+                    self.inputs.as_slice()
+                };
+                wait_for_records(inputs, pause, &self.status, stop).await;
                 continue;
             };
             self.turn = turn;
@@ -114,19 +145,30 @@ impl ConsumerTask {
         Ok(())
     }
 
+    /// Whether no new records may be taken until parked ones are done.
+    fn must_wait(&self) -> bool {
+        let blocks = self.pipeline.spec.retry.order == RetryOrder::Partition;
+        (blocks && !self.parked.is_empty()) || self.parked.is_full()
+    }
+
+    /// How long until a parked record is due.
+    fn pause_until_due(&self) -> Option<Duration> {
+        let due_ms = self.parked.next_due_ms()?;
+        Some(Duration::from_millis(due_ms.saturating_sub(self.now_ms())))
+    }
+
     /// Commits where the inputs start that have no position yet: `latest`, or a time, is meant once,
     /// and not again by each run until records come.
     async fn commit_start(&mut self) -> Result<(), TaskError> {
         if matches!(self.pipeline.spec.start, Start::Earliest) {
             return Ok(());
         }
-        let now_ms = self.pipeline.log.store().clock().now_ms();
         let mut commit = Commit::new();
         for (turn, input) in self.inputs.iter().enumerate() {
             let group = &self.pipeline.spec.group;
             let partition = input.cursor.partition();
             if self.pipeline.groups.committed(group, partition)?.is_none() {
-                self.commit_offset(turn, now_ms, &mut commit);
+                self.commit_offset(turn, input.cursor.offset(), &mut commit);
             }
         }
         if !commit.is_empty() {
@@ -137,11 +179,14 @@ impl ConsumerTask {
 
     /// Commits that there is nothing to process before the cursor: retention or cleaning took it.
     async fn skip(&mut self, turn: usize) -> Result<(), TaskError> {
-        let now_ms = self.pipeline.log.store().clock().now_ms();
-        let mut commit = Commit::new();
-        self.commit_offset(turn, now_ms, &mut commit);
-        self.checkpoints.submit(commit, 0, 0, &self.status).await?;
-        self.show_offset(turn);
+        let offset = self
+            .inputs
+            .get(turn)
+            .map_or(0, |input| input.cursor.offset());
+        let mut checkpoint = Checkpoint::default();
+        self.commit_offset(turn, offset, &mut checkpoint.commit);
+        self.submit(checkpoint).await?;
+        self.show_offset(turn, offset);
         Ok(())
     }
 
@@ -216,42 +261,71 @@ impl ConsumerTask {
         turn: usize,
         stop: &watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        let now_ms = self.pipeline.log.store().clock().now_ms();
-        let mut commit = Commit::new();
-        if self.pipeline.spec.delivery == Delivery::AtMostOnce {
+        let next_offset = self
+            .inputs
+            .get(turn)
+            .map_or(0, |input| input.cursor.offset());
+        let batch = Batch {
+            columns: std::mem::take(&mut self.batch),
+            origin: Origin::Input { turn, next_offset },
+        };
+        let ran = if self.pipeline.spec.delivery == Delivery::AtMostOnce {
             // Progress first: after a crash these records are not seen again.
             let mut progress = Commit::new();
-            self.commit_offset(turn, now_ms, &mut progress);
+            self.commit_offset(turn, next_offset, &mut progress);
             self.checkpoints.settle(&self.status).await?;
             self.pipeline.log.store().commit(progress).await?;
+            self.show_offset(turn, next_offset);
+            self.run_batch_once(&batch).await
         } else {
-            self.commit_offset(turn, now_ms, &mut commit);
-        }
-        let records_out = {
-            let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
-            block_in_place(|| self.call(turn, now_ms, stop, &mut commit))?
+            self.run_batch(&batch, stop).await
         };
-        let records_in = self.batch.len() as u64;
-        self.checkpoints
-            .submit(commit, records_in, records_out, &self.status)
-            .await?;
-        self.show_offset(turn);
-        Ok(())
+        self.batch = batch.columns;
+        ran
     }
 
-    fn show_offset(&self, turn: usize) {
-        if let (Some(input), Some(status)) = (self.inputs.get(turn), self.status.inputs.get(turn)) {
-            status
-                .offset
-                .store(input.cursor.offset(), Ordering::Release);
+    /// Tries parked records again that are due, if there are any.
+    async fn retry_due(&mut self, stop: &watch::Receiver<bool>) -> Result<(), TaskError> {
+        // They are read from the store.
+        self.checkpoints.settle(&self.status).await?;
+        let limits = self.pipeline.spec.batch;
+        let now_ms = self.now_ms();
+        let max_records = limits.max_records as usize;
+        let waiting =
+            block_in_place(|| self.parked.take_due(now_ms, max_records, limits.max_bytes))?;
+        let Some(first) = waiting.first() else {
+            return Ok(());
+        };
+        let input = first.parked.input;
+        let partition = self.inputs.iter().find(|of| of.index == input);
+        let partition = partition.map_or(self.task, |of| of.cursor.partition().index());
+        let mut columns = Columns::new();
+        columns.start(input, partition);
+        for Waiting { parked, .. } in &waiting {
+            let delivery_count = parked.attempt_count.saturating_add(1);
+            let records = parked.record.records().map_err(log::Error::from)?;
+            for record in &records {
+                columns.push_delivery(&record.map_err(log::Error::from)?, delivery_count);
+            }
+        }
+        let batch = Batch {
+            columns,
+            origin: Origin::Parked(waiting),
+        };
+        self.run_batch(&batch, stop).await
+    }
+
+    pub(super) fn show_offset(&self, turn: usize, offset: u64) {
+        if let Some(status) = self.status.inputs.get(turn) {
+            status.offset.store(offset, Ordering::Release);
         }
     }
 
-    fn commit_offset(&self, turn: usize, now_ms: u64, commit: &mut Commit) {
+    pub(super) fn commit_offset(&self, turn: usize, offset: u64, commit: &mut Commit) {
         if let Some(input) = self.inputs.get(turn) {
             let committed = CommittedOffset {
-                offset: input.cursor.offset(),
-                committed_at_ms: now_ms,
+                offset,
+                committed_at_ms: self.now_ms(),
             };
             let partition = input.cursor.partition();
             commit.commit_offset(
@@ -262,127 +336,16 @@ impl ConsumerTask {
             );
         }
     }
-
-    /// Runs the processor on the batch and adds what comes of it to the commit.
-    fn call(
-        &mut self,
-        turn: usize,
-        now_ms: u64,
-        stop: &watch::Receiver<bool>,
-        commit: &mut Commit,
-    ) -> Result<u64, TaskError> {
-        let processed = match self.processor.process(&self.batch) {
-            Ok(processed) => processed,
-            Err(fault) => return Err(self.locate(turn, fault, stop)),
-        };
-        if let Processed::Plugin(output) = &processed
-            && let Some(error) = self.failed_record(turn, output)
-        {
-            return Err(error);
-        }
-        let before = commit.record_count();
-        let routed = self
-            .processor
-            .route(&processed, &self.batch, now_ms, &mut self.outputs, commit)
-            .and_then(|()| self.outputs.finish(commit));
-        if let Err(OutputError { source, reason }) = routed {
-            return Err(self.fault_at(turn, source.unwrap_or(0), Fault::Output { reason }));
-        }
-        let changes = self.processor.take_state_changes();
-        self.state.lock().apply(changes, commit);
-        Ok(commit.record_count() - before)
-    }
-
-    /// The error for the first record that the plugin could not process.
-    fn failed_record(&self, turn: usize, output: &Output) -> Option<TaskError> {
-        let failure = output.failed().first()?;
-        Some(TaskError::Record {
-            topic: self.topic_name(turn),
-            partition: self.batch.partition(),
-            offset: self.batch.offset(failure.index),
-            verdict: match failure.kind {
-                FailureKind::Retry { .. } => "asks to retry",
-                FailureKind::Reject => "rejected",
-            },
-            reason: failure.reason.clone(),
-            position: self.position_after_failure(),
-        })
-    }
-
-    /// Finds the record on which the plugin faults: bisects the batch with fresh instances, whose
-    /// outputs, state changes and metrics are thrown away. Gives up after a while, or when the task
-    /// is told to stop; then the first record that may be the one stands for it.
-    fn locate(&self, turn: usize, fault: Fault, stop: &watch::Receiver<bool>) -> TaskError {
-        let give_up = Instant::now() + LOCATE_TIME + self.pipeline.limits.deadline;
-        let (mut good, mut bad) = (0, self.batch.len());
-        let (mut fault, mut reproduced) = (fault, false);
-        while good + 1 < bad {
-            if *stop.borrow() || Instant::now() >= give_up {
-                return self.fault_at(turn, good, fault);
-            }
-            let middle = good + (bad - good) / 2;
-            match self.fault_of_first(turn, middle) {
-                Ok(None) => good = middle,
-                Ok(Some(again)) => (bad, fault, reproduced) = (middle, again, true),
-                Err(_) => break,
-            }
-        }
-        // If no prefix faults but the whole batch did, the last record is the one, unless the fault
-        // does not come again at all; then the batch's first offset stands for it.
-        let at = if reproduced || bad == good + 1 {
-            bad.saturating_sub(1)
-        } else {
-            0
-        };
-        self.fault_at(turn, at, fault)
-    }
-
-    /// The error for a fault on the record with this index in the batch.
-    fn fault_at(&self, turn: usize, index: usize, fault: Fault) -> TaskError {
-        TaskError::Fault {
-            topic: self.topic_name(turn),
-            partition: self.batch.partition(),
-            offset: self.batch.offset(index),
-            fault,
-            position: self.position_after_failure(),
-        }
-    }
-
-    fn position_after_failure(&self) -> PositionAfterFailure {
-        match self.pipeline.spec.delivery {
-            Delivery::AtMostOnce => PositionAfterFailure::BehindBatch,
-            Delivery::ExactlyOnce | Delivery::AtLeastOnce => PositionAfterFailure::Kept,
-        }
-    }
-
-    /// What a fresh instance makes of the first `count` records of the batch.
-    fn fault_of_first(&self, turn: usize, count: usize) -> Result<Option<Fault>, TaskError> {
-        let Some(input) = self.inputs.get(turn) else {
-            return Ok(None);
-        };
-        let partition = Arc::clone(input.cursor.partition());
-        let store = self.pipeline.log.store().clone();
-        let mut cursor = Cursor::new(store, partition, self.batch.offset(0));
-        let mut batch = Columns::new();
-        batch.start(self.batch.input(), self.batch.partition());
-        cursor.read(count, usize::MAX, |record| batch.push(record))?;
-        let opened = Processor::open(&self.pipeline, self.task, &self.state, &Arc::default());
-        Ok(opened
-            .and_then(|mut processor| processor.process(&batch))
-            .err())
-    }
-
-    fn topic_name(&self, turn: usize) -> crate::model::TopicName {
-        let index = self
-            .inputs
-            .get(turn)
-            .map_or(0, |input| input.index as usize);
-        self.pipeline.spec.inputs[index].clone()
-    }
 }
 
-/// Waits until an input has records, or the task is told to stop.
-async fn wait_for_records(inputs: &[Input], status: &TaskStatus, stop: &mut watch::Receiver<bool>) {
+/// Waits until an input has records, the task is told to stop, or
+/// `pause` is over.
+async fn wait_for_records(
+    inputs: &[Input],
+    pause: Option<Duration>,
+    status: &TaskStatus,
+    stop: &mut watch::Receiver<bool>,
+) {
     let mut waits: Vec<_> = inputs
         .iter()
         .map(|input| Box::pin(input.cursor.wait()))
@@ -400,6 +363,7 @@ async fn wait_for_records(inputs: &[Input], status: &TaskStatus, stop: &mut watc
     status.set_idle(true);
     tokio::select! {
         () = any => {}
+        () = tokio::time::sleep(pause.unwrap_or(LONG_PAUSE)) => {}
         _ = stop.changed() => {}
     }
     status.set_idle(false);

@@ -100,6 +100,9 @@ pub enum TaskError {
     /// Reading the group's offsets failed.
     #[error(transparent)]
     Group(#[from] group::Error),
+    /// The queue of the dead letters failed.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
     /// The data directory failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -120,7 +123,7 @@ pub enum PositionAfterFailure {
 impl std::fmt::Display for PositionAfterFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Kept => "the position is kept, nothing of the batch was committed",
+            Self::Kept => "the position is kept before it",
             Self::BehindBatch => {
                 "the batch does not come again, since its delivery is at-most-once"
             }

@@ -5,6 +5,7 @@
 //! plugin and makes a checkpoint (`checkpoint.rs`): one commit of its outputs (`outputs.rs`), its
 //! state (`task_state.rs`) and its progress.
 
+mod batch_run;
 mod checkpoint;
 mod consumer_task;
 mod error;
@@ -12,7 +13,9 @@ mod outputs;
 mod processor;
 mod producer_task;
 mod registry;
+mod retry;
 mod runtime;
+mod settle;
 mod status;
 mod supervisor;
 mod task_state;

@@ -156,6 +156,14 @@ impl Outputs {
         })
     }
 
+    /// Forgets what is still open: the batch failed.
+    pub(super) fn discard(&mut self) {
+        self.bytes = 0;
+        for builder in self.ports.iter_mut().flat_map(|port| &mut port.builders) {
+            *builder = None;
+        }
+    }
+
     /// Adds what is still open to the commit.
     pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), OutputError> {
         self.bytes = 0;

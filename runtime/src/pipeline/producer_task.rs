@@ -12,7 +12,7 @@ use super::checkpoint::Checkpoints;
 use super::outputs::Outputs;
 use super::processor::Processor;
 use super::runtime::PipelineRuntime;
-use super::status::TaskStatus;
+use super::status::{Counts, TaskStatus};
 use super::task_state::TaskState;
 use crate::plugin::{Columns, Fault};
 use crate::storage::Commit;
@@ -76,8 +76,12 @@ impl ProducerTask {
                 let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
                 block_in_place(|| self.call(&mut commit))?
             };
+            let counts = Counts {
+                records_out: records,
+                ..Counts::default()
+            };
             self.checkpoints
-                .submit(commit, 0, records, &self.status)
+                .submit(commit, counts, &self.status)
                 .await?;
             if records > 0 {
                 pause = shortest;

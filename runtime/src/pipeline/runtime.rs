@@ -12,10 +12,10 @@ use super::registry::{self, StoredPipeline};
 use super::task_state::TaskState;
 use crate::group::Groups;
 use crate::log::{self, CompressionName, Log, OffsetSpec, Topic, TopicConfig};
-use crate::manifest::{self, Cleanup, PipelineSpec, QueueSpec, Start, TopicSpec};
+use crate::manifest::{self, Cleanup, DeadLetter, PipelineSpec, QueueSpec, Start, TopicSpec};
 use crate::model::PortName;
 use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
-use crate::queue::{self, QueueConfig};
+use crate::queue::{self, Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition};
 
 /// A pipeline, ready for its tasks.
@@ -33,6 +33,8 @@ pub(super) struct PipelineRuntime {
     pub(super) log: Log,
     pub(super) groups: Groups,
     pub(super) inputs: Vec<Topic>,
+    /// Where records go that are given up on; without it the pipeline stops at them.
+    pub(super) dead_letters: Option<Queue>,
     ports: Vec<(PortName, Topic)>,
 }
 
@@ -43,6 +45,7 @@ impl PipelineRuntime {
         plugin: Plugin,
         native: Option<NativeFunction>,
         log: &Log,
+        queues: &Queues,
         groups: &Groups,
         calls: Arc<Semaphore>,
     ) -> Result<Self, Error> {
@@ -56,6 +59,13 @@ impl PipelineRuntime {
             .iter()
             .map(|port| Ok((port.name.clone(), log.topic(&port.topic)?)))
             .collect::<Result<Vec<_>, log::Error>>()?;
+        let dead_letters = match &spec.dead_letter {
+            DeadLetter::Queue(name) if !spec.is_producer() => Some(match queues.queue(name) {
+                Ok(queue) => queue,
+                Err(_) => queues.ensure_queue(name, QueueConfig::default()).await?,
+            }),
+            DeadLetter::Queue(_) | DeadLetter::Stop => None,
+        };
         let stored = StoredPipeline {
             id: 0,
             group: spec.group.clone(),
@@ -88,6 +98,7 @@ impl PipelineRuntime {
             log: log.clone(),
             groups: groups.clone(),
             inputs,
+            dead_letters,
             ports,
         })
     }

@@ -14,6 +14,21 @@ pub struct Progress {
     pub records_out: u64,
     /// Records that wait in the inputs now.
     pub lag_records: u64,
+    /// Records that wait to be tried again now.
+    pub parked_records: u64,
+    /// Failures after which a record is tried again, since the start.
+    pub retries: u64,
+    /// Records given up on since the start.
+    pub dead_letters: u64,
+}
+
+/// What a checkpoint adds to the totals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) records_in: u64,
+    pub(super) records_out: u64,
+    pub(super) retries: u64,
+    pub(super) dead_letters: u64,
 }
 
 /// Where one input of a task stands.
@@ -37,6 +52,10 @@ pub(super) struct TaskStatus {
     pub(super) inputs: Vec<InputStatus>,
     records_in: AtomicU64,
     records_out: AtomicU64,
+    retries: AtomicU64,
+    dead_letters: AtomicU64,
+    /// Records that wait to be tried again.
+    pub(super) parked: AtomicU64,
     idle: AtomicBool,
     stopped: AtomicBool,
 }
@@ -47,14 +66,20 @@ impl TaskStatus {
             inputs,
             records_in: AtomicU64::new(0),
             records_out: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn count(&self, records_in: u64, records_out: u64) {
-        self.records_in.fetch_add(records_in, Ordering::Relaxed);
-        self.records_out.fetch_add(records_out, Ordering::Relaxed);
+    pub(super) fn count(&self, counts: Counts) {
+        let add = |total: &AtomicU64, count| total.fetch_add(count, Ordering::Relaxed);
+        add(&self.records_in, counts.records_in);
+        add(&self.records_out, counts.records_out);
+        add(&self.retries, counts.retries);
+        add(&self.dead_letters, counts.dead_letters);
     }
 
     /// Says whether nothing is under way: no batch in hand, no checkpoint waiting.
@@ -70,12 +95,16 @@ impl TaskStatus {
     pub(super) fn is_done(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
             || (self.idle.load(Ordering::Acquire)
+                && self.parked.load(Ordering::Acquire) == 0
                 && self.inputs.iter().all(|input| input.lag() == 0))
     }
 
     pub(super) fn add_to(&self, progress: &mut Progress) {
         progress.records_in += self.records_in.load(Ordering::Relaxed);
         progress.records_out += self.records_out.load(Ordering::Relaxed);
+        progress.retries += self.retries.load(Ordering::Relaxed);
+        progress.dead_letters += self.dead_letters.load(Ordering::Relaxed);
+        progress.parked_records += self.parked.load(Ordering::Relaxed);
         progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();
     }
 }

@@ -85,8 +85,16 @@ impl Pipelines {
         for spec in &manifest.pipelines {
             let plugin = plugin_of(&plugins, spec)?;
             pipelines.push(
-                PipelineRuntime::open(spec, plugin, native.clone(), log, groups, calls.clone())
-                    .await?,
+                PipelineRuntime::open(
+                    spec,
+                    plugin,
+                    native.clone(),
+                    log,
+                    queues,
+                    groups,
+                    calls.clone(),
+                )
+                .await?,
             );
         }
         let mut running = Self {

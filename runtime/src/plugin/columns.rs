@@ -134,6 +134,35 @@ impl Columns {
         self.offsets.push(record.offset);
     }
 
+    /// Appends record `index` of another batch as it is there; nothing if there is no such record.
+    ///
+    /// # Panics
+    /// When a column would exceed 4 GiB; batches are bounded to far less.
+    pub fn push_from(&mut self, other: &Columns, at: usize) {
+        if at >= other.len() {
+            return;
+        }
+        let index = self.len();
+        let key = other.key(at);
+        if key.is_some() || !self.keys.ends.is_empty() {
+            self.push_key(index, key);
+        }
+        self.values.push(index, other.value(at));
+        let headers = other.headers(at);
+        if !headers.is_empty() || !self.header_ends.is_empty() {
+            self.header_ends.resize(index, 0);
+            self.headers.extend_from_slice(headers.0);
+            self.header_ends.push(end_of(&self.headers));
+        }
+        let delivery_count = other.delivery_count(at);
+        if delivery_count != 1 || !self.delivery_counts.is_empty() {
+            self.delivery_counts.resize(index, 1);
+            self.delivery_counts.push(delivery_count);
+        }
+        self.timestamps.push(other.timestamp_ms(at));
+        self.offsets.push(other.offset(at));
+    }
+
     #[inline]
     fn push_key(&mut self, index: usize, key: Option<&[u8]>) {
         if self.keys.ends.is_empty() {
@@ -281,6 +310,10 @@ mod tests {
                 prop_assert_eq!(columns.timestamp_ms(i), i as u64 + 100);
                 prop_assert_eq!(columns.delivery_count(i), *count);
             }
+            let mut copied = Columns::new();
+            copied.start(2, 7);
+            (0..=columns.len()).for_each(|index| copied.push_from(&columns, index));
+            prop_assert_eq!(format!("{copied:?}"), format!("{columns:?}"));
             prop_assert_eq!(columns.keys.ends.is_empty(), records.iter().all(|r| r.0.is_none()));
             prop_assert_eq!(columns.header_ends.is_empty(), !records.iter().any(|r| r.2));
             prop_assert_eq!(columns.key(records.len()), None);

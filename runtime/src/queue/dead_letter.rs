@@ -1,22 +1,13 @@
 //! What a queue gives up on: it goes to the dead-letter queue, or nowhere if there is none, in the
 //! commit that takes it out of this one.
 
-use super::attributes::{EXPIRES_AT, NOT_BEFORE};
+use super::Error;
 use super::enqueue::MessageBatch;
+use super::letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON, is_replaced};
 use super::message::Stored;
 use super::shared::Queue;
-use super::{DELAY, Error, TIME_TO_LIVE};
 use crate::model::HeadersBuf;
 use crate::storage::Commit;
-
-/// Where a dead letter comes from: `queue:NAME/OFFSET`.
-pub const ORIGIN: &str = "millstream-origin";
-/// Why it was given up on, see [`Reason`].
-pub const REASON: &str = "millstream-reason";
-/// How often it was delivered.
-pub const ATTEMPTS: &str = "millstream-attempts";
-/// When it was given up on, in ms since the epoch.
-pub const DEAD_LETTERED_AT: &str = "millstream-dead-lettered-at";
 
 /// Why a queue gives up on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,18 +106,7 @@ impl Letter {
         let record = message.record()?;
         let mut headers = HeadersBuf::new();
         for (name, value) in record.headers {
-            let is_replaced = [
-                ORIGIN,
-                REASON,
-                ATTEMPTS,
-                DEAD_LETTERED_AT,
-                DELAY,
-                NOT_BEFORE,
-                TIME_TO_LIVE,
-                EXPIRES_AT,
-            ]
-            .contains(&name);
-            if !is_replaced {
+            if !is_replaced(name) {
                 headers.push(name, value)?;
             }
         }

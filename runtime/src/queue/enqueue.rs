@@ -100,6 +100,33 @@ impl MessageBatch {
         self.encode(timestamp_ms, key, value, headers, (None, None))
     }
 
+    /// Adds a dead letter: what its headers say is taken as it is, and it is no duplicate of anything.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for a record beyond the limits.
+    pub(crate) fn push_dead_letter(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        self.push_stored(timestamp_ms, key, value, headers)
+    }
+
+    /// Adds the dead letters to a commit, whatever the queue's max-length: nothing may be lost.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for messages that make no batch.
+    pub(crate) fn add_dead_letters_to(&mut self, commit: &mut Commit) -> Result<(), Error> {
+        self.close()?;
+        self.append_to(commit);
+        self.pushed_count = 0;
+        self.stored_count = 0;
+        self.bytes = 0;
+        Ok(())
+    }
+
     fn encode(
         &mut self,
         timestamp_ms: u64,

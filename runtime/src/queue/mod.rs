@@ -20,6 +20,7 @@ mod error;
 mod index;
 mod ingest;
 mod lease;
+pub mod letter;
 mod maintenance;
 mod message;
 mod offset_set;
@@ -35,10 +36,11 @@ pub use attributes::{
     Attributes, DEDUPLICATION_ID, DELAY, EXPIRES_AT, GROUP, NOT_BEFORE, PRIORITY, TIME_TO_LIVE,
 };
 pub use config::{DEFAULT_MAX_DELIVERIES, GroupBy, MaxLengthPolicy, QueueConfig};
-pub use dead_letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON, Reason};
+pub use dead_letter::Reason;
 pub use enqueue::{Enqueued, MessageBatch};
 pub use error::Error;
 pub use lease::LeaseRequest;
+pub use letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON};
 pub use maintenance::Maintenance;
 pub use message::{LeasedMessage, Receipt};
 pub use peek::{Description, MessageState, PeekedMessage};

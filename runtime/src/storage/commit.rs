@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::outcome::Outcome;
 use super::schema::changelog::{self, Change};
 use super::schema::group_offset::{self, CommittedOffset};
+use super::schema::parked::{self, ParkedRecord};
 use super::schema::{Family, KeyKind, batch, state};
 use super::{CleanMark, Durability, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
@@ -194,6 +195,25 @@ impl Commit {
             Some(value) => self.put(KeyKind::State, key, value.clone()),
             None => self.delete(KeyKind::State, key),
         }
+    }
+
+    /// Parks a record of a task, or replaces what is parked there.
+    pub fn park(
+        &mut self,
+        pipeline_id: u32,
+        task: u32,
+        group: u64,
+        sequence: u64,
+        parked: &ParkedRecord,
+    ) {
+        let key = parked::key(pipeline_id, task, group, sequence);
+        self.put(KeyKind::Parked, key, parked::value(parked));
+    }
+
+    /// Removes a parked record.
+    pub fn unpark(&mut self, pipeline_id: u32, task: u32, group: u64, sequence: u64) {
+        let key = parked::key(pipeline_id, task, group, sequence);
+        self.delete(KeyKind::Parked, key);
     }
 
     /// Deletes a partition: its batches and its head.

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod changelog;
 pub mod deduplication;
 pub mod group_offset;
+pub mod parked;
 pub mod partition_head;
 pub mod pipeline;
 pub mod positions;
@@ -22,7 +23,8 @@ pub enum Family {
     Meta,
     /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
     Log,
-    /// Changes of keyed state that are not folded into `State` yet; short-lived.
+    /// What is short-lived: changes of keyed state that are not folded into `State` yet, and parked
+    /// records.
     Changelog,
     /// Keyed state of pipelines.
     State,
@@ -77,6 +79,9 @@ pub enum KeyKind {
     State = 0x30,
     /// `(queue id, chunk)` → acknowledgements and delivery counts of 1,024 messages. Family `queue`.
     QueueChunk = 0x40,
+    /// `(pipeline id, task, group, sequence)` → a record that waits to be tried again. Family
+    /// `changelog`.
+    Parked = 0x31,
 }
 
 impl KeyKind {
@@ -90,7 +95,7 @@ impl KeyKind {
             | KeyKind::Queue
             | KeyKind::Deduplication => Family::Meta,
             KeyKind::Batch => Family::Log,
-            KeyKind::Changelog => Family::Changelog,
+            KeyKind::Changelog | KeyKind::Parked => Family::Changelog,
             KeyKind::State => Family::State,
             KeyKind::QueueChunk => Family::Queue,
         }
@@ -159,6 +164,7 @@ mod tests {
             (KeyKind::Changelog, 0x20),
             (KeyKind::State, 0x30),
             (KeyKind::QueueChunk, 0x40),
+            (KeyKind::Parked, 0x31),
         ];
         for (kind, code) in codes {
             assert_eq!(kind_prefix(kind), [code]);

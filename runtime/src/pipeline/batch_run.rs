@@ -1,0 +1,360 @@
+//! Runs a task's plugin on a batch, whatever the plugin does.
+//!
+//! What succeeds is committed. A record that the plugin fails is parked to be tried again, or becomes
+//! a dead letter. When the plugin faults (traps, runs past its deadline, …) nobody knows on which
+//! record, so the batch is halved until the poison record stands alone; each part that goes through
+//! is a checkpoint of its own. If one half of a part is fine the other one is known to be bad, and is
+//! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls.
+
+use std::ops::Range;
+
+use hashbrown::HashSet;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use super::TaskError;
+use super::checkpoint::Checkpoint;
+use super::consumer_task::ConsumerTask;
+use super::outputs::OutputError;
+use super::processor::Processed;
+use super::retry::{Cause, GroupId, Waiting};
+use crate::manifest::RetryOrder;
+use crate::plugin::{Columns, FailureKind, Fault, Output};
+use crate::storage::schema::changelog::Change;
+
+/// Records to run together, and where they come from.
+pub(super) struct Batch {
+    pub(super) columns: Columns,
+    pub(super) origin: Origin,
+}
+
+/// Where the records of a batch come from.
+pub(super) enum Origin {
+    /// The log: the task's input of this number, which is `next_offset` after the batch.
+    Input { turn: usize, next_offset: u64 },
+    /// They were parked; one for each record.
+    Parked(Vec<Waiting>),
+}
+
+/// A record that failed: its index in the batch, and why.
+pub(super) type Failed = (usize, Cause);
+
+/// A part of a batch that is still to run.
+struct Part {
+    range: Range<usize>,
+    /// Where the part begins that it was halved off from, if that one runs before it.
+    left_start: Option<usize>,
+    /// Whether the plugin is known to fault on it.
+    is_bad: bool,
+}
+
+/// What a call into the plugin led to.
+enum Called {
+    /// It succeeded, but for these records; its outputs are in the checkpoint.
+    Succeeded {
+        failed: Vec<Failed>,
+        changes: Vec<Change>,
+    },
+    /// The plugin faulted; if it is known on which record, its index in the batch.
+    Faulted(Fault, Option<usize>),
+}
+
+/// What running a part led to.
+enum Outcome {
+    Done(Checkpoint),
+    Faulted(Fault, Option<usize>),
+    /// The record with this index stops the pipeline; those before it can go through first.
+    Stops(usize),
+}
+
+impl ConsumerTask {
+    /// Runs a batch to its end, part by part. Ends early, after a checkpoint, if told to stop.
+    pub(super) async fn run_batch(
+        &mut self,
+        batch: &Batch,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        let mut parts = vec![Part::new(0..batch.columns.len())];
+        self.held_groups.clear();
+        while let Some(part) = parts.pop() {
+            if part.range.start > 0 && *stop.borrow() {
+                return Ok(());
+            }
+            let range = part.range.clone();
+            if part.is_bad && range.len() > 1 {
+                halve(&mut parts, range);
+                continue;
+            }
+            let outcome = {
+                let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+                block_in_place(|| self.run_part(batch, &range))?
+            };
+            let checkpoint = match outcome {
+                Outcome::Done(checkpoint) => {
+                    if let Some(right) = parts.last_mut() {
+                        // Both together faulted, and this one is fine.
+                        right.is_bad |=
+                            right.left_start == Some(range.start) && right.range.start == range.end;
+                    }
+                    checkpoint
+                }
+                Outcome::Stops(index) => {
+                    isolate(&mut parts, range, index);
+                    continue;
+                }
+                Outcome::Faulted(fault, Some(index)) if range.len() > 1 => {
+                    tracing::debug!(%fault, index, "the plugin faulted on a record of a batch");
+                    isolate(&mut parts, range, index);
+                    continue;
+                }
+                Outcome::Faulted(fault, _) if range.len() > 1 => {
+                    let records = range.len();
+                    tracing::debug!(%fault, records, "the plugin faulted; halving the batch");
+                    halve(&mut parts, range);
+                    continue;
+                }
+                Outcome::Faulted(fault, _) => {
+                    let mut checkpoint = Checkpoint::default();
+                    let failed = [(range.start, Cause::Fault(fault))];
+                    self.settle_failed(batch, &failed, &mut checkpoint)?;
+                    checkpoint
+                }
+            };
+            self.finish_part(batch, range, checkpoint).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a batch once, for at-most-once: its progress is committed already, so that nothing is
+    /// tried again, and what fails is given up on.
+    pub(super) async fn run_batch_once(&mut self, batch: &Batch) -> Result<(), TaskError> {
+        let all: Vec<usize> = (0..batch.columns.len()).collect();
+        let mut checkpoint = Checkpoint::default();
+        let called = {
+            let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+            block_in_place(|| self.call(&batch.columns, &all, &mut checkpoint))?
+        };
+        let failed: Vec<Failed> = match called {
+            Called::Succeeded { failed, changes } => {
+                self.state.lock().apply(changes, &mut checkpoint.commit);
+                let give_up = |cause| match cause {
+                    Cause::Retry { reason, .. } => Cause::Reject { reason },
+                    cause => cause,
+                };
+                let failed = failed.into_iter();
+                failed
+                    .map(|(index, cause)| (index, give_up(cause)))
+                    .collect()
+            }
+            Called::Faulted(fault, _) => {
+                checkpoint = Checkpoint::default();
+                let all = all.into_iter();
+                all.map(|index| (index, Cause::Fault(fault.clone())))
+                    .collect()
+            }
+        };
+        self.settle_failed(batch, &failed, &mut checkpoint)?;
+        checkpoint.counts.records_in = batch.columns.len() as u64;
+        self.submit(checkpoint).await
+    }
+
+    /// Runs those records of a part that need not wait for others.
+    fn run_part(&mut self, batch: &Batch, range: &Range<usize>) -> Result<Outcome, TaskError> {
+        let mut behind = Vec::new();
+        let selection = self.select(batch, range, &mut behind);
+        let outcome = self.run_selection(batch, selection)?;
+        let Outcome::Done(mut checkpoint) = outcome else {
+            return Ok(outcome);
+        };
+        // Only now: a part that faults is selected again in its halves.
+        for (index, group) in behind {
+            self.park_behind(batch, index, group, &mut checkpoint)?;
+        }
+        Ok(Outcome::Done(checkpoint))
+    }
+
+    /// The indexes of a part's records that may run; those whose group waits go to `behind`.
+    fn select(
+        &self,
+        batch: &Batch,
+        range: &Range<usize>,
+        behind: &mut Vec<(usize, GroupId)>,
+    ) -> Vec<usize> {
+        let is_parked = batch.is_parked();
+        let waits_for_nobody = match is_parked {
+            true => self.held_groups.is_empty(),
+            false => self.parked.is_empty(),
+        };
+        if waits_for_nobody {
+            return range.clone().collect();
+        }
+        let mut selection = Vec::with_capacity(range.len());
+        for index in range.clone() {
+            let group = self.group(batch, index);
+            let waits = match is_parked {
+                true => self.held_groups.contains(&group),
+                false => self.parked.contains(group),
+            };
+            if waits {
+                behind.push((index, group));
+            } else {
+                selection.push(index);
+            }
+        }
+        selection
+    }
+
+    /// Runs the selected records. If the plugin fails a record and not a later one of its group, the
+    /// order would be broken: then everything runs again without the later ones.
+    fn run_selection(
+        &mut self,
+        batch: &Batch,
+        mut selection: Vec<usize>,
+    ) -> Result<Outcome, TaskError> {
+        let mut behind = Vec::new();
+        while !selection.is_empty() {
+            let mut checkpoint = Checkpoint::default();
+            let (failed, changes) = match self.call(&batch.columns, &selection, &mut checkpoint)? {
+                Called::Succeeded { failed, changes } => (failed, changes),
+                Called::Faulted(fault, index) => return Ok(Outcome::Faulted(fault, index)),
+            };
+            let overtaken = self.overtaken(batch, &selection, &failed);
+            if overtaken.is_empty() {
+                if let Some(index) = self.stops_at(batch, &failed)
+                    && selection.len() > 1
+                {
+                    self.reopen()?;
+                    return Ok(Outcome::Stops(index));
+                }
+                self.settle_failed(batch, &failed, &mut checkpoint)?;
+                self.state.lock().apply(changes, &mut checkpoint.commit);
+                behind.sort_unstable();
+                for index in behind {
+                    let group = self.group(batch, index);
+                    self.park_behind(batch, index, group, &mut checkpoint)?;
+                }
+                return Ok(Outcome::Done(checkpoint));
+            }
+            // What this call has changed in the instance must not count.
+            self.reopen()?;
+            selection.retain(|index| overtaken.binary_search(index).is_err());
+            behind.extend(overtaken);
+        }
+        Ok(Outcome::Done(Checkpoint::default()))
+    }
+
+    /// Calls the plugin on some records of a batch and adds its outputs to the checkpoint. After a
+    /// fault there is a new instance, and the checkpoint is of no use.
+    fn call(
+        &mut self,
+        columns: &Columns,
+        selection: &[usize],
+        checkpoint: &mut Checkpoint,
+    ) -> Result<Called, TaskError> {
+        let now_ms = self.now_ms();
+        let is_whole = selection.len() == columns.len();
+        if !is_whole {
+            self.part.start(columns.input(), columns.partition());
+            for index in selection {
+                self.part.push_from(columns, *index);
+            }
+        }
+        let batch = if is_whole { columns } else { &self.part };
+        let index_of = |at: usize| selection.get(at).copied().unwrap_or_default();
+        let commit = &mut checkpoint.commit;
+        let processed = match self.processor.process(batch) {
+            Ok(processed) => processed,
+            Err(fault) => {
+                self.reopen()?;
+                return Ok(Called::Faulted(fault, None));
+            }
+        };
+        let routed = self
+            .processor
+            .route(&processed, batch, now_ms, &mut self.outputs, commit)
+            .and_then(|()| self.outputs.finish(commit));
+        if let Err(OutputError { source, reason }) = routed {
+            self.outputs.discard();
+            self.reopen()?;
+            return Ok(Called::Faulted(
+                Fault::Output { reason },
+                source.map(index_of),
+            ));
+        }
+        checkpoint.counts.records_out += commit.record_count();
+        Ok(Called::Succeeded {
+            failed: match &processed {
+                Processed::Plugin(output) => failed_of(output, index_of),
+                Processed::Native => Vec::new(),
+            },
+            changes: self.processor.take_state_changes(),
+        })
+    }
+
+    /// The selected records that succeeded, or failed, although one of their group before them is to
+    /// be tried again.
+    fn overtaken(&self, batch: &Batch, selection: &[usize], failed: &[Failed]) -> Vec<usize> {
+        let mut overtaken = Vec::new();
+        if failed.is_empty() || self.pipeline.spec.retry.order == RetryOrder::None {
+            return overtaken;
+        }
+        let mut waiting: HashSet<GroupId> = HashSet::new();
+        let mut failed = failed.iter().peekable();
+        for index in selection.iter().copied() {
+            let failure = failed.next_if(|(at, _)| *at == index);
+            if waiting.is_empty() && failure.is_none() {
+                continue;
+            }
+            let group = self.group(batch, index);
+            match failure {
+                _ if waiting.contains(&group) => overtaken.push(index),
+                Some((_, cause)) if !self.is_given_up(batch, index, cause) => {
+                    waiting.insert(group);
+                }
+                _ => {}
+            }
+        }
+        overtaken
+    }
+}
+
+impl Part {
+    fn new(range: Range<usize>) -> Self {
+        Self {
+            range,
+            left_start: None,
+            is_bad: false,
+        }
+    }
+}
+
+/// Puts the two halves of a part that faults on the stack, the first one on top.
+fn halve(parts: &mut Vec<Part>, range: Range<usize>) {
+    let middle = range.start + range.len() / 2;
+    parts.push(Part {
+        left_start: Some(range.start),
+        ..Part::new(middle..range.end)
+    });
+    parts.push(Part::new(range.start..middle));
+}
+
+/// Puts a part on the stack as what is before a record, the record alone, and what is after it.
+fn isolate(parts: &mut Vec<Part>, range: Range<usize>, index: usize) {
+    let pieces = [range.start..index, index..index + 1, index + 1..range.end];
+    let pieces = pieces.into_iter().rev().filter(|piece| !piece.is_empty());
+    parts.extend(pieces.map(Part::new));
+}
+
+fn failed_of(output: &Output, index_of: impl Fn(usize) -> usize) -> Vec<Failed> {
+    let failures = output.failed().iter();
+    failures
+        .map(|failure| {
+            let reason = failure.reason.clone();
+            let cause = match failure.kind {
+                FailureKind::Retry { delay_ms } => Cause::Retry { delay_ms, reason },
+                FailureKind::Reject => Cause::Reject { reason },
+            };
+            (index_of(failure.index), cause)
+        })
+        .collect()
+}

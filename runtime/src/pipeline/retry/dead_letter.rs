@@ -1,0 +1,93 @@
+//! Records that a pipeline gives up on: messages in its dead-letter queue, written by the checkpoint
+//! that goes past them.
+
+use std::sync::Arc;
+
+use super::Cause;
+use crate::model::{HeadersBuf, HeadersRef, batch};
+use crate::plugin::EncodedHeaders;
+use crate::queue::{self, MessageBatch, Queue, letter};
+use crate::storage::Commit;
+
+/// Bytes of a plugin's backtrace that are kept.
+const MAX_BACKTRACE_BYTES: usize = 4096;
+
+/// Collects the dead letters of one checkpoint.
+pub(in crate::pipeline) struct DeadLetters {
+    batch: MessageBatch,
+    headers: HeadersBuf,
+    original: HeadersBuf,
+    pipeline: Arc<str>,
+    plugin: Arc<str>,
+}
+
+/// A record that is given up on.
+pub(in crate::pipeline) struct Letter<'a> {
+    pub(in crate::pipeline) timestamp_ms: u64,
+    pub(in crate::pipeline) key: Option<&'a [u8]>,
+    pub(in crate::pipeline) value: Option<&'a [u8]>,
+    pub(in crate::pipeline) headers: EncodedHeaders<'a>,
+    /// `topic:NAME/PARTITION/OFFSET`.
+    pub(in crate::pipeline) origin: String,
+    pub(in crate::pipeline) cause: &'a Cause,
+    pub(in crate::pipeline) attempt_count: u32,
+    pub(in crate::pipeline) first_failed_ms: u64,
+    pub(in crate::pipeline) now_ms: u64,
+}
+
+impl DeadLetters {
+    /// Dead letters of a pipeline, whose plugin is called `NAME@DIGEST`.
+    pub(in crate::pipeline) fn new(queue: &Queue, pipeline: &str, plugin: &str) -> Self {
+        Self {
+            batch: queue.batch(),
+            headers: HeadersBuf::new(),
+            original: HeadersBuf::new(),
+            pipeline: pipeline.into(),
+            plugin: plugin.into(),
+        }
+    }
+
+    /// Adds a record to a checkpoint's dead letters.
+    pub(in crate::pipeline) fn push(&mut self, letter: &Letter<'_>) -> Result<(), queue::Error> {
+        self.original.clear();
+        letter.headers.write_to(&mut self.original)?;
+        self.headers.clear();
+        copy_headers(self.original.as_headers(), &mut self.headers)?;
+        let mut add = |name: &str, value: &str| self.headers.push(name, Some(value.as_bytes()));
+        add(letter::ORIGIN, &letter.origin)?;
+        add(letter::REASON, letter.cause.word())?;
+        add(letter::ERROR, &letter.cause.text())?;
+        add(letter::ATTEMPTS, &letter.attempt_count.to_string())?;
+        add(letter::PIPELINE, &self.pipeline)?;
+        add(letter::PLUGIN, &self.plugin)?;
+        add(letter::FIRST_FAILED_AT, &letter.first_failed_ms.to_string())?;
+        add(letter::DEAD_LETTERED_AT, &letter.now_ms.to_string())?;
+        if let Cause::Fault(fault) = letter.cause
+            && let Some(trace) = fault.backtrace()
+        {
+            let kept = trace.floor_char_boundary(MAX_BACKTRACE_BYTES);
+            add(letter::BACKTRACE, &trace[..kept])?;
+        }
+        self.batch.push_dead_letter(
+            letter.timestamp_ms,
+            letter.key,
+            letter.value,
+            self.headers.as_headers(),
+        )
+    }
+
+    /// Adds what was pushed to the checkpoint's commit.
+    pub(in crate::pipeline) fn add_to(&mut self, commit: &mut Commit) -> Result<(), queue::Error> {
+        self.batch.add_dead_letters_to(commit)
+    }
+}
+
+/// Copies a record's headers, without those that an earlier dead letter or a queue has put there.
+fn copy_headers(from: HeadersRef<'_>, into: &mut HeadersBuf) -> Result<(), batch::Error> {
+    for (name, value) in from {
+        if !letter::is_replaced(name) {
+            into.push(name, value)?;
+        }
+    }
+    Ok(())
+}

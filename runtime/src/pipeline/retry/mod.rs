@@ -1,0 +1,72 @@
+//! What becomes of records that fail: tried again after a while, in the order that the pipeline asks
+//! for, and given up on in the end.
+//!
+//! A record that is to be tried again is *parked* (`parked.rs`) by the checkpoint that goes past it.
+//! One that is given up on is a dead letter (`dead_letter.rs`), in the same checkpoint.
+
+mod backoff;
+mod dead_letter;
+mod parked;
+
+pub(super) use backoff::backoff_ms;
+pub(super) use dead_letter::{DeadLetters, Letter};
+pub(super) use parked::{Parked, Waiting};
+
+use crate::manifest::RetryOrder;
+use crate::model::key_hash;
+use crate::plugin::{Columns, Fault};
+
+/// What must be tried in order: records with the same number wait behind each other.
+pub(super) type GroupId = u64;
+
+/// The group of all records of a task.
+const WHOLE_TASK: GroupId = 0;
+
+/// The group of a record of a batch.
+pub(super) fn group_of(order: RetryOrder, batch: &Columns, index: usize) -> GroupId {
+    match (order, batch.key(index)) {
+        (RetryOrder::Partition, _) => WHOLE_TASK,
+        (RetryOrder::Key, Some(key)) => key_hash(key),
+        // Nothing has to wait for it. An odd multiplier keeps the offsets of an input apart.
+        (RetryOrder::Key, None) | (RetryOrder::None, _) => (u64::from(batch.input()) << 56
+            ^ batch.offset(index))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15),
+    }
+}
+
+/// Why a record has failed.
+#[derive(Clone, Debug)]
+pub(super) enum Cause {
+    /// The plugin asks to have it again, after that many ms if it says so.
+    Retry {
+        delay_ms: Option<u32>,
+        reason: String,
+    },
+    /// The plugin never wants to see it again.
+    Reject { reason: String },
+    /// The plugin faults on it.
+    Fault(Fault),
+}
+
+impl Cause {
+    /// A stable word for why a record became a dead letter.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Retry { .. } => "max-attempts",
+            Self::Reject { .. } => "rejected",
+            Self::Fault(fault) => fault.kind(),
+        }
+    }
+
+    /// One sentence for people.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Retry { reason, .. } | Self::Reject { reason } => reason.clone(),
+            Self::Fault(fault) => fault.to_string(),
+        }
+    }
+
+    pub(super) fn is_fault(&self) -> bool {
+        matches!(self, Self::Fault(_))
+    }
+}

@@ -1,0 +1,250 @@
+//! The parked records of a task: what is stored, and in memory who is due when.
+//!
+//! Memory holds one entry for each group, not for each record, so that a key which fails for hours
+//! takes no more of it however many records queue up behind. The records themselves lie in the store.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use super::GroupId;
+use crate::storage::schema::KeyKind;
+use crate::storage::schema::parked::{self, ParkedRecord};
+use crate::storage::{Commit, Error, Scan, Store};
+
+/// Parked records of a task from which on it takes no new ones until some are done.
+const MAX_PARKED: u64 = 1_000_000;
+
+/// The parked records of a task.
+pub(in crate::pipeline) struct Parked {
+    store: Store,
+    pipeline_id: u32,
+    task: u32,
+    groups: HashMap<GroupId, Group>,
+    /// Groups by the time at which their first record is due.
+    due: BTreeSet<(u64, GroupId)>,
+    count: u64,
+    next_sequence: u64,
+}
+
+struct Group {
+    /// When its first record is due, in ms since the epoch.
+    due_ms: u64,
+    count: u64,
+}
+
+/// A parked record that is due, and where it lies.
+#[derive(Clone, Debug)]
+pub(in crate::pipeline) struct Waiting {
+    pub(in crate::pipeline) group: GroupId,
+    pub(in crate::pipeline) sequence: u64,
+    pub(in crate::pipeline) parked: ParkedRecord,
+}
+
+impl Parked {
+    /// Reads which records of a task are parked.
+    pub(in crate::pipeline) fn open(
+        store: Store,
+        pipeline_id: u32,
+        task: u32,
+    ) -> Result<Self, Error> {
+        let mut opened = Self {
+            store: store.clone(),
+            pipeline_id,
+            task,
+            groups: HashMap::new(),
+            due: BTreeSet::new(),
+            count: 0,
+            next_sequence: 0,
+        };
+        let from = parked::key(pipeline_id, task, 0, 0);
+        let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
+        store.scan(KeyKind::Parked, &from, Some(&to), |key, value| {
+            let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
+            let value = bytes::Bytes::copy_from_slice(value);
+            let record = parked::parse_value(&value).ok_or_else(damaged)?;
+            opened.insert(group, record.due_ms);
+            opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
+            Ok(Scan::Continue)
+        })?;
+        Ok(opened)
+    }
+
+    pub(in crate::pipeline) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// How many records are parked.
+    pub(in crate::pipeline) fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether the task must not take new records, so that what is parked stays within bounds.
+    pub(in crate::pipeline) fn is_full(&self) -> bool {
+        self.count >= MAX_PARKED
+    }
+
+    /// Whether a record of this group has to wait behind others.
+    pub(in crate::pipeline) fn contains(&self, group: GroupId) -> bool {
+        self.groups.contains_key(&group)
+    }
+
+    /// When the next record is due, in ms since the epoch.
+    pub(in crate::pipeline) fn next_due_ms(&self) -> Option<u64> {
+        self.due.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Parks a record behind those of its group.
+    pub(in crate::pipeline) fn park(
+        &mut self,
+        group: GroupId,
+        record: &ParkedRecord,
+        commit: &mut Commit,
+    ) {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        commit.park(self.pipeline_id, self.task, group, sequence, record);
+        self.insert(group, record.due_ms);
+    }
+
+    /// Parks a record of a group again in its place, after another failure.
+    pub(in crate::pipeline) fn park_again(&mut self, again: &Waiting, commit: &mut Commit) {
+        let Waiting {
+            group,
+            sequence,
+            parked,
+        } = again;
+        commit.park(self.pipeline_id, self.task, *group, *sequence, parked);
+        self.set_due(*group, parked.due_ms);
+    }
+
+    /// Removes a record that has an outcome; the next one of its group is due at once.
+    pub(in crate::pipeline) fn remove(&mut self, done: &Waiting, commit: &mut Commit) {
+        commit.unpark(self.pipeline_id, self.task, done.group, done.sequence);
+        self.count = self.count.saturating_sub(1);
+        let Some(group) = self.groups.get_mut(&done.group) else {
+            return;
+        };
+        group.count = group.count.saturating_sub(1);
+        if group.count == 0 {
+            self.due.remove(&(group.due_ms, done.group));
+            self.groups.remove(&done.group);
+        } else {
+            self.set_due(done.group, 0);
+        }
+    }
+
+    /// The records that are due, all of one input, in the order of their groups. After a record that
+    /// has failed before comes none of its group, since it may fail again; one that has faulted comes
+    /// alone. What was parked must be in the store: no checkpoint may be under way.
+    pub(in crate::pipeline) fn take_due(
+        &mut self,
+        now_ms: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Waiting>, Error> {
+        let mut taken: Vec<Waiting> = Vec::new();
+        let mut bytes = 0;
+        let due: Vec<GroupId> = self
+            .due
+            .iter()
+            .take_while(|(due_ms, _)| *due_ms <= now_ms)
+            .take(max_records)
+            .map(|(_, group)| *group)
+            .collect();
+        for group in due {
+            let input = taken.first().map(|first| first.parked.input);
+            let is_first = taken.is_empty();
+            let found = self.head_of(group, max_records - taken.len(), max_bytes - bytes)?;
+            let Some(head) = found.first() else {
+                continue;
+            };
+            if head.parked.due_ms > now_ms {
+                let due_ms = head.parked.due_ms;
+                self.set_due(group, due_ms);
+                continue;
+            }
+            if head.parked.has_faulted {
+                if is_first {
+                    return Ok(found.into_iter().take(1).collect());
+                }
+                continue;
+            }
+            for waiting in found {
+                if input.is_some_and(|input| input != waiting.parked.input) {
+                    break;
+                }
+                bytes += waiting.parked.record.len_bytes();
+                taken.push(waiting);
+            }
+            if taken.len() >= max_records || bytes >= max_bytes {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The first record of a group, and, if that only waited behind others, those like it after it.
+    fn head_of(
+        &self,
+        group: GroupId,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Waiting>, Error> {
+        let mut found: Vec<Waiting> = Vec::new();
+        let mut bytes = 0;
+        let from = parked::key(self.pipeline_id, self.task, group, 0);
+        let to = parked::key(self.pipeline_id, self.task, group, u64::MAX);
+        self.store
+            .scan(KeyKind::Parked, &from, Some(&to), |key, value| {
+                let (_, _, _, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
+                let value = bytes::Bytes::copy_from_slice(value);
+                let parked = parked::parse_value(&value).ok_or_else(damaged)?;
+                let is_only = parked.attempt_count > 0;
+                let belongs = found.first().is_none_or(|head| {
+                    !is_only && head.parked.input == parked.input && bytes < max_bytes
+                });
+                if !belongs {
+                    return Ok(Scan::Stop);
+                }
+                bytes += parked.record.len_bytes();
+                found.push(Waiting {
+                    group,
+                    sequence,
+                    parked,
+                });
+                Ok(if is_only || found.len() >= max_records {
+                    Scan::Stop
+                } else {
+                    Scan::Continue
+                })
+            })?;
+        Ok(found)
+    }
+
+    fn insert(&mut self, group: GroupId, due_ms: u64) {
+        self.count += 1;
+        match self.groups.get_mut(&group) {
+            Some(group) => group.count += 1,
+            None => {
+                self.groups.insert(group, Group { due_ms, count: 1 });
+                self.due.insert((due_ms, group));
+            }
+        }
+    }
+
+    fn set_due(&mut self, id: GroupId, due_ms: u64) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            self.due.remove(&(group.due_ms, id));
+            group.due_ms = due_ms;
+            self.due.insert((due_ms, id));
+        }
+    }
+}
+
+fn damaged() -> Error {
+    Error::Damaged {
+        what: "a parked record".to_owned(),
+        reason: "malformed".to_owned(),
+    }
+}

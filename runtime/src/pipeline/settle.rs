@@ -1,0 +1,311 @@
+//! What a task's checkpoint says of the records of a batch: done, parked, or given up on.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use super::batch_run::{Batch, Failed, Origin};
+use super::checkpoint::Checkpoint;
+use super::consumer_task::ConsumerTask;
+use super::processor::Processor;
+use super::retry::{Cause, DeadLetters, GroupId, Letter, Waiting, backoff_ms, group_of};
+use super::{PositionAfterFailure, TaskError};
+use crate::log;
+use crate::manifest::Delivery;
+use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, TopicName};
+use crate::plugin::Columns;
+use crate::storage::schema::parked::ParkedRecord;
+
+impl ConsumerTask {
+    pub(super) fn now_ms(&self) -> u64 {
+        self.pipeline.log.store().clock().now_ms()
+    }
+
+    /// Puts a new instance in the place of one that faulted, or whose changes must not count.
+    pub(super) fn reopen(&mut self) -> Result<(), TaskError> {
+        self.processor = Processor::open(
+            &self.pipeline,
+            self.task,
+            &self.state,
+            &self.pipeline.metrics,
+        )
+        .map_err(TaskError::Open)?;
+        Ok(())
+    }
+
+    pub(super) fn group(&self, batch: &Batch, index: usize) -> GroupId {
+        match &batch.origin {
+            Origin::Parked(waiting) => waiting.get(index).map_or(0, |waiting| waiting.group),
+            Origin::Input { .. } => group_of(self.pipeline.spec.retry.order, &batch.columns, index),
+        }
+    }
+
+    /// Whether a record that fails now is not tried again.
+    pub(super) fn is_given_up(&self, batch: &Batch, index: usize, cause: &Cause) -> bool {
+        let attempt_count = batch.attempt_count(index).saturating_add(1);
+        matches!(cause, Cause::Reject { .. })
+            || attempt_count >= self.pipeline.spec.retry.max_attempts
+            || self.pipeline.spec.delivery == Delivery::AtMostOnce
+    }
+
+    /// The first of these failed records that stops the pipeline.
+    pub(super) fn stops_at(&self, batch: &Batch, failed: &[Failed]) -> Option<usize> {
+        if self.pipeline.dead_letters.is_some() {
+            return None;
+        }
+        let mut failed = failed.iter();
+        let stops = failed.find(|(index, cause)| self.is_given_up(batch, *index, cause));
+        stops.map(|(index, _)| *index)
+    }
+
+    /// Parks the failed records of a call, or gives up on them.
+    pub(super) fn settle_failed(
+        &mut self,
+        batch: &Batch,
+        failed: &[Failed],
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), TaskError> {
+        let now_ms = self.now_ms();
+        let mut letters: Option<DeadLetters> = None;
+        for (index, cause) in failed {
+            if !self.is_given_up(batch, *index, cause) {
+                self.park_failed(batch, *index, cause, now_ms, checkpoint)?;
+                continue;
+            }
+            let Some(queue) = self.pipeline.dead_letters.clone() else {
+                return Err(self.stopped_at(batch, *index, cause));
+            };
+            let letters = letters.get_or_insert_with(|| {
+                let spec = &self.pipeline.spec;
+                let plugin = format!("{}@{}", spec.plugin, self.pipeline.plugin.digest());
+                DeadLetters::new(&queue, spec.name.as_str(), &plugin)
+            });
+            let letter = self.letter(batch, *index, cause, now_ms);
+            letters.push(&letter)?;
+            checkpoint.counts.dead_letters += 1;
+            tracing::warn!(pipeline = %self.pipeline.spec.name, origin = letter.origin, reason = cause.word(), error = cause.text(), attempts = letter.attempt_count, queue = %queue.name(), "gave up on a record");
+        }
+        if let Some(letters) = &mut letters {
+            letters.add_to(&mut checkpoint.commit)?;
+        }
+        Ok(())
+    }
+
+    /// Parks a record that failed; one that was parked stays in its place.
+    fn park_failed(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        cause: &Cause,
+        now_ms: u64,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), TaskError> {
+        let attempt_count = batch.attempt_count(index).saturating_add(1);
+        let asked_ms = match cause {
+            Cause::Retry { delay_ms, .. } => delay_ms.map(u64::from),
+            Cause::Reject { .. } | Cause::Fault(_) => None,
+        };
+        let pause_ms = asked_ms.unwrap_or_else(|| {
+            backoff_ms(&self.pipeline.spec.retry, attempt_count, fastrand::f64())
+        });
+        let group = self.group(batch, index);
+        let mut parked = match batch.waiting(index) {
+            Some(waiting) => waiting.parked.clone(),
+            None => fresh(&batch.columns, index)?,
+        };
+        parked.attempt_count = attempt_count;
+        parked.has_faulted |= cause.is_fault();
+        parked.due_ms = now_ms.saturating_add(pause_ms);
+        parked.last_failed_ms = now_ms;
+        if parked.first_failed_ms == 0 {
+            parked.first_failed_ms = now_ms;
+        }
+        parked.reason = cause.text();
+        tracing::debug!(pipeline = %self.pipeline.spec.name, offset = batch.columns.offset(index), attempt_count, pause_ms, reason = parked.reason, "a record is tried again later");
+        checkpoint.counts.retries += 1;
+        match batch.waiting(index) {
+            Some(waiting) => {
+                let again = Waiting {
+                    parked,
+                    ..waiting.clone()
+                };
+                self.parked.park_again(&again, &mut checkpoint.commit);
+                self.held_groups.insert(group);
+                checkpoint.still_parked.push(index);
+            }
+            None => self.parked.park(group, &parked, &mut checkpoint.commit),
+        }
+        Ok(())
+    }
+
+    /// Parks a record behind those of its group; one that was parked stays in its place.
+    pub(super) fn park_behind(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        group: GroupId,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), TaskError> {
+        if batch.is_parked() {
+            checkpoint.still_parked.push(index);
+            return Ok(());
+        }
+        let parked = fresh(&batch.columns, index)?;
+        self.parked.park(group, &parked, &mut checkpoint.commit);
+        Ok(())
+    }
+
+    /// Adds the progress to a part's checkpoint and hands it to the store.
+    pub(super) async fn finish_part(
+        &mut self,
+        batch: &Batch,
+        range: Range<usize>,
+        mut checkpoint: Checkpoint,
+    ) -> Result<(), TaskError> {
+        match &batch.origin {
+            Origin::Input { turn, next_offset } => {
+                let offset = if range.end == batch.columns.len() {
+                    *next_offset
+                } else {
+                    batch.columns.offset(range.end.saturating_sub(1)) + 1
+                };
+                checkpoint.counts.records_in = range.len() as u64;
+                self.commit_offset(*turn, offset, &mut checkpoint.commit);
+                self.submit(checkpoint).await?;
+                self.show_offset(*turn, offset);
+            }
+            Origin::Parked(waiting) => {
+                for index in range {
+                    if let Some(done) = waiting.get(index)
+                        && !checkpoint.still_parked.contains(&index)
+                    {
+                        self.parked.remove(done, &mut checkpoint.commit);
+                    }
+                }
+                self.submit(checkpoint).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn submit(&mut self, checkpoint: Checkpoint) -> Result<(), TaskError> {
+        let Checkpoint { commit, counts, .. } = checkpoint;
+        self.status
+            .parked
+            .store(self.parked.len(), Ordering::Release);
+        Ok(self
+            .checkpoints
+            .submit(commit, counts, &self.status)
+            .await?)
+    }
+
+    fn letter<'a>(
+        &self,
+        batch: &'a Batch,
+        index: usize,
+        cause: &'a Cause,
+        now_ms: u64,
+    ) -> Letter<'a> {
+        let columns = &batch.columns;
+        let (topic, partition) = (self.topic_name(columns.input()), columns.partition());
+        let earlier = batch.waiting(index);
+        Letter {
+            timestamp_ms: columns.timestamp_ms(index),
+            key: columns.key(index),
+            value: columns.value(index),
+            headers: columns.headers(index),
+            origin: format!("topic:{topic}/{partition}/{}", columns.offset(index)),
+            cause,
+            attempt_count: batch.attempt_count(index).saturating_add(1),
+            first_failed_ms: earlier
+                .map(|waiting| waiting.parked.first_failed_ms)
+                .filter(|first_ms| *first_ms > 0)
+                .unwrap_or(now_ms),
+            now_ms,
+        }
+    }
+
+    /// The error of a pipeline that stops at a record instead of giving up on it.
+    fn stopped_at(&self, batch: &Batch, index: usize, cause: &Cause) -> TaskError {
+        let topic = self.topic_name(batch.columns.input());
+        let partition = batch.columns.partition();
+        let offset = batch.columns.offset(index);
+        let position = match self.pipeline.spec.delivery {
+            Delivery::AtMostOnce => PositionAfterFailure::BehindBatch,
+            Delivery::ExactlyOnce | Delivery::AtLeastOnce => PositionAfterFailure::Kept,
+        };
+        let (verdict, reason) = match cause {
+            Cause::Fault(fault) => {
+                return TaskError::Fault {
+                    topic,
+                    partition,
+                    offset,
+                    fault: fault.clone(),
+                    position,
+                };
+            }
+            Cause::Retry { reason, .. } => ("asks to retry", reason.clone()),
+            Cause::Reject { reason } => ("rejected", reason.clone()),
+        };
+        TaskError::Record {
+            topic,
+            partition,
+            offset,
+            verdict,
+            reason,
+            position,
+        }
+    }
+
+    fn topic_name(&self, input: u32) -> TopicName {
+        self.pipeline.spec.inputs[input as usize].clone()
+    }
+}
+
+impl Batch {
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.origin, Origin::Parked(_))
+    }
+
+    fn waiting(&self, index: usize) -> Option<&Waiting> {
+        match &self.origin {
+            Origin::Parked(waiting) => waiting.get(index),
+            Origin::Input { .. } => None,
+        }
+    }
+
+    /// How often a record has failed before.
+    fn attempt_count(&self, index: usize) -> u32 {
+        self.waiting(index)
+            .map_or(0, |waiting| waiting.parked.attempt_count)
+    }
+}
+
+/// A record that has not failed yet, due at once.
+fn fresh(columns: &Columns, index: usize) -> Result<ParkedRecord, TaskError> {
+    Ok(ParkedRecord {
+        input: columns.input(),
+        attempt_count: 0,
+        has_faulted: false,
+        due_ms: 0,
+        first_failed_ms: 0,
+        last_failed_ms: 0,
+        reason: String::new(),
+        record: record_of(columns, index).map_err(log::Error::from)?,
+    })
+}
+
+/// A record of a batch as a batch of one, with its own offset.
+fn record_of(columns: &Columns, index: usize) -> Result<RecordBatch, crate::model::batch::Error> {
+    let mut headers = HeadersBuf::new();
+    columns.headers(index).write_to(&mut headers)?;
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(
+        columns.timestamp_ms(index),
+        columns.key(index),
+        columns.value(index),
+        headers.as_headers(),
+    )?;
+    let batch = builder.build()?;
+    let batch = batch.ok_or(crate::model::batch::Error::BatchFull)?;
+    Ok(batch.assign(columns.offset(index)))
+}
