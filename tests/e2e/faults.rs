@@ -216,7 +216,7 @@ fn a_plugin_that_returns_too_much() {
         "limits = { deadline = \"30s\" }",
         &[
             "the plugin returned bad output",
-            "at most 16777216 are allowed",
+            "at most 16777216 are allowed in one call (limits.output)",
         ],
     );
 }

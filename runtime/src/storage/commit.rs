@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::schema::changelog::{self, Change};
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::{Family, KeyKind, batch, state};
-use super::{CleanMark, Durability, Error, Partition};
+use super::{CleanMark, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
 /// A batch to append to a partition; its offsets are assigned by the commit thread.
@@ -80,7 +80,8 @@ pub struct Commit {
     pub(super) appends: Vec<Append>,
     pub(super) writes: Vec<Write>,
     pub(super) heads: Vec<HeadChange>,
-    pub(super) durability: Option<Durability>,
+    /// The partitions, by topic id and index, that group offsets are recorded for.
+    pub(super) offsets: Vec<(u32, u32)>,
     bytes: usize,
 }
 
@@ -106,12 +107,6 @@ impl Commit {
             .iter()
             .map(|append| u64::from(append.batch.record_count()))
             .sum()
-    }
-
-    /// Acknowledges this commit under another durability than the store's.
-    pub fn with_durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
     }
 
     /// Appends a batch to a partition.

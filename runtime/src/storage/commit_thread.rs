@@ -114,7 +114,7 @@ impl CommitThread {
             group.replies.push((reply, Err(Error::PartitionDeleted)));
             return;
         }
-        group.sync |= commit.durability.unwrap_or(self.durability) == Durability::Sync;
+        group.sync |= self.durability == Durability::Sync;
         let log = self.database.family(Family::Log);
         let mut base_offsets = Vec::with_capacity(commit.appends.len());
         for append in commit.appends {
