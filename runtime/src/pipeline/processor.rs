@@ -10,7 +10,7 @@ use super::runtime::PipelineRuntime;
 use super::task_state::TaskState;
 use crate::model::HeadersRef;
 use crate::plugin::{
-    Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, StateReader,
+    Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, RangeLimit, StateReader,
 };
 use crate::storage::Commit;
 use crate::storage::schema::changelog::Change;
@@ -46,7 +46,7 @@ impl StateReader for SharedState {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
+        limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
         self.0
             .lock()

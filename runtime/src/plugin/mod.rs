@@ -49,7 +49,10 @@ pub use fault::Fault;
 pub use headers::EncodedHeaders;
 pub use host::{
     metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
-    state::{MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, NoState, StateChanges, StateReader},
+    state::{
+        MAX_KEYS_PER_CALL, MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState,
+        RangeLimit, StateChanges, StateReader,
+    },
 };
 pub use instance::{Instance, InstanceContext};
 pub use limits::Limits;

@@ -78,7 +78,9 @@ impl GuestLog {
     /// Takes what the guest wrote to one of its standard streams.
     pub(in crate::plugin) fn write(&mut self, stream: Stdio, bytes: &[u8]) {
         if stream == Stdio::Stderr {
-            self.stderr_tail.push_str(&String::from_utf8_lossy(bytes));
+            let end = bytes.len().saturating_sub(STDERR_TAIL_BYTES);
+            let end = bytes.get(end..).unwrap_or_default();
+            self.stderr_tail.push_str(&String::from_utf8_lossy(end));
             let surplus = self.stderr_tail.len().saturating_sub(STDERR_TAIL_BYTES);
             let surplus = self.stderr_tail.ceil_char_boundary(surplus);
             self.stderr_tail.drain(..surplus);
@@ -311,8 +313,14 @@ mod tests {
             log.last_words().unwrap(),
             "panicked at src/lib.rs:4:9: index out of bounds"
         );
-        log.write(Stdio::Stderr, &[b'z'; 10_000]);
+        // Cut before it is copied: the tail never holds more than twice its length.
+        log.write(Stdio::Stderr, &[b'z'; 1_000_000]);
+        assert_eq!(log.stderr_tail.len(), STDERR_TAIL_BYTES);
+        assert!(log.stderr_tail.capacity() <= 8 * STDERR_TAIL_BYTES);
+        // Bytes that are no UTF-8 are three each as text.
+        log.write(Stdio::Stderr, &[0xff; 1_000_000]);
         assert!(log.stderr_tail.len() <= STDERR_TAIL_BYTES);
+        assert!(log.stderr_tail.capacity() <= 8 * STDERR_TAIL_BYTES);
         log.start_call();
         assert_eq!(log.last_words(), None);
     }
