@@ -271,22 +271,28 @@ impl Log {
         for partition in topic.partitions() {
             commit.delete_partition(partition);
         }
-        let mut groups = Vec::new();
+        self.delete_offsets(&topic, &mut commit)?;
+        self.store.commit(commit).await?;
+        self.topics.write().by_name.remove(name);
+        // What was committed between the look above and the deletion; nothing comes after it.
+        let mut commit = Commit::new();
+        self.delete_offsets(&topic, &mut commit)?;
+        self.store.commit(commit).await?;
+        Ok(topic)
+    }
+
+    /// Removes the offsets that all groups have in a topic.
+    fn delete_offsets(&self, topic: &Topic, commit: &mut Commit) -> Result<(), Error> {
         self.store.scan_kind(KeyKind::GroupOffset, |key, _| {
             if let Some((group, topic_id, partition)) =
                 storage::schema::group_offset::parse_key(key)
                 && topic_id == topic.id()
             {
-                groups.push((group.to_owned(), partition));
+                commit.delete_offset(group, topic_id, partition);
             }
             Ok(Scan::Continue)
         })?;
-        for (group, partition) in groups {
-            commit.delete_offset(&group, topic.id(), partition);
-        }
-        self.store.commit(commit).await?;
-        self.topics.write().by_name.remove(name);
-        Ok(topic)
+        Ok(())
     }
 
     /// The offset that a place stands for.

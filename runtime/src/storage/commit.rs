@@ -115,7 +115,8 @@ impl Commit {
         self.appends.push(Append { partition, batch });
     }
 
-    /// Records a group's offset: the next record that it reads.
+    /// Records a group's offset: the next record that it reads. If the partition is deleted by then,
+    /// the whole commit is refused.
     pub fn commit_offset(
         &mut self,
         group: &str,
@@ -123,6 +124,7 @@ impl Commit {
         partition: u32,
         committed: CommittedOffset,
     ) {
+        self.offsets.push((topic_id, partition));
         let value = Bytes::copy_from_slice(&group_offset::value(committed));
         self.put(
             KeyKind::GroupOffset,

@@ -195,6 +195,15 @@ fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
     block_on(fixture.log().delete_topic(&name("t"))).unwrap();
     let again = block_on(fixture.log().delete_topic(&name("t")));
     assert!(matches!(again, Err(Error::UnknownTopic { .. })));
+    // Whoever still holds the topic leaves no offset in it.
+    let mut commit = Commit::new();
+    let at = CommittedOffset {
+        offset: 1,
+        committed_at_ms: 0,
+    };
+    commit.commit_offset("late", topic.id(), 1, at);
+    let late = block_on(fixture.store().commit(commit));
+    assert!(matches!(late, Err(storage::Error::PartitionDeleted)));
 
     let check = |fixture: &Fixture| {
         assert!(fixture.log().topic(&name("t")).is_err());

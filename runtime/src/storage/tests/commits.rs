@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::support::{TestStore, block_on, encode, record, stored_records};
 use crate::model::Compression;
 use crate::storage::schema::KeyKind;
+use crate::storage::schema::group_offset::CommittedOffset;
 use crate::storage::{Commit, Durability, Error, Partition, Store, StoreOptions};
 
 fn one_record(text: &str) -> crate::model::EncodedBatch {
@@ -165,11 +166,18 @@ fn a_commit_to_a_deleted_partition_does_nothing_at_all() {
         let mut mixed = append_commit(&kept, "lost");
         mixed.append(Arc::clone(&deleted), one_record("lost"));
         mixed.put(KeyKind::Topic, b"\x01mixed", "lost".into());
+        let mut offset = append_commit(&kept, "lost");
+        let at = CommittedOffset {
+            offset: 1,
+            committed_at_ms: 0,
+        };
+        offset.commit_offset("g", deleted.topic_id(), deleted.index(), at);
         let commits = [
             append_commit(&kept, &busy),
             append_commit(&deleted, "first"),
             delete,
             mixed,
+            offset,
             append_commit(&deleted, "lost"),
             append_commit(&kept, "last"),
         ];
@@ -184,12 +192,13 @@ fn a_commit_to_a_deleted_partition_does_nothing_at_all() {
         results
     });
     let groups = directory.store().commit_count();
-    assert!(groups < 7, "{groups} groups: nothing was coalesced");
-    let [busy, first, delete, mixed, lost, last] = results.try_into().unwrap();
+    assert!(groups < 8, "{groups} groups: nothing was coalesced");
+    let [busy, first, delete, mixed, offset, lost, last] = results.try_into().unwrap();
     assert_eq!(busy.unwrap(), [0]);
     assert_eq!(first.unwrap(), [1]);
     assert!(delete.unwrap().is_empty());
     assert!(matches!(mixed, Err(Error::PartitionDeleted)));
+    assert!(matches!(offset, Err(Error::PartitionDeleted)));
     assert!(matches!(lost, Err(Error::PartitionDeleted)));
     assert_eq!(last.unwrap(), [1]);
     assert!(deleted.is_deleted());
