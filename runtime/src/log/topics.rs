@@ -306,12 +306,16 @@ impl Log {
         }
     }
 
-    /// The offset of the first record whose timestamp is `time_ms` or later; the high watermark if
-    /// there is none.
+    /// Where records with the timestamp `time_ms` or a later one begin; the high watermark if there
+    /// are none.
     ///
-    /// Binary search over the batches' greatest timestamps, which rise as long as producers' clocks
-    /// do. Where they fall from one batch to a later one, records with later timestamps may lie
-    /// before the answer.
+    /// A binary search over the batches' greatest timestamps, so it reads about 20 headers of a
+    /// million. As long as no batch's greatest timestamp is below that of a batch before it, the
+    /// answer is the first record that is not earlier than `time_ms`, as in Kafka. Where they fall,
+    /// finding that would take a look at every batch, or an index; then the answer is a place where
+    /// the timestamps pass `time_ms`: its record is not earlier, it is the first such of its batch,
+    /// and all records of the batch before are earlier. Records that are not earlier may lie before
+    /// that batch. (At the high watermark: all records of the last batch are earlier.)
     pub fn offset_at_time(&self, partition: &Partition, time_ms: u64) -> Result<u64, Error> {
         let end = partition.high_watermark();
         let (mut low, mut high) = (partition.start_offset(), end);
