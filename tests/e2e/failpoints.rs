@@ -13,7 +13,10 @@
 //! | a commit is answered before it is written | `produce_says_acknowledged_only_after_the_write` |
 //! | a partition's new end is not stored with its batches | all of them |
 //! | the store goes on after a failed write | `produce_stops_at_a_failed_write` |
+//! | a fold drops the changelog apart from what it writes | `a_kill_at_any_step_of_a_fold` |
+//! | commits of one flush are told one by one | `produce_acknowledges_the_first_records_of_its_input` |
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -177,6 +180,56 @@ fn produce_says_acknowledged_only_after_the_write() {
     for step in STEPS.iter().filter(|step| step.starts_with("commit::")) {
         kill_produce_at(step);
     }
+}
+
+/// With many partitions what is sent at a time is several commits, each with some of the partitions.
+/// Wherever writing fails, as many records as are acknowledged are the first ones of the input.
+#[test]
+fn produce_acknowledges_the_first_records_of_its_input() {
+    const LINES: usize = 120_000;
+    let folder = Sandbox::new();
+    let line = |number: usize| format!("{{\"number\":{number},\"filling\":\"{number:0100}\"}}");
+    let file = folder.write_lines("lines.jsonl", (0..LINES).map(line));
+    let mut partial_count = 0;
+    for passes in 1..5 {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(&[
+            "produce",
+            "topic:lines",
+            "--create",
+            "--partitions",
+            "64",
+            "--key-field",
+            "number",
+            "--output",
+            "json",
+            "--file",
+            file.to_str().unwrap(),
+        ]);
+        command.env(
+            "FAILPOINTS",
+            format!("commit::before-write={passes}*off->1*return(no space left)"),
+        );
+        let finished = sandbox.start_command(command).wait();
+        let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        let acknowledged = summary["records"].as_u64().unwrap();
+        let stored: BTreeSet<u64> = sandbox
+            .consume("lines")
+            .iter()
+            .map(|record| record.value_json()["number"].as_u64().unwrap())
+            .collect();
+        for number in 0..acknowledged {
+            assert!(
+                stored.contains(&number),
+                "{acknowledged} records are acknowledged, {number} is not there"
+            );
+        }
+        partial_count += usize::from((stored.len() as u64) > acknowledged);
+    }
+    assert!(
+        partial_count > 0,
+        "no write failed in the middle of a flush"
+    );
 }
 
 #[test]
