@@ -41,9 +41,13 @@ const TO_THE_NEXT: Duration = Duration::from_millis(100);
 
 /// Starts a run with an action at a step.
 fn start(sandbox: &Sandbox, step: &str, actions: &str) -> Running {
+    start_with(sandbox, &format!("{step}={actions}"))
+}
+
+fn start_with(sandbox: &Sandbox, failpoints: &str) -> Running {
     let mut command = sandbox.command(&["run", "millstream.toml", "--until-idle"]);
     command
-        .env("FAILPOINTS", format!("{step}={actions}"))
+        .env("FAILPOINTS", failpoints)
         .env("RUST_LOG", "warn,fail=info");
     sandbox.start_command(command)
 }
@@ -63,6 +67,11 @@ fn finish(sandbox: &Sandbox, workload: &Workload) {
 
 /// Kills runs while a thread stands at the step.
 fn kill_at(step: &str) {
+    kill_with(step, "");
+}
+
+/// As `kill_at`, with further failpoints.
+fn kill_with(step: &str, others: &str) {
     let (sandbox, workload) = with_records(3);
     let mut random = Random::from_environment();
     for passes in [0, 1, 2, random.within(3..20), random.within(20..200)] {
@@ -70,7 +79,8 @@ fn kill_at(step: &str) {
             0 => String::new(),
             passes => format!("{passes}*off->"),
         };
-        let mut run = start(&sandbox, step, &format!("{before}1*print(is near)->pause"));
+        let failpoints = format!("{others}{step}={before}1*print(is near)->pause");
+        let mut run = start_with(&sandbox, &failpoints);
         run.wait_for_error("is near");
         std::thread::sleep(TO_THE_NEXT);
         assert!(run.kill().0, "{step}: the run ended by itself");
@@ -101,6 +111,22 @@ fn a_kill_before_a_commit_is_answered() {
 #[test]
 fn a_kill_after_a_checkpoint_is_acknowledged() {
     kill_at(STEPS[4]);
+}
+
+/// Every checkpoint folds the state: it writes what changed, and drops the changelog before it.
+#[test]
+fn a_kill_at_any_step_of_a_fold() {
+    for step in ["state::fold"].iter().chain(&STEPS) {
+        kill_with(step, "state::fold-now=return;");
+    }
+}
+
+/// Some checkpoints fold and others do not, so that a restart finds folded state and a changelog.
+#[test]
+fn a_kill_between_folds() {
+    for step in ["state::fold", "commit::before-write", "commit::after-write"] {
+        kill_with(step, "state::fold-now=30%return;");
+    }
 }
 
 #[test]

@@ -147,9 +147,7 @@ impl TaskState {
         if changes.is_empty() {
             return;
         }
-        let is_due = self.unfolded_bytes >= FOLD_BYTES
-            || self.next_sequence - self.first_sequence >= FOLD_ENTRIES;
-        if !is_due {
+        if !self.is_fold_due() {
             commit.append_changelog(
                 self.pipeline_id,
                 self.partition,
@@ -161,6 +159,7 @@ impl TaskState {
             return;
         }
         self.remember(changes);
+        fail::fail_point!("state::fold");
         for (key, value) in &self.unfolded {
             commit.write_state(self.pipeline_id, self.partition, key, value.as_ref());
         }
@@ -173,6 +172,13 @@ impl TaskState {
         self.first_sequence = self.next_sequence;
         self.folded = std::mem::take(&mut self.unfolded);
         self.unfolded_bytes = 0;
+    }
+
+    fn is_fold_due(&self) -> bool {
+        // Tests fold at each checkpoint, and so come by every step of it.
+        fail::fail_point!("state::fold-now", |_| true);
+        self.unfolded_bytes >= FOLD_BYTES
+            || self.next_sequence - self.first_sequence >= FOLD_ENTRIES
     }
 
     fn remember(&mut self, changes: Vec<Change>) {
