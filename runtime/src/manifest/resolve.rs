@@ -138,11 +138,10 @@ fn topic(key: KeyRef<'_>, value: Value<'_>, report: &mut Report<'_>) -> Option<T
     );
     let dirty_ratio = table.ratio("min-cleanable-dirty-ratio", DEFAULT_DIRTY_RATIO, report);
     let compression = table.choice("compression", &COMPRESSIONS, report);
-    let batch_max = limits::MAX_BATCH_BYTES as u64;
     let max_batch_bytes = table.size(
         "max-batch-bytes",
-        MIN_BATCH_LIMIT_BYTES..=batch_max,
-        batch_max,
+        MIN_BATCH_LIMIT_BYTES..=limits::MAX_BATCH_BYTES as u64,
+        limits::DEFAULT_MAX_BATCH_BYTES as u64,
         report,
     );
     refuse_without_effect(&table, cleanup, report);

@@ -182,8 +182,8 @@ impl Setup<'_> {
         } = self.args;
         let text = format!(
             "name = \"bench\"\n\
-             [topics.in]\npartitions = {partitions}\n\
-             [topics.out]\npartitions = {partitions}\n\
+             [topics.in]\npartitions = {partitions}\nmax-batch-bytes = \"16MiB\"\n\
+             [topics.out]\npartitions = {partitions}\nmax-batch-bytes = \"16MiB\"\n\
              [plugins.map]\npath = {plugin}\n\
              [pipelines.map]\nfrom = \"topic:in\"\nplugin = \"map\"\n\
              to = {{ out = \"topic:out\" }}\ndelivery = \"exactly-once\"\n\
