@@ -152,10 +152,10 @@ fn pipeline_document(pipeline: &PipelineSpec) -> Value {
         "start": group.map(|_| pipeline.start.to_string()),
         "plugin": pipeline.plugin,
         "outputs": ports.collect::<Vec<_>>(),
-        "delivery": pipeline.delivery.as_str(),
+        "delivery": group.map(|_| pipeline.delivery.as_str()),
         "batch": {
             "max_records": pipeline.batch.max_records,
-            "max_bytes": pipeline.batch.max_bytes,
+            "max_bytes": group.map(|_| pipeline.batch.max_bytes),
             "max_wait_ms": pipeline.batch.max_wait.as_secs_f64() * 1000.0,
         },
         "limits": {

@@ -101,7 +101,7 @@ pub struct PipelineSpec {
     pub plugin: PluginName,
     /// The output ports, in the order of `to`; empty for a pipeline without output.
     pub ports: Vec<Port>,
-    /// The delivery guarantee.
+    /// The delivery guarantee; `exactly-once` for a producer.
     pub delivery: Delivery,
     /// How large a batch may get.
     pub batch: BatchSpec,
@@ -161,7 +161,8 @@ pub enum Delivery {
 pub struct BatchSpec {
     /// Records at most.
     pub max_records: u32,
-    /// Bytes of records at most; a single larger record is a batch of its own.
+    /// Bytes of records at most; a single larger record is a batch of its own. Without meaning for
+    /// a producer.
     pub max_bytes: usize,
     /// How long to wait for a batch that is not full.
     pub max_wait: Duration,
@@ -381,14 +382,17 @@ impl fmt::Display for PipelineSpec {
                 .map(|port| (port.name.as_str(), format!("\"topic:{}\"", port.topic)));
             writeln!(f, "to = {}", InlineTable(ports.collect()))?;
         }
-        writeln!(f, "delivery = \"{}\"", self.delivery)?;
-        let max_bytes = format_size(self.batch.max_bytes as u64);
+        if !self.is_producer() {
+            writeln!(f, "delivery = \"{}\"", self.delivery)?;
+        }
+        let max_records = self.batch.max_records;
         let max_wait = format_duration(self.batch.max_wait);
-        writeln!(
-            f,
-            "batch = {{ max-records = {}, max-bytes = \"{max_bytes}\", max-wait = \"{max_wait}\" }}",
-            self.batch.max_records
-        )?;
+        write!(f, "batch = {{ max-records = {max_records}, ")?;
+        if !self.is_producer() {
+            let max_bytes = format_size(self.batch.max_bytes as u64);
+            write!(f, "max-bytes = \"{max_bytes}\", ")?;
+        }
+        writeln!(f, "max-wait = \"{max_wait}\" }}")?;
         writeln!(
             f,
             "limits = {{ memory = \"{}\", deadline = \"{}\", output = \"{}\" }}",

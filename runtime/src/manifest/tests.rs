@@ -366,10 +366,14 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
                         topic: topic.parse().unwrap(),
                     })
                     .collect(),
-                delivery,
+                delivery: if producer {
+                    Delivery::ExactlyOnce
+                } else {
+                    delivery
+                },
                 batch: BatchSpec {
                     max_records: batch.0,
-                    max_bytes: batch.1,
+                    max_bytes: if producer { 1 << 20 } else { batch.1 },
                     max_wait: Duration::from_nanos(batch.2),
                 },
                 limits: LimitsSpec {
