@@ -307,6 +307,44 @@ fn a_pipeline_starts_where_its_manifest_says() {
     }
 }
 
+/// A manifest that says nothing of a setting must not reset it: a shorter retention deletes data.
+#[test]
+fn a_topic_keeps_the_settings_that_its_manifest_does_not_write() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&passing("passthrough", ""));
+    // From 1970, so that any retention but "forever" deletes it.
+    let old = json!({ "timestamp": 1, "value": "old" }).to_string();
+    let file = sandbox.write_lines("records.jsonl", [old]);
+    sandbox.succeed(&["topic", "create", "in", "--retention", "forever"]);
+    sandbox.succeed(&["topic", "create", "out", "--partitions", "3"]);
+    sandbox.produce_records("in", &file);
+    sandbox.run_until_idle();
+    // A run applies the retention of all topics when it starts.
+    let mut run = sandbox.start(&["run", "millstream.toml", "-v"]);
+    run.wait_for_error("retention deleted old records");
+    run.interrupt();
+    // The output has the same time, and no such setting.
+    let finished = run.wait().expect_code(0);
+    assert_eq!(finished.stderr.matches("retention deleted").count(), 1);
+    assert_eq!(values(&sandbox.consume("in")), ["old"]);
+    assert!(sandbox.consume("out").is_empty());
+    let described = sandbox.json(&["topic", "describe", "in"]);
+    assert_eq!(described["retention_ms"], serde_json::Value::Null);
+
+    // What is written counts.
+    let written = "[topics.in]\nretention = \"1h\"\n";
+    sandbox.manifest(&passing("passthrough", "").replace("[topics.in]\n", written));
+    sandbox.run_until_idle();
+    let described = sandbox.json(&["topic", "describe", "in"]);
+    assert_eq!(described["retention_ms"], 3_600_000);
+    let written = "[topics.out]\npartitions = 4\n";
+    sandbox.manifest(&passing("passthrough", "").replace("[topics.out]\n", written));
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(1)
+        .expect_error(&["`out`", "3 partitions"]);
+}
+
 #[test]
 fn records_that_retention_took_are_skipped_with_a_warning() {
     let sandbox = Sandbox::new();
@@ -327,6 +365,7 @@ fn records_that_retention_took_are_skipped_with_a_warning() {
     run.interrupt();
     run.wait().expect_code(0);
 
+    sandbox.succeed(&["topic", "alter", "in", "--retention", "7d"]);
     sandbox.manifest(&passing("passthrough", ""));
     sandbox
         .run_until_idle()

@@ -181,20 +181,23 @@ impl Log {
         Ok(topic)
     }
 
-    /// Creates a topic, or gives an existing one these settings.
+    /// Creates a topic, or changes the settings of an existing one. `settings` makes them from
+    /// those that it has, if it exists; nothing changes in between.
     ///
     /// # Errors
-    /// [`Error::PartitionCount`] if it exists with another number of partitions.
+    /// What `settings` returns; [`Error::PartitionCount`] if it exists with another number of
+    /// partitions.
     pub async fn ensure_topic(
         &self,
         name: &TopicName,
-        config: TopicConfig,
+        settings: impl FnOnce(Option<&TopicConfig>) -> Result<TopicConfig, Error>,
     ) -> Result<Topic, Error> {
         let _one_at_a_time = self.changes.lock().await;
         let existing = self.topics.read().by_name.get(name).cloned();
         match existing {
-            None => self.create(name, config).await,
+            None => self.create(name, settings(None)?).await,
             Some(topic) => {
+                let config = settings(Some(&topic.config()))?;
                 self.alter(&topic, config).await?;
                 Ok(topic)
             }

@@ -157,6 +157,7 @@ fn topic(key: KeyRef<'_>, value: Value<'_>, report: &mut Report<'_>) -> Option<T
         tombstone_delay_ms: whole_ms(&table, "tombstone-delay", tombstone_delay, report),
         min_cleanable_dirty_ratio: dirty_ratio,
         max_batch_bytes: usize::try_from(max_batch_bytes).ok()?,
+        written_keys: table.written_keys(&schema::TOPIC),
         place: report.place(&key.span()),
     })
 }

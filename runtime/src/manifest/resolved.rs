@@ -51,6 +51,9 @@ pub struct TopicSpec {
     pub min_cleanable_dirty_ratio: f64,
     /// The largest batch the topic takes, in bytes.
     pub max_batch_bytes: usize,
+    /// The keys that the manifest writes, as opposed to those that were filled in: a topic that
+    /// exists keeps what its manifest does not mention.
+    pub written_keys: Vec<&'static str>,
     /// Where the manifest declares it.
     pub place: Place,
 }

@@ -268,6 +268,10 @@ fn without_places(mut manifest: ResolvedManifest) -> ResolvedManifest {
         .chain(manifest.plugins.iter_mut().map(|plugin| &mut plugin.place))
         .chain(manifest.pipelines.iter_mut().map(|p| &mut p.place));
     places.for_each(|place| *place = Place::default());
+    // The resolved form writes everything.
+    for topic in &mut manifest.topics {
+        topic.written_keys.clear();
+    }
     manifest
 }
 
@@ -314,6 +318,7 @@ fn any_topic() -> impl Strategy<Value = TopicSpec> {
                         0.5
                     },
                     max_batch_bytes,
+                    written_keys: Vec::new(),
                     place: Place::default(),
                 }
             },

@@ -209,10 +209,7 @@ fn output_name() -> anyhow::Result<TopicName> {
 
 /// The input and the output topic.
 async fn ensure_topics(log: &Log, manifest: &ResolvedManifest) -> anyhow::Result<[Topic; 2]> {
-    for topic in &manifest.topics {
-        log.ensure_topic(&topic.name, crate::pipeline::topic_config(topic))
-            .await?;
-    }
+    crate::pipeline::ensure_topics(log, manifest).await?;
     Ok([log.topic(&"in".parse()?)?, log.topic(&output_name()?)?])
 }
 

@@ -151,9 +151,8 @@ pub(super) async fn run(
         Access::Existing
     };
     let data = DataDirectory::open(global, access)?;
-    for spec in manifest.iter().flat_map(|manifest| &manifest.topics) {
-        let config = pipeline::topic_config(spec);
-        data.log.ensure_topic(&spec.name, config).await?;
+    if let Some(manifest) = &manifest {
+        pipeline::ensure_topics(&data.log, manifest).await?;
     }
     let topic = open_topic(&data.log, &args).await?;
 

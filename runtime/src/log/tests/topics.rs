@@ -54,9 +54,17 @@ fn a_name_is_taken_once() {
     fixture.topic(with_partitions(1));
     let again = block_on(fixture.log().create_topic(&name("t"), with_partitions(1)));
     assert!(matches!(again, Err(Error::TopicExists { .. })));
-    let ensured = block_on(fixture.log().ensure_topic(&name("t"), with_partitions(1)));
+    let ensured = block_on(
+        fixture
+            .log()
+            .ensure_topic(&name("t"), |_| Ok(with_partitions(1))),
+    );
     assert_eq!(ensured.unwrap().id(), 0);
-    let ensured = block_on(fixture.log().ensure_topic(&name("u"), with_partitions(1)));
+    let ensured = block_on(
+        fixture
+            .log()
+            .ensure_topic(&name("u"), |_| Ok(with_partitions(1))),
+    );
     assert_eq!(ensured.unwrap().id(), 1);
 }
 
@@ -157,7 +165,12 @@ fn settings_change_but_partitions_stay() {
         retention_ms: Some(1),
         ..with_partitions(3)
     };
-    let ensured = block_on(fixture.log().ensure_topic(&name("t"), changed.clone())).unwrap();
+    let ensured = block_on(
+        fixture
+            .log()
+            .ensure_topic(&name("t"), |_| Ok(changed.clone())),
+    )
+    .unwrap();
     assert_eq!(ensured.config(), changed);
     assert_eq!(topic.config(), changed);
     for wanted in [2, 4] {
