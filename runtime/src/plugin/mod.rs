@@ -43,7 +43,7 @@ pub use columns::Columns;
 pub use component::Plugin;
 pub use contract::{Denied, Grants, Problem};
 pub use digest::Digest;
-pub use engine::{EngineOptions, PluginEngine};
+pub use engine::{EngineOptions, MAX_INSTANCES, PluginEngine};
 pub use error::{Error, MAX_COMPONENT_BYTES};
 pub use fault::Fault;
 pub use headers::EncodedHeaders;

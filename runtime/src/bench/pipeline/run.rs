@@ -15,7 +15,7 @@ use crate::group::Groups;
 use crate::log::{Log, Topic};
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::{BatchBuilder, Compression, HeadersRef, TopicName, partition_for_key};
-use crate::pipeline::{NativeFunction, Pipelines};
+use crate::pipeline::{NativeFunction, Pipelines, Plugins};
 use crate::plugin::PluginEngine;
 use crate::storage::{Commit, Durability, Store, StoreOptions};
 
@@ -94,10 +94,11 @@ impl Setup<'_> {
         native: Option<NativeFunction>,
         totals: &mut Totals,
     ) -> anyhow::Result<Pipelines> {
+        let plugins = tokio::task::block_in_place(|| Plugins::load(self.engine, manifest));
         process::reset_peak_memory();
         let (cpu_before, writes_before) = (process::cpu_time(), log.store().commit_count());
         let start = Instant::now();
-        let pipelines = Pipelines::start_with(log, groups, self.engine, manifest, native).await?;
+        let pipelines = Pipelines::start_with(log, groups, &plugins, manifest, native).await?;
         pipelines.wait_until_idle().await;
         let taken = start.elapsed();
         let cpu = process::cpu_time().saturating_sub(cpu_before);
