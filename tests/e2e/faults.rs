@@ -192,6 +192,18 @@ fn a_plugin_that_traps() {
 }
 
 #[test]
+fn a_trap_is_logged_once_and_not_with_each_step_of_the_search() {
+    let scene = Scene::new();
+    scene.wire("testing-traps", "");
+    let finished = scene.run().expect_code(1);
+    let lines = finished.stderr.lines();
+    let logged = lines.filter(|line| {
+        line.contains("WARN") && line.contains("stderr") && line.contains("a poisoned record")
+    });
+    assert_eq!(logged.count(), 1, "{}", finished.stderr);
+}
+
+#[test]
 fn a_plugin_that_returns_an_index_out_of_range() {
     assert_stops(
         "testing-bad-index",

@@ -56,7 +56,8 @@ impl StateReader for SharedState {
 }
 
 impl Processor {
-    /// Opens a processor of the pipeline for one partition.
+    /// Opens a processor of the pipeline for one partition. With other metrics than the pipeline's it
+    /// is one whose results are thrown away, and its log lines are, too.
     pub(super) fn open(
         pipeline: &PipelineRuntime,
         partition: u32,
@@ -81,6 +82,7 @@ impl Processor {
                 .collect(),
             config: spec.config.clone(),
             metrics: Arc::clone(metrics),
+            is_silent: !Arc::ptr_eq(metrics, &pipeline.metrics),
         };
         let state = Box::new(SharedState(Arc::clone(state)));
         let instance =

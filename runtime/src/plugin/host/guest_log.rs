@@ -18,6 +18,7 @@ const STDERR_TAIL_BYTES: usize = 2 * 1024;
 pub(in crate::plugin) struct GuestLog {
     pipeline: PipelineName,
     partition: u32,
+    is_silent: bool,
     rate: Rate,
     stdout: LineBuffer,
     stderr: LineBuffer,
@@ -35,10 +36,11 @@ pub(in crate::plugin) enum Stdio {
 }
 
 impl GuestLog {
-    pub(super) fn new(pipeline: PipelineName, partition: u32) -> Self {
+    pub(super) fn new(pipeline: PipelineName, partition: u32, is_silent: bool) -> Self {
         Self {
             pipeline,
             partition,
+            is_silent,
             rate: Rate::new(Instant::now()),
             stdout: LineBuffer::default(),
             stderr: LineBuffer::default(),
@@ -53,7 +55,7 @@ impl GuestLog {
 
     /// Logs one line. `context` names the part of the plugin that speaks.
     pub(super) fn line(&mut self, level: Level, context: &str, message: &str) {
-        if !is_enabled(level) {
+        if self.is_silent || !is_enabled(level) {
             return;
         }
         match self.rate.take(Instant::now()) {
@@ -256,7 +258,7 @@ mod tests {
     use super::*;
 
     fn log() -> GuestLog {
-        GuestLog::new("test".parse().unwrap(), 0)
+        GuestLog::new("test".parse().unwrap(), 0, false)
     }
 
     fn lines(writes: &[&[u8]]) -> Vec<String> {
