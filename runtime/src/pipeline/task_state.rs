@@ -347,6 +347,9 @@ mod tests {
                 };
                 let limit = RangeLimit { entries: limit, bytes: limit_bytes };
                 prop_assert_eq!(state.range(&[from], Some(&[to]), limit).unwrap(), expected);
+                let limit = RangeLimit { entries: usize::MAX, bytes: limit_bytes };
+                let all = state.range(b"", None, limit).unwrap();
+                prop_assert_eq!(all.len(), model.len().min(limit_bytes / 2 + 1));
             }
         }
     }

@@ -195,6 +195,12 @@ fn a_range_beyond_the_limit_is_a_fault_and_reads_no_further() {
         "one call read more than 1000 bytes (limits.memory)"
     );
     assert_eq!(*read.lock(), 11);
+    // Also if the batch has removed what the reader found: beyond it there may be more.
+    for n in 0..20 {
+        let key = Bytes::from(format!("{n:08}"));
+        state.write(key, None).unwrap();
+    }
+    assert!(state.range(b"", None, 10).is_err());
     // What the batch itself has written counts, too.
     let mut state = State::new(Box::new(NoState), limits);
     state
