@@ -10,6 +10,7 @@
 //! | [`storage`] | the data directory: schema, reads, the commit thread |
 //! | [`log`] | topics: append, read, retention, compaction |
 //! | [`group`] | consumer groups and their committed offsets |
+//! | [`queue`] | work queues: leases, redelivery, delay, FIFO groups, dead letters |
 #![cfg_attr(
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
@@ -24,4 +25,5 @@ pub mod manifest;
 pub mod model;
 pub mod pipeline;
 pub mod plugin;
+pub mod queue;
 pub mod storage;

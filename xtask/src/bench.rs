@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::context::Context;
 use crate::setup;
 
-const BENCHES: &[&str] = &["plugin", "log", "pipeline"];
+const BENCHES: &[&str] = &["plugin", "log", "queue", "pipeline"];
 
 /// Runs the benchmark `which`; `args` go to `millstream bench WHICH` as they are.
 pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
@@ -23,7 +23,7 @@ pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
     let json = folder.join(format!("{which}.json"));
     let mut bench = context.millstream()?;
     bench.args(["bench", which]).arg("--json").arg(&json);
-    if which != "log" {
+    if !matches!(which, "log" | "queue") {
         bench
             .arg("--plugins")
             .arg(setup::plugins::built_components(context)?);

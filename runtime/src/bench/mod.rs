@@ -7,6 +7,8 @@
 //! - `plugin`: the boundary of a plugin against a native closure.
 //! - `log`: append and read against raw segment files; with `--schemes`, RocksDB's compaction
 //!   schemes against one another.
+//! - `queue`: enqueue, lease and acknowledge with few and many messages waiting, and after many have
+//!   passed through; against a plain put and delete in RocksDB.
 //! - `pipeline`: topic → plugin → topic against the same pipeline with a native function.
 
 mod environment;
@@ -14,6 +16,7 @@ mod latency;
 mod log;
 mod pipeline;
 mod plugin;
+mod queue;
 mod report;
 mod rounds;
 mod scratch;
@@ -30,6 +33,8 @@ pub enum BenchArgs {
     Plugin(plugin::Args),
     /// Measure append and read of the log, against raw segment files
     Log(log::Args),
+    /// Measure enqueue, lease and acknowledge of a queue, against a plain put and delete
+    Queue(queue::Args),
     /// Measure a pipeline from topic to topic, against one with a native function
     Pipeline(pipeline::Args),
 }
@@ -54,6 +59,7 @@ pub async fn run(args: BenchArgs, as_json: bool) -> anyhow::Result<ExitCode> {
             (report, args.common)
         }
         BenchArgs::Log(args) => (log::run(&args).await?, args.common),
+        BenchArgs::Queue(args) => (queue::run(&args).await?, args.common),
         BenchArgs::Pipeline(args) => (pipeline::run(&args).await?, args.common),
     };
     report.publish(common.json.as_deref(), as_json)?;

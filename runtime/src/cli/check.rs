@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::exit::{BadManifest, Ending};
 use super::output::Output;
-use crate::manifest::{self, PipelineSpec, PluginSpec, Problem, ResolvedManifest, TopicSpec};
+use crate::manifest::{
+    self, PipelineSpec, PluginSpec, Problem, QueueSpec, ResolvedManifest, TopicSpec,
+};
 use crate::pipeline::{Plugins, Refusal};
 use crate::plugin::{EngineOptions, Plugin, PluginEngine};
 
@@ -78,6 +80,7 @@ fn document(manifest: &ResolvedManifest, plugins: &Plugins) -> Value {
         "path": manifest.path,
         "topics": manifest.topics.iter().map(topic_document).collect::<Vec<_>>(),
         "external_topics": external.collect::<Vec<_>>(),
+        "queues": manifest.queues.iter().map(queue_document).collect::<Vec<_>>(),
         "plugins": manifest.plugins.iter().map(plugin).collect::<Vec<_>>(),
         "pipelines": manifest.pipelines.iter().map(pipeline_document).collect::<Vec<_>>(),
     })
@@ -94,6 +97,22 @@ fn topic_document(topic: &TopicSpec) -> Value {
         "tombstone_delay_ms": topic.tombstone_delay_ms,
         "min_cleanable_dirty_ratio": topic.min_cleanable_dirty_ratio,
         "max_batch_bytes": topic.max_batch_bytes,
+    })
+}
+
+fn queue_document(queue: &QueueSpec) -> Value {
+    json!({
+        "name": queue.name,
+        "visibility_timeout_ms": queue.visibility_timeout_ms,
+        "max_deliveries": queue.max_deliveries,
+        "dead_letter": queue.dead_letter,
+        "delay_ms": queue.delay_ms,
+        "deduplication_window_ms": queue.deduplication_window_ms,
+        "time_to_live_ms": queue.time_to_live_ms,
+        "max_length": queue.max_length,
+        "max_length_policy": queue.max_length_policy.as_str(),
+        "groups": queue.groups.as_str(),
+        "default_priority": queue.default_priority,
     })
 }
 

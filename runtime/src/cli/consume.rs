@@ -1,7 +1,10 @@
-//! `millstream consume`: the records of a topic, as lines for people or as JSON.
+//! `millstream consume`: the records of a topic, or the messages of a queue (`consume/queue.rs`), as
+//! lines for people or as JSON.
+
+mod queue;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::task::JoinSet;
 
 use super::GlobalArgs;
-use super::exit::Ending;
+use super::exit::{Ending, Usage};
 use super::interrupt::Interrupt;
 use super::json_record;
 use super::open::{Access, DataDirectory, partitions_of, resolve_offset};
@@ -31,7 +34,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Arguments of `consume`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConsumeArgs {
-    /// Where the records come from, as topic:NAME
+    /// Where the records come from, as topic:NAME or queue:NAME
     source: Target,
 
     /// Only this partition (may be repeated) [default: all partitions]
@@ -42,8 +45,9 @@ pub(super) struct ConsumeArgs {
     ///
     /// With --group, in the partitions for which the group has no committed offset; `millstream
     /// group reset` moves those that it has.
-    #[arg(long, value_name = "PLACE", value_parser = offset_spec::parse, default_value = "earliest")]
-    from: OffsetSpec,
+    /// [default: earliest]
+    #[arg(long, value_name = "PLACE", value_parser = offset_spec::parse)]
+    from: Option<OffsetSpec>,
 
     /// Read as this consumer group: go on at its committed offsets, and commit what was written
     #[arg(long)]
@@ -52,6 +56,14 @@ pub(super) struct ConsumeArgs {
     /// Stop after this many records
     #[arg(long, value_name = "COUNT")]
     max: Option<u64>,
+
+    /// Of a queue: take messages out, each for good once it is written
+    #[arg(long, conflicts_with = "peek")]
+    ack: bool,
+
+    /// Of a queue: write messages and leave them where they are
+    #[arg(long, conflicts_with = "follow")]
+    peek: bool,
 
     /// Wait for more records, until --max or Ctrl-C
     #[arg(long)]
@@ -62,14 +74,46 @@ pub(super) struct ConsumeArgs {
     until_end: bool,
 }
 
+impl ConsumeArgs {
+    /// What `clap` does not check.
+    fn check(&self) -> Result<(), Usage> {
+        let of_topic = [
+            ("--partition", !self.partition.is_empty()),
+            ("--from", self.from.is_some()),
+            ("--group", self.group.is_some()),
+        ];
+        let of_queue = [("--ack", self.ack), ("--peek", self.peek)];
+        let (foreign, kind) = match &self.source {
+            Target::Topic(_) => (&of_queue[..], "topic"),
+            Target::Queue(_) => (&of_topic[..], "queue"),
+        };
+        if let Some((option, _)) = foreign.iter().find(|(_, is_given)| *is_given) {
+            return Err(Usage(format!(
+                "{option} has no effect on a {kind}; leave it out"
+            )));
+        }
+        if let (Target::Queue(name), false) = (&self.source, self.ack || self.peek) {
+            return Err(Usage(format!(
+                "messages that are consumed are gone: give --ack to take them out of `{name}`, or --peek to leave them there"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Writes the records of a topic.
 pub(super) async fn run(
     args: ConsumeArgs,
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    args.check()?;
+    let name = match &args.source {
+        Target::Topic(name) => name.clone(),
+        Target::Queue(name) => return queue::run(&args, name, global, output).await,
+    };
     let data = DataDirectory::open(global, Access::Existing)?;
-    let topic = data.log.topic(&args.source.0)?;
+    let topic = data.log.topic(&name)?;
     let mut readers = Vec::new();
     for partition in partitions_of(&topic, &args.partition)? {
         let offset = start_offset(&data, &topic, &partition, &args)?;
@@ -135,7 +179,8 @@ fn start_offset(
         None => None,
     };
     let Some(committed) = committed else {
-        return resolve_offset(&data.log, topic, partition, args.from);
+        let from = args.from.unwrap_or(OffsetSpec::Earliest);
+        return resolve_offset(&data.log, topic, partition, from);
     };
     let start = partition.start_offset();
     if committed.offset < start {
@@ -200,7 +245,13 @@ impl Reader {
             .cursor
             .read(max_records, TURN_BYTES, |record| match format {
                 Format::Json => json.write(record, buffer),
-                Format::Table => write_line(partition, record, buffer),
+                Format::Table => {
+                    write_line(
+                        format_args!("{partition}:{}", record.offset),
+                        record,
+                        buffer,
+                    );
+                }
             })?;
         Ok(count as u64)
     }
@@ -245,11 +296,11 @@ impl Commits {
 }
 
 /// A record as a line for people: `0:7  2013-01-01T05:00:00Z  UA  {"year":2013}  [trace=1]`.
-fn write_line(partition: u32, record: &RecordRef<'_>, into: &mut Vec<u8>) {
+fn write_line(place: impl Display, record: &RecordRef<'_>, into: &mut Vec<u8>) {
     let mut line = String::new();
     let time = quantity::format_time_ms(record.timestamp_ms);
     // Writing to memory does not fail.
-    let _ = write!(line, "{partition}:{}  {time}  ", record.offset);
+    let _ = write!(line, "{place}  {time}  ");
     push_readable(record.key, &mut line);
     line.push_str("  ");
     push_readable(record.value, &mut line);
@@ -265,6 +316,11 @@ fn write_line(partition: u32, record: &RecordRef<'_>, into: &mut Vec<u8>) {
         "]\n"
     });
     into.extend_from_slice(line.as_bytes());
+}
+
+/// A message as a line for people: its offset, what is known of it, and the record.
+pub(super) fn message_line(known: &str, record: &RecordRef<'_>, into: &mut Vec<u8>) {
+    write_line(format_args!("{}  {known}", record.offset), record, into);
 }
 
 /// Appends bytes so that they stay in their line and do nothing to the terminal.
@@ -301,7 +357,7 @@ mod tests {
             headers,
         };
         let mut into = Vec::new();
-        write_line(2, &record, &mut into);
+        write_line("2:7", &record, &mut into);
         String::from_utf8(into).unwrap()
     }
 

@@ -18,7 +18,7 @@ use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::json_line::Mistake;
-use crate::model::{HeadersBuf, RecordRef, TopicName};
+use crate::model::{HeadersBuf, QueueName, RecordRef, TopicName};
 
 /// Writes the records of one partition.
 #[derive(Debug)]
@@ -41,24 +41,71 @@ impl Writer {
     pub(super) fn write(&self, record: &RecordRef<'_>, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.prefix);
         // Writing to memory does not fail.
+        let _ = write!(into, "{}", record.offset);
+        write_record(record, into);
+    }
+}
+
+/// Appends everything after the offset, and the end of the line.
+fn write_record(record: &RecordRef<'_>, into: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = write!(into, ",\"timestamp\":{}", record.timestamp_ms);
+    into.extend_from_slice(b",\"key\":");
+    write_field(record.key, into);
+    into.extend_from_slice(b",\"value\":");
+    write_field(record.value, into);
+    into.extend_from_slice(b",\"headers\":[");
+    for (at, (name, value)) in record.headers.iter().enumerate() {
+        into.extend_from_slice(if at == 0 { b"[" } else { b",[" });
+        write_string(name, into);
+        into.push(b',');
+        write_field(value, into);
+        into.push(b']');
+    }
+    into.extend_from_slice(b"]}\n");
+}
+
+/// Writes the messages of one queue.
+#[derive(Debug)]
+pub(super) struct QueueWriter {
+    /// Everything before the offset.
+    prefix: Vec<u8>,
+}
+
+impl QueueWriter {
+    /// A writer for the messages of a queue.
+    pub(super) fn new(queue: &QueueName) -> Self {
+        // A queue's name has no character that JSON escapes.
+        let prefix = format!("{{\"queue\":\"{queue}\",\"offset\":");
+        Self {
+            prefix: prefix.into_bytes(),
+        }
+    }
+
+    /// Appends a message and the end of its line; with what it waits for and until when, if that is
+    /// known.
+    pub(super) fn write(
+        &self,
+        record: &RecordRef<'_>,
+        delivery_count: u32,
+        state: Option<(&str, Option<u64>)>,
+        into: &mut Vec<u8>,
+    ) {
+        into.extend_from_slice(&self.prefix);
+        // Writing to memory does not fail.
         let _ = write!(
             into,
-            "{},\"timestamp\":{}",
-            record.offset, record.timestamp_ms
+            "{},\"delivery_count\":{delivery_count}",
+            record.offset
         );
-        into.extend_from_slice(b",\"key\":");
-        write_field(record.key, into);
-        into.extend_from_slice(b",\"value\":");
-        write_field(record.value, into);
-        into.extend_from_slice(b",\"headers\":[");
-        for (at, (name, value)) in record.headers.iter().enumerate() {
-            into.extend_from_slice(if at == 0 { b"[" } else { b",[" });
-            write_string(name, into);
-            into.push(b',');
-            write_field(value, into);
-            into.push(b']');
+        if let Some((state, until_ms)) = state {
+            let _ = write!(into, ",\"state\":\"{state}\",\"until_ms\":");
+            let _ = match until_ms {
+                Some(until_ms) => write!(into, "{until_ms}"),
+                None => write!(into, "null"),
+            };
         }
-        into.extend_from_slice(b"]}\n");
+        write_record(record, into);
     }
 }
 
@@ -103,7 +150,8 @@ fn write_string(text: &str, into: &mut Vec<u8>) {
     into.push(b'"');
 }
 
-/// A record as it is read. Where it came from (`topic`, `offset`) is ignored.
+/// A record as it is read. Where it came from (`topic` or `queue`, `offset`) and what `consume` tells of
+/// a message besides is ignored.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JsonRecord<'a> {
@@ -121,8 +169,16 @@ pub(super) struct JsonRecord<'a> {
     headers: Vec<(String, Option<Field<'a>>)>,
     #[serde(default, rename = "topic")]
     _topic: IgnoredAny,
+    #[serde(default, rename = "queue")]
+    _queue: IgnoredAny,
     #[serde(default, rename = "offset")]
     _offset: IgnoredAny,
+    #[serde(default, rename = "delivery_count")]
+    _delivery_count: IgnoredAny,
+    #[serde(default, rename = "state")]
+    _state: IgnoredAny,
+    #[serde(default, rename = "until_ms")]
+    _until_ms: IgnoredAny,
 }
 
 impl<'a> JsonRecord<'a> {

@@ -5,6 +5,7 @@
 //! for Ctrl-C and SIGTERM, [`exit`] turns what happened into an exit code.
 
 mod check;
+mod confirm;
 mod consume;
 mod exit;
 mod group;
@@ -20,6 +21,7 @@ mod plugin_metrics;
 mod produce;
 mod progress;
 mod quantity;
+mod queue;
 mod run;
 mod target;
 mod telemetry;
@@ -35,7 +37,7 @@ use crate::storage::Durability;
 use exit::Ending;
 use output::{Format, Output};
 
-/// Stream processing in one binary: topics, and pipelines of WebAssembly plugins between them.
+/// Stream processing in one binary: topics and queues, and pipelines of WebAssembly plugins.
 #[derive(Debug, Parser)]
 #[command(
     name = "millstream",
@@ -120,12 +122,15 @@ enum Command {
     /// List, describe, create, alter, delete and compact topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// List, describe, create, delete, purge queues, and peek into them
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// List, describe, reset and delete consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
-    /// Write records to a topic, from JSON lines or plain lines
+    /// Write records to a topic or a queue, from JSON lines or plain lines
     Produce(produce::ProduceArgs),
-    /// Read records of a topic
+    /// Read records of a topic, or take messages out of a queue
     Consume(consume::ConsumeArgs),
     /// List and describe the pipelines that have run on the data directory
     #[command(subcommand)]
@@ -157,6 +162,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Run(args) => run::run(args, &global, &mut output).await,
         Command::Check(args) => check::run(&args, &mut output),
         Command::Topic(command) => topic::run(command, &global, &mut output).await,
+        Command::Queue(command) => queue::run(command, &global, &mut output).await,
         Command::Group(command) => group::run(command, &global, &mut output).await,
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,

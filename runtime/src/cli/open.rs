@@ -6,6 +6,7 @@ use super::GlobalArgs;
 use super::exit::NoDataDirectory;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
+use crate::queue::Queues;
 use crate::storage::{Partition, Store, StoreOptions};
 
 /// Whether a command may create the data directory.
@@ -21,6 +22,8 @@ pub(super) enum Access {
 pub(super) struct DataDirectory {
     /// Its topics.
     pub(super) log: Log,
+    /// Its queues.
+    pub(super) queues: Queues,
     /// Its consumer groups.
     pub(super) groups: Groups,
 }
@@ -38,8 +41,13 @@ impl DataDirectory {
         };
         let store = Store::open(path, options)?;
         let groups = Groups::new(store.clone());
+        let queues = Queues::open(store.clone())?;
         let log = Log::open(store)?;
-        Ok(Self { log, groups })
+        Ok(Self {
+            log,
+            queues,
+            groups,
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::manifest::{self, ResolvedManifest};
 use crate::model::PipelineName;
 use crate::pipeline::{self, Failure, Pipelines, Plugins};
 use crate::plugin::{EngineOptions, PluginEngine};
+use crate::queue;
 
 /// How often progress and failures are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,6 +64,14 @@ struct FailureView {
     error: String,
 }
 
+/// Starts the maintenance of topics and queues; it ends when what is returned is dropped.
+fn maintain(data: &DataDirectory) -> (Maintenance, queue::Maintenance) {
+    (
+        Maintenance::start(data.log.clone()),
+        queue::Maintenance::start(data.queues.clone()),
+    )
+}
+
 /// Runs the pipelines of a manifest.
 pub(super) async fn run(
     args: RunArgs,
@@ -79,9 +88,10 @@ pub(super) async fn run(
         return finish(&Summary::of_refused(&failures), output, Ending::Failed);
     };
     let started = Instant::now();
-    let mut pipelines = Pipelines::start(&data.log, &data.groups, &plugins, &manifest).await?;
+    let mut pipelines =
+        Pipelines::start(&data.log, &data.queues, &data.groups, &plugins, &manifest).await?;
     // Only now: a run that cannot start deletes nothing.
-    let maintenance = Maintenance::start(data.log.clone());
+    let maintenance = maintain(&data);
 
     let mut watch = Watch::new(&pipelines, &manifest, global, printer);
     let end = watch.until_end(args.until_idle, &interrupt).await;

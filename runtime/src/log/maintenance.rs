@@ -39,7 +39,7 @@ impl Drop for Maintenance {
 }
 
 impl Log {
-    /// Applies retention to all topics and cleans the compacted ones, once.
+    /// Applies retention to all topics, cleans the compacted ones, and frees what they have left, once.
     ///
     /// # Errors
     /// The first failure; the other topics have been maintained all the same.
@@ -48,6 +48,12 @@ impl Log {
         for topic in self.topics() {
             let maintained = self.maintain_topic(&topic).await;
             result = result.and(maintained);
+        }
+        let store = self.store().clone();
+        match blocking(move || store.reclaim_blobs()).await? {
+            Ok(0) => {}
+            Ok(freed_bytes) => tracing::info!(freed_bytes, "rewrote blob files"),
+            Err(error) => result = result.and(Err(error.into())),
         }
         result
     }

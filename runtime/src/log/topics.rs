@@ -43,7 +43,6 @@ pub struct Log {
 #[derive(Default)]
 struct Topics {
     by_name: BTreeMap<TopicName, Topic>,
-    next_id: u32,
 }
 
 /// What is stored of a topic. A deleted topic's entry stays as a mark, so that its id is not reused.
@@ -69,7 +68,6 @@ impl Log {
         store.scan_kind(KeyKind::Topic, |key, value| {
             let id =
                 topic_key::parse_key(key).ok_or_else(|| damaged("a topic", "malformed key"))?;
-            topics.next_id = topics.next_id.max(id.saturating_add(1));
             let stored: StoredTopic = serde_json::from_slice(value)
                 .map_err(|error| damaged(&format!("topic id {id}"), &error.to_string()))?;
             // In order of the ids: of several topics of a name, the last is the one.
@@ -150,7 +148,7 @@ impl Log {
     async fn create(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
         config.validate(name)?;
         let id = {
-            let mut topics = self.topics.write();
+            let topics = self.topics.read();
             if topics.by_name.contains_key(name) {
                 return Err(Error::TopicExists { name: name.clone() });
             }
@@ -159,8 +157,7 @@ impl Log {
                     limit: limits::MAX_TOPICS,
                 });
             }
-            topics.next_id += 1;
-            topics.next_id - 1
+            self.store.allocate_id()
         };
         let mut commit = Commit::new();
         commit.put_topic(

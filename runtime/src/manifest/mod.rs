@@ -18,6 +18,7 @@ mod error;
 mod pipeline;
 mod plugin_file;
 pub(crate) mod quantity;
+mod queue;
 mod read;
 mod resolve;
 mod resolved;
@@ -33,6 +34,7 @@ use std::path::Path;
 
 use error::Report;
 pub use error::{Error, Place, Problem};
+pub use queue::{GroupBy, MaxLengthPolicy, QueueSpec};
 pub use resolve::resolve;
 pub use resolved::{
     Allow, BatchSpec, Cleanup, Delivery, ExternalTopic, LimitsSpec, PipelineSpec, PluginSpec, Port,

@@ -140,19 +140,30 @@ impl<'a> Table<'a> {
         default: u64,
         report: &mut Report<'_>,
     ) -> u64 {
-        let Some(value) = self.value(key) else {
-            return default;
-        };
+        let advice = || or_default(default);
+        let number = self.integer_or(key, range, advice, report);
+        number.unwrap_or(default)
+    }
+
+    /// A whole number in a range, if the key is there; `advice` is given when nothing better is known.
+    pub(super) fn integer_or(
+        &self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        advice: impl FnOnce() -> String,
+        report: &mut Report<'_>,
+    ) -> Option<u64> {
+        let value = self.value(key)?;
         if let DeValue::Integer(number) = value.get_ref()
             && let Some(number) = to_u64(number)
             && range.contains(&number)
         {
-            return number;
+            return Some(number);
         }
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        let help = unquoted::<u64>(key, value).unwrap_or_else(|| or_default(default));
+        let help = unquoted::<u64>(key, value).unwrap_or_else(advice);
         self.wrong(key, value, &expected, help, report);
-        default
+        None
     }
 
     /// A number from 0 to 1.
@@ -197,24 +208,34 @@ impl<'a> Table<'a> {
         default: Duration,
         report: &mut Report<'_>,
     ) -> Duration {
-        let Some(value) = self.value(key) else {
-            return default;
-        };
-        let default_text = || or_default(quoted(&format_duration(default)));
+        let advice = || or_default(quoted(&format_duration(default)));
+        let duration = self.duration_or(key, range, advice, report);
+        duration.unwrap_or(default)
+    }
+
+    /// A duration in a range, if the key is there; `advice` is given when nothing better is known.
+    pub(super) fn duration_or(
+        &self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+        advice: impl FnOnce() -> String,
+        report: &mut Report<'_>,
+    ) -> Option<Duration> {
+        let value = self.value(key)?;
         match to_duration(value) {
-            Ok(duration) if range.contains(&duration) => return duration,
+            Ok(duration) if range.contains(&duration) => return Some(duration),
             Ok(_) => {
                 let from = format_duration(*range.start());
                 let to = format_duration(*range.end());
                 let expected = format!("a duration from {from} to {to}");
-                self.wrong(key, value, &expected, default_text(), report);
+                self.wrong(key, value, &expected, advice(), report);
             }
             Err(reason) => {
-                let help = reason.unwrap_or_else(default_text);
+                let help = reason.unwrap_or_else(advice);
                 self.wrong(key, value, DURATION_EXPECTED, help, report);
             }
         }
-        default
+        None
     }
 
     /// A size in bytes in a range; `advice` is given when nothing better is known.
@@ -368,7 +389,7 @@ fn report_unknown_key(schema: &TableSchema, label: &str, key: KeyRef<'_>, report
     let help = if schema.unsupported.contains(&found) {
         let reason = match found {
             "http" => "plugins have no network access",
-            _ => "it runs topics and pipelines only, without queues, retries or dead letters",
+            _ => "it runs pipelines without retries or dead letters",
         };
         format!("this version does not support `{found}`: {reason}")
     } else {

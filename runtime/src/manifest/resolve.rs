@@ -17,7 +17,7 @@ use super::resolved::{
     CLEANUPS, COMPRESSIONS, Cleanup, ExternalTopic, PluginSpec, ResolvedManifest, TopicSpec,
 };
 use super::words::{Key, did_you_mean, or_default, suggest};
-use super::{schema, syntax};
+use super::{queue, schema, syntax};
 use crate::model::{GroupName, TopicName, limits};
 
 const MS: Duration = Duration::from_millis(1);
@@ -62,6 +62,12 @@ pub fn resolve(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
         .iter()
         .filter_map(|(key, value)| topic(key, value, &mut report))
         .collect();
+    let queues: Vec<_> = root
+        .named("queues", &mut report)
+        .into_iter()
+        .filter_map(|(key, value)| queue::read(key, value, &mut report))
+        .collect();
+    queue::check_dead_letters(&queues, &mut report);
     let declared_plugins = root.named("plugins", &mut report);
     let folder = path.parent().unwrap_or(Path::new(""));
     let plugins = declared_plugins
@@ -84,6 +90,7 @@ pub fn resolve(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
         path: path.to_owned(),
         topics,
         external_topics,
+        queues: queues.into_iter().map(|read| read.spec).collect(),
         plugins,
         pipelines: pipelines.into_iter().map(|read| read.spec).collect(),
     };
@@ -185,7 +192,12 @@ fn retention_ms(table: &Table<'_>, report: &mut Report<'_>) -> Option<u64> {
 }
 
 /// A duration as ms; notes one that is finer.
-fn whole_ms(table: &Table<'_>, key: &str, duration: Duration, report: &mut Report<'_>) -> u64 {
+pub(super) fn whole_ms(
+    table: &Table<'_>,
+    key: &str,
+    duration: Duration,
+    report: &mut Report<'_>,
+) -> u64 {
     if !duration.as_nanos().is_multiple_of(MS.as_nanos())
         && let Some(value) = table.value(key)
     {

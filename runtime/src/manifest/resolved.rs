@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::error::{Error, Place, Problem};
 use super::quantity::{format_duration, format_size, format_time_ms};
+use super::queue::QueueSpec;
 use super::words::{Key, Text};
 use crate::model::{Compression, GroupName, PipelineName, PluginName, PortName, TopicName};
 
@@ -24,6 +25,8 @@ pub struct ResolvedManifest {
     /// The topics its pipelines name but it does not declare: they must exist already.
     /// See [`ResolvedManifest::check_external_topics`].
     pub external_topics: Vec<ExternalTopic>,
+    /// The queues it declares, in its order.
+    pub queues: Vec<QueueSpec>,
     /// The plugins it declares, in its order.
     pub plugins: Vec<PluginSpec>,
     /// The pipelines, in its order.
@@ -260,7 +263,7 @@ pub(super) const DELIVERIES: [(&str, Delivery); 3] = [
 ];
 
 /// The word that stands for a value in one of the lists above.
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
     words
         .iter()
         .find(|(_, candidate)| candidate == value)
@@ -308,6 +311,9 @@ impl fmt::Display for ResolvedManifest {
         writeln!(f, "name = {}", Text(&self.name))?;
         for topic in &self.topics {
             write!(f, "\n{topic}")?;
+        }
+        for queue in &self.queues {
+            write!(f, "\n{queue}")?;
         }
         for plugin in &self.plugins {
             writeln!(f, "\n[plugins.{}]", Key(plugin.name.as_str()))?;

@@ -6,15 +6,15 @@
 pub(super) struct TableSchema {
     /// Every key the table may have.
     pub(super) keys: &'static [&'static str],
-    /// Keys that belong to queues, retries and dead letters. They are refused like any unknown key,
+    /// Keys that belong to retries and dead letters. They are refused like any unknown key,
     /// but with a reason, because an author may have met them elsewhere.
     pub(super) unsupported: &'static [&'static str],
 }
 
 /// The file itself.
 pub(super) static MANIFEST: TableSchema = TableSchema {
-    keys: &["name", "topics", "plugins", "pipelines"],
-    unsupported: &["queues"],
+    keys: &["name", "topics", "queues", "plugins", "pipelines"],
+    unsupported: &[],
 };
 
 /// One topic.
@@ -28,6 +28,23 @@ pub(super) static TOPIC: TableSchema = TableSchema {
         "tombstone-delay",
         "min-cleanable-dirty-ratio",
         "max-batch-bytes",
+    ],
+    unsupported: &[],
+};
+
+/// One queue.
+pub(super) static QUEUE: TableSchema = TableSchema {
+    keys: &[
+        "visibility-timeout",
+        "max-deliveries",
+        "dead-letter",
+        "delay",
+        "deduplication-window",
+        "time-to-live",
+        "max-length",
+        "max-length-policy",
+        "groups",
+        "default-priority",
     ],
     unsupported: &[],
 };
@@ -66,9 +83,10 @@ pub(super) static ALLOW: TableSchema = TableSchema {
 
 /// Every table of the schema, as the reference calls it; `NAME` stands for a name the author chooses.
 #[cfg(test)]
-pub(super) static TABLES: [(&str, &TableSchema); 7] = [
+pub(super) static TABLES: [(&str, &TableSchema); 8] = [
     ("The manifest", &MANIFEST),
     ("`[topics.NAME]`", &TOPIC),
+    ("`[queues.NAME]`", &QUEUE),
     ("`[plugins.NAME]`", &PLUGIN),
     ("`[pipelines.NAME]`", &PIPELINE),
     ("`batch`", &BATCH),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Compression, TopicName};
+use crate::model::{Compression, QueueName, TopicName};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/manifests");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/manifest-reference.md");
@@ -228,6 +228,7 @@ fn every_example_of_the_reference_is_right() {
 fn the_reference_states_the_defaults() {
     let reference = fs::read_to_string(REFERENCE).unwrap();
     let text = "name = \"a\"\n[topics.a]\n[topics.b]\ncleanup = \"compact\"\n\
+                [queues.q]\n\
                 [plugins.p]\npath = \"p.wasm\"\n\
                 [pipelines.p]\nfrom = \"topic:a\"\nplugin = \"p\"\n";
     let folder = tempfile::tempdir().unwrap();
@@ -239,6 +240,7 @@ fn the_reference_states_the_defaults() {
     let checked = [
         ("`[topics.NAME]`", &topics["a"]),
         ("`[topics.NAME]`", &topics["b"]),
+        ("`[queues.NAME]`", &resolved["queues"]["q"]),
         ("`batch`", &pipeline["batch"]),
         ("`limits`", &pipeline["limits"]),
         ("`allow`", &pipeline["allow"]),
@@ -265,6 +267,7 @@ fn without_places(mut manifest: ResolvedManifest) -> ResolvedManifest {
         .iter_mut()
         .map(|topic| &mut topic.place)
         .chain(manifest.external_topics.iter_mut().map(|t| &mut t.place))
+        .chain(manifest.queues.iter_mut().map(|queue| &mut queue.place))
         .chain(manifest.plugins.iter_mut().map(|plugin| &mut plugin.place))
         .chain(manifest.pipelines.iter_mut().map(|p| &mut p.place));
     places.for_each(|place| *place = Place::default());
@@ -402,6 +405,65 @@ fn unique<T, K: Ord>(items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
         .collect()
 }
 
+/// A year, the longest time of a queue.
+const MAX_QUEUE_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
+fn any_queue() -> impl Strategy<Value = QueueSpec> {
+    (
+        (any_name(), prop::option::of((any_name(), 1u32..))),
+        (
+            1..=12 * 60 * 60 * 1000u64,
+            0..=MAX_QUEUE_MS,
+            0..=MAX_QUEUE_MS,
+        ),
+        prop::option::of(1..=MAX_QUEUE_MS),
+        prop::option::of((1..i64::MAX as u64, any::<bool>())),
+        (any::<bool>(), 0u8..=9),
+    )
+        .prop_map(
+            |((name, dead_letter), times, time_to_live_ms, length, (by_key, priority))| {
+                let dead_letter = dead_letter.filter(|(target, _)| *target != name);
+                let drops = length.is_some_and(|(_, drops)| drops);
+                QueueSpec {
+                    name: name.parse().unwrap(),
+                    visibility_timeout_ms: times.0,
+                    max_deliveries: dead_letter.as_ref().map(|(_, max)| *max),
+                    dead_letter: dead_letter.map(|(target, _)| target.parse().unwrap()),
+                    delay_ms: times.1,
+                    deduplication_window_ms: times.2,
+                    time_to_live_ms,
+                    max_length: length.map(|(max, _)| max),
+                    max_length_policy: if drops {
+                        MaxLengthPolicy::DropOldest
+                    } else {
+                        MaxLengthPolicy::Reject
+                    },
+                    groups: if by_key {
+                        GroupBy::Key
+                    } else {
+                        GroupBy::Header
+                    },
+                    default_priority: priority,
+                    place: Place::default(),
+                }
+            },
+        )
+}
+
+/// Dead letters go to queues that are declared later, or nowhere else.
+fn without_circles(queues: Vec<QueueSpec>) -> Vec<QueueSpec> {
+    let names: Vec<_> = queues.iter().map(|queue| queue.name.clone()).collect();
+    let mut queues = queues;
+    for (at, queue) in queues.iter_mut().enumerate() {
+        let goes_back = |target: &QueueName| names.iter().take(at).any(|name| name == target);
+        if queue.dead_letter.as_ref().is_some_and(goes_back) {
+            queue.dead_letter = None;
+            queue.max_deliveries = None;
+        }
+    }
+    queues
+}
+
 /// Pieces of manifests, right and wrong, to be thrown together.
 fn any_soup() -> impl Strategy<Value = String> {
     let pieces = prop_oneof![
@@ -411,6 +473,9 @@ fn any_soup() -> impl Strategy<Value = String> {
             "[topics]\n",
             "[[topics]]\n",
             "[topics.a.b]\n",
+            "[queues.q]\n",
+            "dead-letter = \"q\"\n",
+            "max-length = -5\n",
             "[plugins.p]\n",
             "path = \"p.wasm\"\n",
             "path = \"/\"\n",
@@ -494,6 +559,7 @@ proptest! {
     fn what_is_written_reads_as_the_same(
         name in any_name(),
         topics in prop::collection::vec(any_topic(), 0..4),
+        queues in prop::collection::vec(any_queue(), 0..4),
         pipelines in prop::collection::vec(any_pipeline(), 0..4),
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -501,11 +567,13 @@ proptest! {
         let wasm = folder.path().join("a \"b\".wasm");
         write(&wasm, b"");
         let pipelines = unique(pipelines, |pipeline| pipeline.name.clone());
+        let queues = without_circles(unique(queues, |queue| queue.name.clone()));
         let manifest = ResolvedManifest {
             name,
             path: path.clone(),
             topics: unique(topics, |topic| topic.name.clone()),
             external_topics: Vec::new(),
+            queues,
             plugins: vec![PluginSpec {
                 name: "p".parse().unwrap(),
                 path: wasm,

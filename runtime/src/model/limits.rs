@@ -33,6 +33,9 @@ pub const MAX_PARTITIONS: u32 = 4_096;
 /// Most topics in one data directory.
 pub const MAX_TOPICS: u32 = 10_000;
 
+/// Most queues in one data directory.
+pub const MAX_QUEUES: u32 = 10_000;
+
 /// Latest timestamp of a record, in ms since the epoch: the batch format stores an `i64`.
 pub const MAX_TIMESTAMP_MS: u64 = i64::MAX as u64;
 

@@ -24,6 +24,6 @@ pub use batch::{
     RecordRef, Records,
 };
 pub use compression::Compression;
-pub use names::{GroupName, PipelineName, PluginName, PortName, TopicName};
+pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
 pub use partitioner::partition_for_key;
 pub use record::{Header, Record};

@@ -175,6 +175,11 @@ name!(
     "topic"
 );
 name!(
+    /// The name of a queue.
+    QueueName,
+    "queue"
+);
+name!(
     /// The name of a consumer group.
     GroupName,
     "group"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Refusal;
 use crate::model::{PipelineName, PluginName, TopicName};
 use crate::plugin::Fault;
-use crate::{group, log, manifest, storage};
+use crate::{group, log, manifest, queue, storage};
 
 /// A pipeline cannot be started or described.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum Error {
     /// The consumer groups failed.
     #[error(transparent)]
     Group(#[from] group::Error),
+    /// The queues failed.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
     /// The data directory failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),

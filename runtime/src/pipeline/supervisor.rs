@@ -22,6 +22,7 @@ use crate::log::Log;
 use crate::manifest::{PipelineSpec, ResolvedManifest};
 use crate::model::PipelineName;
 use crate::plugin::{MetricValue, PluginMetrics};
+use crate::queue::Queues;
 use crate::storage::Store;
 
 /// How often it is looked whether everything is idle.
@@ -38,26 +39,28 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// Creates or updates the manifest's topics, and starts all pipelines whose plugin fits them;
-    /// the others have failed from the start, at the position that they had. Needs a multi-threaded
-    /// tokio runtime.
+    /// Creates or updates the manifest's topics and queues, and starts all pipelines whose plugin fits
+    /// them; the others have failed from the start, at the position that they had. Needs a
+    /// multi-threaded tokio runtime.
     ///
     /// # Errors
     /// Whatever is wrong with the manifest or the data directory; then no pipeline has been started.
-    /// Topics may have been created.
+    /// Topics and queues may have been created.
     pub async fn start(
         log: &Log,
+        queues: &Queues,
         groups: &Groups,
         plugins: &Plugins,
         manifest: &ResolvedManifest,
     ) -> Result<Self, Error> {
-        Self::start_with(log, groups, plugins, manifest, None).await
+        Self::start_with(log, queues, groups, plugins, manifest, None).await
     }
 
     /// As [`Pipelines::start`], with a native function in the place of every plugin's `process`;
     /// for benchmarks. The plugins are loaded and checked all the same.
     pub async fn start_with(
         log: &Log,
+        queues: &Queues,
         groups: &Groups,
         plugins: &Plugins,
         manifest: &ResolvedManifest,
@@ -70,6 +73,7 @@ impl Pipelines {
             return Err(Error::TooManyInstances { needed, limit });
         }
         topics::ensure_topics(log, manifest).await?;
+        super::queues::ensure_queues(queues, manifest).await?;
         let calls = Arc::new(Semaphore::new(concurrent_calls()));
         let mut pipelines = Vec::new();
         for spec in &manifest.pipelines {

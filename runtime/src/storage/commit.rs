@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::outcome::Outcome;
 use super::schema::changelog::{self, Change};
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::{Family, KeyKind, batch, state};
@@ -37,6 +38,12 @@ pub(super) enum Write {
         from: Bytes,
         to: Bytes,
     },
+    /// A change that the family's merge operator takes in.
+    Merge {
+        family: Family,
+        key: Bytes,
+        value: Bytes,
+    },
 }
 
 /// A change of a partition's head besides appends.
@@ -60,6 +67,8 @@ pub(super) enum HeadChange {
     },
     /// The topic is deleted.
     Delete { partition: Arc<Partition> },
+    /// Nothing changes, but the commit is only valid while the partition exists.
+    Require { partition: Arc<Partition> },
 }
 
 impl HeadChange {
@@ -69,7 +78,8 @@ impl HeadChange {
             Self::Trim { partition, .. }
             | Self::Resize { partition, .. }
             | Self::Clean { partition, .. }
-            | Self::Delete { partition } => partition,
+            | Self::Delete { partition }
+            | Self::Require { partition } => partition,
         }
     }
 }
@@ -82,6 +92,7 @@ pub struct Commit {
     pub(super) heads: Vec<HeadChange>,
     /// The partitions, by topic id and index, that group offsets are recorded for.
     pub(super) offsets: Vec<(u32, u32)>,
+    pub(super) outcomes: Vec<Outcome>,
     bytes: usize,
 }
 
@@ -113,6 +124,13 @@ impl Commit {
     pub fn append(&mut self, partition: Arc<Partition>, batch: EncodedBatch) {
         self.bytes += batch.len_bytes();
         self.appends.push(Append { partition, batch });
+    }
+
+    /// Which of the appends is the first to a partition; their number if there is none.
+    pub(crate) fn first_append_to(&self, partition: &Arc<Partition>) -> usize {
+        let mut appends = self.appends.iter();
+        let first = appends.position(|append| Arc::ptr_eq(&append.partition, partition));
+        first.unwrap_or(self.appends.len())
     }
 
     /// Records a group's offset: the next record that it reads. If the partition is deleted by then,
@@ -185,6 +203,20 @@ impl Commit {
         });
     }
 
+    /// Makes the commit valid only while a partition exists, which it does not change itself.
+    pub(crate) fn require_partition(&mut self, partition: &Arc<Partition>) {
+        self.heads.push(HeadChange::Require {
+            partition: Arc::clone(partition),
+        });
+    }
+
+    /// Calls `then` once it is known whether the commit happened: on the commit thread, after the
+    /// change is visible and before the commit is acknowledged; or wherever the commit is dropped
+    /// without having been written. It must be quick, and must not hold the store.
+    pub(crate) fn on_outcome(&mut self, then: impl FnOnce(bool) + Send + 'static) {
+        self.outcomes.push(Outcome::new(then));
+    }
+
     /// Retention: deletes the batches below `start_offset`, which must be a batch's base offset or
     /// the high watermark, and `freed_bytes` the size of what lies below it.
     pub(crate) fn trim_partition(
@@ -194,7 +226,9 @@ impl Commit {
         freed_bytes: u64,
     ) {
         let (topic_id, index) = (partition.topic_id(), partition.index());
-        let from = batch::key(topic_id, index, 0);
+        // Not from 0: below its start there is nothing, and ranges that all start at one place make
+        // readers look at all of them.
+        let from = batch::key(topic_id, index, partition.start_offset());
         self.delete_range(
             KeyKind::Batch,
             from,
@@ -242,6 +276,16 @@ impl Commit {
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len() + value.len();
         self.writes.push(Write::Put {
+            family: kind.family(),
+            key,
+            value,
+        });
+    }
+
+    pub(super) fn merge(&mut self, kind: KeyKind, key: impl AsRef<[u8]>, value: Bytes) {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        self.bytes += key.len() + value.len();
+        self.writes.push(Write::Merge {
             family: kind.family(),
             key,
             value,

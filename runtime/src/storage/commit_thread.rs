@@ -13,6 +13,7 @@ use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::commit::{HeadChange, Write};
+use super::outcome::Outcome;
 use super::schema::partition_head::{self, PartitionHead};
 use super::schema::{Family, KeyKind, batch as batch_key};
 use super::store::Database;
@@ -39,6 +40,8 @@ pub(super) struct CommitThread {
     /// Partitions that were deleted since the store was opened, by topic id and index. Whoever held
     /// them when it was closed is gone.
     deleted: HashSet<(u32, u32)>,
+    /// What the batch of the next group is given room for: growing it would copy it again and again.
+    batch_capacity_bytes: usize,
 }
 
 /// What one group changes of one partition.
@@ -61,6 +64,7 @@ struct Group {
     batch: WriteBatch,
     touched: HashMap<(u32, u32), Touched>,
     replies: Vec<Reply>,
+    outcomes: Vec<Outcome>,
     permits: Vec<OwnedSemaphorePermit>,
     sync: bool,
 }
@@ -78,6 +82,7 @@ impl CommitThread {
             durability,
             tails: TailBudget::new(tail_bytes),
             deleted: HashSet::new(),
+            batch_capacity_bytes: 0,
         }
     }
 
@@ -85,7 +90,10 @@ impl CommitThread {
     pub(super) fn run(mut self) {
         while let Some(first) = self.requests.blocking_recv() {
             let mut bytes = first.commit.len_bytes();
-            let mut group = Group::default();
+            let mut group = Group {
+                batch: WriteBatch::with_capacity_bytes(self.batch_capacity_bytes),
+                ..Group::default()
+            };
             self.add(&mut group, first);
             while bytes < MAX_GROUP_BYTES && group.replies.len() < MAX_GROUP_COMMITS {
                 let Ok(next) = self.requests.try_recv() else {
@@ -94,6 +102,8 @@ impl CommitThread {
                 bytes += next.commit.len_bytes();
                 self.add(&mut group, next);
             }
+            let used_bytes = group.batch.size_in_bytes();
+            self.batch_capacity_bytes = used_bytes + used_bytes / 4;
             self.finish(group);
         }
         if let Err(error) = self.database.rocks.flush_wal(true) {
@@ -145,6 +155,7 @@ impl CommitThread {
         for change in commit.heads {
             group.change_head(change);
         }
+        group.outcomes.extend(commit.outcomes);
         group.replies.push((reply, Ok(Committed { base_offsets })));
     }
 
@@ -156,6 +167,9 @@ impl CommitThread {
             Write::Delete { family, key } => batch.delete_cf(&self.database.family(*family), key),
             Write::DeleteRange { family, from, to } => {
                 batch.delete_range_cf(&self.database.family(*family), from.as_ref(), to.as_ref());
+            }
+            Write::Merge { family, key, value } => {
+                batch.merge_cf(&self.database.family(*family), key, value);
             }
         }
     }
@@ -174,6 +188,7 @@ impl CommitThread {
         }
         drop(meta);
         if let Err(reason) = self.write(group.batch, group.sync) {
+            drop(group.outcomes);
             let error = Error::Poisoned { reason };
             for (reply, _) in group.replies {
                 let _ = reply.send(Err(error.clone()));
@@ -183,6 +198,9 @@ impl CommitThread {
         fail::fail_point!("commit::after-write");
         for touched in group.touched.into_values() {
             self.publish(touched);
+        }
+        for outcome in group.outcomes {
+            outcome.happened();
         }
         self.database.commits.fetch_add(1, Ordering::Release);
         fail::fail_point!("commit::before-reply");
@@ -286,6 +304,7 @@ impl Group {
                 mark.write_to(&mut self.touch(&partition).head)
             }
             HeadChange::Delete { partition } => self.touch(&partition).deleted = true,
+            HeadChange::Require { .. } => {}
         }
     }
 }

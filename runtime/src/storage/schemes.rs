@@ -65,15 +65,14 @@ impl Scheme {
         family.set_block_based_table_factory(&table);
         family.set_compression_type(DBCompressionType::None);
         family.set_write_buffer_size(memtable_bytes);
-        family.set_max_write_buffer_number(3);
+        family.set_max_write_buffer_number(4);
         match self {
             Scheme::Blob => {
                 family.set_enable_blob_files(true);
                 family.set_min_blob_size(4 << 10);
                 family.set_blob_file_size(256 << 20);
                 family.set_blob_compression_type(DBCompressionType::None);
-                family.set_enable_blob_gc(true);
-                family.set_blob_gc_age_cutoff(0.25);
+                family.set_enable_blob_gc(false);
             }
             Scheme::Leveled => {}
             Scheme::Universal => family.set_compaction_style(DBCompactionStyle::Universal),

@@ -1,7 +1,7 @@
 //! The open data directory: reads, and the door to the commit thread.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,14 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    Options, ReadOptions,
+    BlockBasedOptions, BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
+    CompactOptions, DBCompressionType, Options, ReadOptions,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::commit_thread::{CommitThread, Request, poison};
 use super::directory::Directory;
-use super::schema::{Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end};
+use super::schema::{
+    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end, queue,
+    queue_chunk, topic,
+};
 use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
 use crate::clock::Clock;
 use crate::model::RecordBatch;
@@ -28,6 +31,11 @@ const MAX_QUEUED_BYTES: usize = MAX_COMMIT_BYTES;
 const MAX_COMMIT_BYTES: usize = 128 << 20;
 /// The unit in which queued bytes are counted.
 const PERMIT_BYTES: usize = 1 << 10;
+/// Memtables of the log: one that is written to, the others on their way to the disk. More of them
+/// bridge longer pauses of the disk.
+const LOG_MEMTABLES: i32 = 4;
+/// Bytes of garbage in blob files from which on it is collected, if it is half of them at least.
+const MIN_RECLAIMED_BYTES: u64 = 4 << 20;
 /// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
 const MIN_BLOB_BYTES: u64 = 4 << 10;
 
@@ -61,6 +69,7 @@ impl Database {
 pub struct Store {
     database: Arc<Database>,
     requests: Arc<Requests>,
+    next_id: Arc<AtomicU32>,
     clock: Clock,
     durability: Durability,
 }
@@ -134,12 +143,35 @@ impl Store {
             directory,
         });
         let requests = Arc::new(Requests::start(&database, &options)?);
-        Ok(Self {
+        let store = Self {
             database,
             requests,
+            next_id: Arc::default(),
             clock: options.clock,
             durability: options.durability,
-        })
+        };
+        store.find_next_id()?;
+        Ok(store)
+    }
+
+    /// Ids are never given twice: entries of what is deleted stay as marks.
+    fn find_next_id(&self) -> Result<(), Error> {
+        for (kind, parse) in [
+            (KeyKind::Topic, topic::parse_key as fn(&[u8]) -> Option<u32>),
+            (KeyKind::Queue, queue::parse_key),
+        ] {
+            self.scan_kind(kind, |key, _| {
+                let next = parse(key).map_or(0, |id| id.saturating_add(1));
+                self.next_id.fetch_max(next, Ordering::Relaxed);
+                Ok(Scan::Continue)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An id for a new topic or queue, which no other has or had.
+    pub(crate) fn allocate_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The source of time.
@@ -367,6 +399,41 @@ impl Store {
             .compact_range_cf(&family, Some(from), Some(to));
     }
 
+    /// Rewrites the blob files if at least half of their bytes belong to deleted batches, so that
+    /// no more than one byte is written for each that is freed. Returns the bytes freed.
+    ///
+    /// Files of which nothing is left go without it: batches that retention deletes lie together.
+    pub(crate) fn reclaim_blobs(&self) -> Result<u64, Error> {
+        let family = self.database.family(Family::Log);
+        let rocks = &self.database.rocks;
+        let property = |name: &str| -> Result<u64, Error> {
+            let value = rocks.property_int_value_cf(&family, name);
+            Ok(value
+                .map_err(Error::engine("read a property"))?
+                .unwrap_or(0))
+        };
+        let before_bytes = property("rocksdb.live-blob-file-size")?;
+        let garbage_bytes = property("rocksdb.live-blob-file-garbage-size")?;
+        if garbage_bytes < MIN_RECLAIMED_BYTES || garbage_bytes < before_bytes / 2 {
+            return Ok(0);
+        }
+        let collect = |enabled: &str| {
+            let options = [
+                ("enable_blob_garbage_collection", enabled),
+                ("blob_garbage_collection_age_cutoff", "1.0"),
+            ];
+            rocks
+                .set_options_cf(&family, &options)
+                .map_err(Error::engine("set options"))
+        };
+        collect("true")?;
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        rocks.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
+        collect("false")?;
+        Ok(before_bytes.saturating_sub(property("rocksdb.live-blob-file-size")?))
+    }
+
     /// Writes the memtables of all families to files; for measuring.
     pub fn flush(&self) -> Result<(), Error> {
         for family in Family::ALL {
@@ -507,13 +574,14 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
     match family {
         Family::Log => {
             cf.set_write_buffer_size(options.log_memtable_bytes);
-            cf.set_max_write_buffer_number(3);
+            cf.set_max_write_buffer_number(LOG_MEMTABLES);
             cf.set_enable_blob_files(true);
             cf.set_min_blob_size(MIN_BLOB_BYTES);
             cf.set_blob_file_size(256 << 20);
             cf.set_blob_compression_type(DBCompressionType::None);
-            cf.set_enable_blob_gc(true);
-            cf.set_blob_gc_age_cutoff(0.25);
+            // Garbage collection as a part of every compaction would rewrite the oldest blobs again and
+            // again, whether they are garbage or not: `reclaim_blobs` does it when it frees space.
+            cf.set_enable_blob_gc(false);
         }
         Family::State => {
             table.set_bloom_filter(10.0, false);
@@ -522,6 +590,12 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         }
         Family::Changelog => cf.set_write_buffer_size(16 << 20),
         Family::Meta => cf.set_write_buffer_size(8 << 20),
+        Family::Queue => {
+            cf.set_write_buffer_size(16 << 20);
+            cf.set_merge_operator_associative("millstream-queue-chunk", |_, existing, changes| {
+                queue_chunk::merge_values(existing, changes.iter())
+            });
+        }
     }
     cf.set_block_based_table_factory(&table);
     cf

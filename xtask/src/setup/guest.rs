@@ -176,7 +176,11 @@ impl Toolchain {
     pub fn cargo_build(&self, context: &Context) -> Result<Cmd> {
         let mut cmd = Cmd::new(&context.cargo);
         cmd.args(["build", "--release", "--target", TARGET]);
-        let mut flags = vec!["-Ctarget-feature=+simd128".to_owned()];
+        let mut flags = vec![
+            "-Ctarget-feature=+simd128".to_owned(),
+            // Two vectors a turn: loops over bytes pay half of the host's interruption checks.
+            "-Cllvm-args=-force-vector-interleave=2".to_owned(),
+        ];
         if self.kind == Kind::Debian {
             flags.push(format!("-Lnative={DEBIAN_WASI_LIBC}"));
             let path = env::var_os("PATH").unwrap_or_default();

@@ -187,12 +187,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
             }
         }
     }
-    add_bounds(&cases, &mut report);
+    add_bounds(args, &cases, &mut report);
     report.add("pipeline", "Topic → map → topic, exactly once", &cases)?;
     report.note(format!(
         "{} records of {} B (keys of 16 B besides), {} partitions. Latency: {} records at a time through \
          the idle pipeline, from append to output; the manifest's batch.max-wait of 5 ms is part \
-         of it. Peak memory is the resident size of the process while it works off the backlog.",
+         of it. Peak memory is the resident size of the process while it works off the backlog, with what \
+         earlier runs have left; for that of one run alone: --side plugin --durability os --rounds 1.",
         args.records,
         args.value_bytes,
         args.partitions,
@@ -232,26 +233,20 @@ fn case(
     }
 }
 
-fn add_bounds(cases: &[Case], report: &mut Report) {
+fn add_bounds(args: &Args, cases: &[Case], report: &mut Report) {
     for case in cases.iter().filter(|case| case.side == "plugin") {
         let what = format!("map plugin, {}", case.durability);
         if let Some(ratio) = case.ratio {
-            report.bound(Bound::at_least(
-                format!("{what}: in parts of native"),
-                ratio,
-                0.6,
-            ));
+            let what = format!("{what}: in parts of native");
+            report.bound(Bound::at_least(what, ratio, 0.6));
         }
-        report.bound(Bound::at_least(
-            format!("{what}: records/s"),
-            case.records_per_s,
-            500_000.0,
-        ));
-        let mib = case.peak_memory_bytes as f64 / f64::from(1 << 20);
-        report.bound(Bound::at_most(
-            format!("{what}: peak memory in MiB"),
-            mib,
-            512.0,
-        ));
+        let rate = Bound::at_least(format!("{what}: records/s"), case.records_per_s, 500_000.0);
+        report.bound(rate);
+        // What earlier runs have left in the process would count as this one's.
+        if args.rounds == 1 && cases.len() == 1 {
+            let mib = case.peak_memory_bytes as f64 / f64::from(1 << 20);
+            let what = format!("{what}: peak memory in MiB");
+            report.bound(Bound::at_most(what, mib, 512.0));
+        }
     }
 }

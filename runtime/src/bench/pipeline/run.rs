@@ -17,6 +17,7 @@ use crate::manifest::{self, ResolvedManifest};
 use crate::model::{BatchBuilder, Compression, HeadersRef, TopicName, partition_for_key};
 use crate::pipeline::{NativeFunction, Pipelines, Plugins};
 use crate::plugin::PluginEngine;
+use crate::queue::Queues;
 use crate::storage::{Commit, Durability, Store, StoreOptions};
 
 /// Records of a batch that is sent through the idle pipeline.
@@ -98,7 +99,9 @@ impl Setup<'_> {
         process::reset_peak_memory();
         let (cpu_before, writes_before) = (process::cpu_time(), log.store().commit_count());
         let start = Instant::now();
-        let pipelines = Pipelines::start_with(log, groups, &plugins, manifest, native).await?;
+        let queues = Queues::open(log.store().clone())?;
+        let pipelines =
+            Pipelines::start_with(log, &queues, groups, &plugins, manifest, native).await?;
         pipelines.wait_until_idle().await;
         let taken = start.elapsed();
         let cpu = process::cpu_time().saturating_sub(cpu_before);

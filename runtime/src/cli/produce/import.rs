@@ -1,7 +1,8 @@
-//! Turns the lines of an input into records of a topic.
+//! Turns the lines of an input into records of a topic or messages of a queue.
 
 use std::time::{Duration, Instant};
 
+use super::sink::{self, Sink};
 use super::{LineFormat, ProduceArgs};
 use crate::cli::exit::Ending;
 use crate::cli::input::{Chunk, Input};
@@ -10,7 +11,6 @@ use crate::cli::json_line::{Mistake, Selection};
 use crate::cli::json_record::JsonRecord;
 use crate::cli::progress::{self, Progress};
 use crate::clock::Clock;
-use crate::log::{self, Log, Producer, Topic};
 use crate::model::{HeadersBuf, HeadersRef};
 
 /// How long records wait for more of them before they are sent.
@@ -18,7 +18,7 @@ const LINGER: Duration = Duration::from_millis(5);
 
 /// Turns lines into records.
 pub(super) struct Import {
-    pub(super) producer: Producer,
+    pub(super) sink: Sink,
     clock: Clock,
     format: LineFormat,
     selection: Selection,
@@ -27,18 +27,18 @@ pub(super) struct Import {
     headers: HeadersBuf,
     /// Lines read, the one in hand included.
     line: u64,
-    /// Records handed to the producer.
+    /// Records handed to the sink.
     sent: u64,
     /// Acknowledged records that have been shown.
     shown: u64,
 }
 
 impl Import {
-    /// An import into a topic.
-    pub(super) fn new(log: &Log, topic: &Topic, args: &ProduceArgs) -> Self {
+    /// An import into a topic or a queue.
+    pub(super) fn new(sink: Sink, clock: Clock, args: &ProduceArgs) -> Self {
         Self {
-            producer: Producer::new(log.clone(), topic.clone()),
-            clock: log.store().clock().clone(),
+            sink,
+            clock,
             format: args.format,
             selection: Selection {
                 key: args.key_field.clone(),
@@ -62,14 +62,14 @@ impl Import {
     ) -> anyhow::Result<Ending> {
         let started = Instant::now();
         loop {
-            let acknowledged = self.producer.acknowledged().records;
+            let acknowledged = self.sink.acknowledged();
             let next = tokio::select! {
                 biased;
                 () = interrupt.requested() => return Ok(Ending::Interrupted),
                 next = input.next() => next,
                 // Whoever writes to our standard input waits for an acknowledgement.
-                () = tokio::time::sleep(LINGER), if input.is_live() && acknowledged < self.sent => {
-                    self.producer.flush().await?;
+                () = tokio::time::sleep(LINGER), if input.is_live() && acknowledged + self.sink.duplicates() < self.sent => {
+                    self.sink.flush().await?;
                     continue;
                 }
                 () = bar.due(), if self.shown < acknowledged => {
@@ -94,7 +94,7 @@ impl Import {
     }
 
     fn show(&mut self, input: &Input, bar: &mut Progress, started: Instant) {
-        let acknowledged = self.producer.acknowledged().records;
+        let acknowledged = self.sink.acknowledged();
         let elapsed = started.elapsed();
         let text = match bar.is_drawn() {
             true => format!(
@@ -128,9 +128,7 @@ impl Import {
         match self.format {
             LineFormat::Lines => {
                 let none = HeadersRef::EMPTY;
-                self.producer
-                    .send(None, now_ms, None, Some(line), none)
-                    .await?;
+                self.sink.send(None, now_ms, None, Some(line), none).await?;
             }
             _ if is_blank() => return Ok(()),
             LineFormat::Json => {
@@ -139,7 +137,7 @@ impl Import {
                 let key = key.as_ref().map(|key| key.as_bytes());
                 let timestamp_ms = self.selection.timestamp_ms(&fields)?.unwrap_or(now_ms);
                 let none = HeadersRef::EMPTY;
-                self.producer
+                self.sink
                     .send(None, timestamp_ms, key, Some(line), none)
                     .await?;
             }
@@ -149,7 +147,7 @@ impl Import {
                 let partition = record.partition.filter(|_| !self.repartition);
                 let timestamp_ms = record.timestamp.unwrap_or(now_ms);
                 let headers = self.headers.as_headers();
-                self.producer
+                self.sink
                     .send(
                         partition,
                         timestamp_ms,
@@ -169,8 +167,8 @@ impl Import {
 enum Refusal {
     /// It is not what a line must be.
     Line(Mistake),
-    /// The record is not what the topic takes, or writing failed.
-    Log(log::Error),
+    /// The record is not what its target takes, or writing failed.
+    Sink(sink::Error),
 }
 
 impl From<Mistake> for Refusal {
@@ -179,9 +177,9 @@ impl From<Mistake> for Refusal {
     }
 }
 
-impl From<log::Error> for Refusal {
-    fn from(error: log::Error) -> Self {
-        Self::Log(error)
+impl From<sink::Error> for Refusal {
+    fn from(error: sink::Error) -> Self {
+        Self::Sink(error)
     }
 }
 
@@ -192,8 +190,8 @@ impl Refusal {
                 "{name}:{line}:{mistake}; the lines before it are acknowledged, nothing from it on is stored"
             ),
             // Writing failed: no line is to blame.
-            Self::Log(error @ log::Error::Storage(_)) => error.into(),
-            Self::Log(error) => anyhow::anyhow!("{name}:{line}: {error}"),
+            Self::Sink(error) if error.is_storage() => error.into(),
+            Self::Sink(error) => anyhow::anyhow!("{name}:{line}: {error}"),
         }
     }
 }

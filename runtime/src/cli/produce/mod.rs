@@ -1,4 +1,4 @@
-//! `millstream produce`: records from a file or standard input into a topic.
+//! `millstream produce`: records from a file or standard input into a topic or a queue.
 //!
 //! Lines are read on one thread (`cli/input.rs`), turned into records here (`import.rs`), and
 //! written by the commit thread: memory is bounded by what is on its way. What is reported as
@@ -6,6 +6,7 @@
 //! acknowledged.
 
 mod import;
+mod sink;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,15 +23,18 @@ use super::output::{self, Column, Output, Table};
 use super::progress::{self, Progress, Unit};
 use super::quantity;
 use super::target::Target;
-use crate::log::{Log, Topic, TopicConfig};
-use crate::model::TopicName;
-use crate::{log, manifest, pipeline};
+use crate::log::{Log, Producer, Topic, TopicConfig};
+use crate::manifest::ResolvedManifest;
+use crate::model::{QueueName, TopicName};
+use crate::queue::{Queue, QueueConfig, Queues};
+use crate::{log, manifest, pipeline, queue};
 use import::Import;
+use sink::Sink;
 
 /// Arguments of `produce`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProduceArgs {
-    /// Where the records go, as topic:NAME
+    /// Where the records go, as topic:NAME or queue:NAME
     target: Target,
 
     /// The file to read, decompressed if it ends in .zst or .gz; `-` is standard input [default: -]
@@ -57,7 +61,10 @@ pub(super) struct ProduceArgs {
     #[arg(long)]
     repartition: bool,
 
-    /// Create the topic if it does not exist
+    #[command(flatten)]
+    message: Message,
+
+    /// Create the topic or queue if it does not exist
     #[arg(long)]
     create: bool,
 
@@ -65,7 +72,7 @@ pub(super) struct ProduceArgs {
     #[arg(long, value_name = "COUNT", requires = "create")]
     partitions: Option<u32>,
 
-    /// Create the topics that this manifest declares first, with its settings
+    /// Create the topics and queues that this manifest declares first, with its settings
     #[arg(long, value_name = "MANIFEST", conflicts_with = "create")]
     manifest: Option<PathBuf>,
 
@@ -73,6 +80,27 @@ pub(super) struct ProduceArgs {
     /// that is no terminal
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration, default_value = "1s")]
     progress_interval: Duration,
+}
+
+/// What all messages of a queue say, unless a record's own headers do (--format record).
+#[derive(Debug, Default, PartialEq, clap::Args)]
+#[command(next_help_heading = "Messages of a queue")]
+struct Message {
+    /// The priority, 0 to 9; 9 is delivered first
+    #[arg(long, value_name = "PRIORITY", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
+
+    /// The FIFO group
+    #[arg(long, value_name = "GROUP")]
+    message_group: Option<String>,
+
+    /// How long messages wait before their first delivery
+    #[arg(long, value_name = "DURATION", value_parser = quantity::duration_ms)]
+    delay: Option<u64>,
+
+    /// How long messages are of use
+    #[arg(long, value_name = "DURATION", value_parser = quantity::duration_ms)]
+    time_to_live: Option<u64>,
 }
 
 /// What a line is.
@@ -110,11 +138,23 @@ impl ProduceArgs {
                 "--repartition has an effect with --format record only: other lines name no partition".to_owned(),
             ));
         }
-        Ok(())
+        let without_effect = match &self.target {
+            Target::Topic(_) if self.message != Message::default() => {
+                "--priority, --message-group, --delay and --time-to-live are of messages of a queue; they have no effect on a topic"
+            }
+            Target::Queue(_) if self.partitions.is_some() => {
+                "--partitions has no effect on a queue; leave it out"
+            }
+            Target::Queue(_) if self.repartition => {
+                "--repartition has no effect on a queue; leave it out"
+            }
+            _ => return Ok(()),
+        };
+        Err(Usage(without_effect.to_owned()))
     }
 }
 
-/// What has been acknowledged.
+/// What has been acknowledged in a topic.
 #[derive(Debug, Serialize)]
 struct Summary {
     topic: TopicName,
@@ -133,7 +173,17 @@ struct PartitionSummary {
     end_offset: u64,
 }
 
-/// Writes the records of an input to a topic.
+/// What has been acknowledged in a queue.
+#[derive(Debug, Serialize)]
+struct QueueSummary {
+    queue: QueueName,
+    messages: u64,
+    duplicates: u64,
+    seconds: f64,
+    messages_per_second: u64,
+}
+
+/// Writes the records of an input to a topic or a queue.
 pub(super) async fn run(
     args: ProduceArgs,
     global: &GlobalArgs,
@@ -152,17 +202,23 @@ pub(super) async fn run(
     };
     let data = DataDirectory::open(global, access)?;
     if let Some(manifest) = &manifest {
-        pipeline::ensure_topics(&data.log, manifest).await?;
+        declare(&data, manifest).await?;
     }
-    let topic = open_topic(&data.log, &args).await?;
+    let clock = data.log.store().clock().clone();
+    let (sink, report) = match &args.target {
+        Target::Topic(name) => {
+            let topic = open_topic(&data.log, name, &args).await?;
+            let producer = Producer::new(data.log.clone(), topic.clone());
+            (Sink::Topic(Box::new(producer)), Report::topic(topic))
+        }
+        Target::Queue(name) => {
+            let queue = open_queue(&data.queues, name, &args).await?;
+            (Sink::queue(&queue, &args), Report::Queue(queue))
+        }
+    };
 
     let started = Instant::now();
-    let ends_before: Vec<_> = topic
-        .partitions()
-        .iter()
-        .map(|p| p.high_watermark())
-        .collect();
-    let mut import = Import::new(&data.log, &topic, &args);
+    let mut import = Import::new(sink, clock, &args);
     let mut bar = Progress::start(
         global,
         Unit::Bytes,
@@ -171,39 +227,40 @@ pub(super) async fn run(
     );
     let result = import.copy(&mut input, &mut bar, &interrupt).await;
     // What came before a bad line counts.
-    let flushed = import.producer.flush().await;
+    let flushed = import.sink.flush().await;
     drop(bar);
 
-    let elapsed = started.elapsed();
-    let partitions = topic.partitions().iter().zip(ends_before);
-    let partitions: Vec<_> = partitions
-        .map(|(partition, before)| PartitionSummary {
-            partition: partition.index(),
-            records: partition.high_watermark().saturating_sub(before),
-            end_offset: partition.high_watermark(),
-        })
-        .collect();
-    // Not the sum of the partitions: after a failed write some have records beyond these.
-    let records = import.producer.acknowledged().records;
-    let summary = Summary {
-        topic: topic.name().clone(),
-        records,
-        seconds: elapsed.as_secs_f64(),
-        records_per_second: progress::per_second(records, elapsed),
-        partitions,
-    };
-    output.result(&summary, |output| summary.write(output))?;
+    report.write(&import.sink, started.elapsed(), output)?;
     output.flush()?;
     match flushed {
         // Not even what came before a bad line is stored.
-        Err(error @ log::Error::Storage(_)) => Err(error.into()),
+        Err(error) if error.is_storage() => Err(error.into()),
         Err(error) => result.and(Err(error.into())),
-        Ok(_) => result,
+        Ok(()) => result,
     }
 }
 
-async fn open_topic(log: &Log, args: &ProduceArgs) -> Result<Topic, log::Error> {
-    let name = &args.target.0;
+/// Creates what a manifest declares.
+async fn declare(data: &DataDirectory, manifest: &ResolvedManifest) -> anyhow::Result<()> {
+    pipeline::ensure_topics(&data.log, manifest).await?;
+    pipeline::ensure_queues(&data.queues, manifest).await?;
+    Ok(())
+}
+
+async fn open_queue(
+    queues: &Queues,
+    name: &QueueName,
+    args: &ProduceArgs,
+) -> Result<Queue, queue::Error> {
+    match queues.queue(name) {
+        Err(queue::Error::UnknownQueue { .. }) if args.create => {
+            queues.create_queue(name, QueueConfig::default()).await
+        }
+        found => found,
+    }
+}
+
+async fn open_topic(log: &Log, name: &TopicName, args: &ProduceArgs) -> Result<Topic, log::Error> {
     match log.topic(name) {
         Err(log::Error::UnknownTopic { .. }) if args.create => {
             let config = TopicConfig {
@@ -221,6 +278,74 @@ async fn open_topic(log: &Log, args: &ProduceArgs) -> Result<Topic, log::Error> 
             _ => Ok(topic),
         },
         Err(error) => Err(error),
+    }
+}
+
+/// What is to be said in the end.
+enum Report {
+    /// With the ends that its partitions had before.
+    Topic(Topic, Vec<u64>),
+    Queue(Queue),
+}
+
+impl Report {
+    fn topic(topic: Topic) -> Self {
+        let partitions = topic.partitions().iter();
+        let ends = partitions.map(|p| p.high_watermark()).collect();
+        Self::Topic(topic, ends)
+    }
+
+    fn write(&self, sink: &Sink, elapsed: Duration, output: &mut Output) -> anyhow::Result<()> {
+        match self {
+            Self::Topic(topic, ends_before) => {
+                let partitions = topic.partitions().iter().zip(ends_before);
+                let partitions: Vec<_> = partitions
+                    .map(|(partition, before)| PartitionSummary {
+                        partition: partition.index(),
+                        records: partition.high_watermark().saturating_sub(*before),
+                        end_offset: partition.high_watermark(),
+                    })
+                    .collect();
+                // Not the sum of the partitions: after a failed write some have records beyond these.
+                let records = sink.acknowledged();
+                let summary = Summary {
+                    topic: topic.name().clone(),
+                    records,
+                    seconds: elapsed.as_secs_f64(),
+                    records_per_second: progress::per_second(records, elapsed),
+                    partitions,
+                };
+                output.result(&summary, |output| summary.write(output))?;
+            }
+            Self::Queue(queue) => {
+                let messages = sink.acknowledged();
+                let summary = QueueSummary {
+                    queue: queue.name().clone(),
+                    messages,
+                    duplicates: sink.duplicates(),
+                    seconds: elapsed.as_secs_f64(),
+                    messages_per_second: progress::per_second(messages, elapsed),
+                };
+                output.result(&summary, |output| summary.write(output))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl QueueSummary {
+    fn write(&self, output: &mut Output) -> Result<(), output::Error> {
+        output.line(format_args!(
+            "acknowledged {} messages in queue `{}`, {:.3} s, {} messages/s",
+            self.messages, self.queue, self.seconds, self.messages_per_second
+        ))?;
+        if self.duplicates > 0 {
+            output.line(format_args!(
+                "{} duplicates were not enqueued",
+                self.duplicates
+            ))?;
+        }
+        Ok(())
     }
 }
 
@@ -268,11 +393,12 @@ mod tests {
     #[test]
     fn the_arguments_of_the_documentation() {
         let args = parse("topic:flights --file f.jsonl.zst --key-field carrier").unwrap();
-        assert_eq!(args.target.0, "flights");
+        assert_eq!(args.target, "topic:flights".parse().unwrap());
         assert_eq!(args.format, LineFormat::Json);
         parse("topic:t --create --partitions 4").unwrap();
         parse("topic:t --manifest millstream.toml --file -").unwrap();
         parse("topic:t --format record --repartition").unwrap();
+        parse("queue:q --priority 9 --delay 10s --message-group g --time-to-live 1h").unwrap();
     }
 
     #[test]
@@ -288,6 +414,15 @@ mod tests {
             ),
             ("topic:t --repartition", "--format record only"),
             ("topic:t --partitions 4", "--create"),
+            ("topic:t --delay 1s", "no effect on a topic"),
+            (
+                "queue:q --create --partitions 4",
+                "--partitions has no effect",
+            ),
+            (
+                "queue:q --format record --repartition",
+                "--repartition has no effect",
+            ),
             ("topic:t --allow-null-key", "--key-field"),
             ("t", "did you mean `topic:t`?"),
         ] {

@@ -3,12 +3,11 @@
 mod settings;
 mod view;
 
-use std::io::Write as _;
-
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::GlobalArgs;
+use super::confirm::confirm;
 use super::exit::{Ending, Usage};
 use super::open::{Access, DataDirectory};
 use super::output::{Column, Output, Table};
@@ -230,24 +229,6 @@ async fn delete(
         ))
     })?;
     Ok(Ending::Done)
-}
-
-/// Asks on the terminal.
-///
-/// # Errors
-/// There is nobody to ask.
-fn confirm(question: &str) -> anyhow::Result<bool> {
-    use std::io::{self, IsTerminal as _};
-    if !io::stdin().is_terminal() {
-        return Err(Usage(format!(
-            "{question} There is no terminal to ask on; give --yes"
-        ))
-        .into());
-    }
-    write!(io::stderr(), "{question} [y/N] ")?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 #[derive(Debug, Serialize)]

@@ -248,3 +248,45 @@ fn space_is_given_back() {
     let after_bytes = used_bytes();
     assert!(after_bytes < 50_000, "{after_bytes}");
 }
+
+#[test]
+fn blob_files_that_are_mostly_garbage_are_rewritten_and_others_are_not() {
+    const BATCHES: usize = 400;
+    let fixture = Fixture::new();
+    let short = fixture.topic(keep_for(HOUR_MS));
+    let long = block_on(
+        fixture
+            .log()
+            .create_topic(&"long".parse().unwrap(), TopicConfig::default()),
+    )
+    .unwrap();
+    // Batches of both topics lie side by side: no blob file goes as a whole.
+    let value = "v".repeat(64 << 10);
+    for at in 0..BATCHES {
+        let record = [record("k", Some(&value), START_MS)];
+        append(fixture.log(), short.partition(0).unwrap(), &record);
+        if at % 4 == 0 {
+            append(fixture.log(), long.partition(0).unwrap(), &record);
+        }
+    }
+    fixture.store().flush().unwrap();
+    let before = fixture.store().disk_usage().unwrap().blob_bytes;
+    block_on(fixture.log().maintain()).unwrap();
+    assert_eq!(fixture.store().disk_usage().unwrap().blob_bytes, before);
+
+    fixture.clock.advance_ms(2 * HOUR_MS);
+    block_on(fixture.log().maintain()).unwrap();
+    // RocksDB deletes the files a moment later.
+    for _ in 0..500 {
+        if fixture.store().disk_usage().unwrap().blob_bytes < before / 4 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let after = fixture.store().disk_usage().unwrap().blob_bytes;
+    assert!(after < before / 4, "{after} of {before} bytes are left");
+    assert_eq!(
+        consume(fixture.log(), long.partition(0).unwrap(), 0).len(),
+        BATCHES / 4
+    );
+}

@@ -5,16 +5,20 @@
 
 pub mod batch;
 pub mod changelog;
+pub mod deduplication;
 pub mod group_offset;
 pub mod partition_head;
 pub mod pipeline;
+pub mod positions;
+pub mod queue;
+pub mod queue_chunk;
 pub mod state;
 pub mod topic;
 
 /// A RocksDB column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Small metadata: topics, partition heads, group offsets, pipelines.
+    /// Small metadata: topics, queues, partition heads, group offsets, pipelines.
     Meta,
     /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
     Log,
@@ -22,11 +26,20 @@ pub enum Family {
     Changelog,
     /// Keyed state of pipelines.
     State,
+    /// What has happened to the messages of queues. A write of this family is merged with what is
+    /// there, see [`queue_chunk`].
+    Queue,
 }
 
 impl Family {
     /// All families, in the order in which they are opened.
-    pub const ALL: [Family; 4] = [Family::Meta, Family::Log, Family::Changelog, Family::State];
+    pub const ALL: [Family; 5] = [
+        Family::Meta,
+        Family::Log,
+        Family::Changelog,
+        Family::State,
+        Family::Queue,
+    ];
 
     /// The family's name in RocksDB.
     pub const fn name(self) -> &'static str {
@@ -35,6 +48,7 @@ impl Family {
             Family::Log => "log",
             Family::Changelog => "changelog",
             Family::State => "state",
+            Family::Queue => "queue",
         }
     }
 }
@@ -51,24 +65,34 @@ pub enum KeyKind {
     GroupOffset = 0x03,
     /// `(pipeline name)` → the pipeline's id and how it last ran, as JSON. Family `meta`.
     Pipeline = 0x04,
+    /// `(queue id)` → the queue's name and configuration as JSON. Family `meta`.
+    Queue = 0x05,
+    /// `(queue id, enqueued at ms, sequence)` → hashes of deduplication ids. Family `meta`.
+    Deduplication = 0x06,
     /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
     Batch = 0x10,
     /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint. Family `changelog`.
     Changelog = 0x20,
     /// `(pipeline id, partition, key)` → a value of keyed state. Family `state`.
     State = 0x30,
+    /// `(queue id, chunk)` → acknowledgements and delivery counts of 1,024 messages. Family `queue`.
+    QueueChunk = 0x40,
 }
 
 impl KeyKind {
     /// The column family in which keys of this kind live.
     pub const fn family(self) -> Family {
         match self {
-            KeyKind::Topic | KeyKind::PartitionHead | KeyKind::GroupOffset | KeyKind::Pipeline => {
-                Family::Meta
-            }
+            KeyKind::Topic
+            | KeyKind::PartitionHead
+            | KeyKind::GroupOffset
+            | KeyKind::Pipeline
+            | KeyKind::Queue
+            | KeyKind::Deduplication => Family::Meta,
             KeyKind::Batch => Family::Log,
             KeyKind::Changelog => Family::Changelog,
             KeyKind::State => Family::State,
+            KeyKind::QueueChunk => Family::Queue,
         }
     }
 }
@@ -129,9 +153,12 @@ mod tests {
             (KeyKind::PartitionHead, 0x02),
             (KeyKind::GroupOffset, 0x03),
             (KeyKind::Pipeline, 0x04),
+            (KeyKind::Queue, 0x05),
+            (KeyKind::Deduplication, 0x06),
             (KeyKind::Batch, 0x10),
             (KeyKind::Changelog, 0x20),
             (KeyKind::State, 0x30),
+            (KeyKind::QueueChunk, 0x40),
         ];
         for (kind, code) in codes {
             assert_eq!(kind_prefix(kind), [code]);

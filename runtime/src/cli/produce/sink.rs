@@ -1,0 +1,160 @@
+//! Where records go: the producer of a topic, or batches of messages of a queue.
+
+use std::sync::Arc;
+
+use super::{Message, ProduceArgs};
+use crate::log::{self, Producer};
+use crate::model::{Header, HeadersBuf, HeadersRef};
+use crate::queue::{self, MessageBatch, Queue};
+
+/// Bytes and messages after which what is waiting is enqueued.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_MESSAGES: u64 = 10_000;
+
+/// Takes records.
+pub(super) enum Sink {
+    Topic(Box<Producer>),
+    Queue(Box<QueueSink>),
+}
+
+/// Takes messages.
+pub(super) struct QueueSink {
+    batch: MessageBatch,
+    /// Attributes of all messages.
+    attributes: Vec<Header>,
+    headers: HeadersBuf,
+    acknowledged: u64,
+    duplicates: u64,
+}
+
+/// Why a record was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Topic(#[from] log::Error),
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+}
+
+impl Error {
+    /// Whether writing failed, so that no record is to blame.
+    pub(super) fn is_storage(&self) -> bool {
+        matches!(
+            self,
+            Self::Topic(log::Error::Storage(_)) | Self::Queue(queue::Error::Storage(_))
+        )
+    }
+}
+
+impl Sink {
+    pub(super) fn queue(queue: &Queue, args: &ProduceArgs) -> Self {
+        Self::Queue(Box::new(QueueSink {
+            batch: queue.batch(),
+            attributes: args.message.attributes(),
+            headers: HeadersBuf::new(),
+            acknowledged: 0,
+            duplicates: 0,
+        }))
+    }
+
+    /// Records that are stored.
+    pub(super) fn acknowledged(&self) -> u64 {
+        match self {
+            Self::Topic(producer) => producer.acknowledged().records,
+            Self::Queue(sink) => sink.acknowledged,
+        }
+    }
+
+    /// Messages that were not stored, since one with their deduplication id was.
+    pub(super) fn duplicates(&self) -> u64 {
+        match self {
+            Self::Topic(_) => 0,
+            Self::Queue(sink) => sink.duplicates,
+        }
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        partition: Option<u32>,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Topic(producer) => {
+                let sent = producer.send(partition, timestamp_ms, key, value, headers);
+                Ok(sent.await?)
+            }
+            Self::Queue(sink) => Ok(sink.send(timestamp_ms, key, value, headers).await?),
+        }
+    }
+
+    /// Sends what is waiting, and waits until everything is acknowledged.
+    pub(super) async fn flush(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Topic(producer) => {
+                producer.flush().await?;
+            }
+            Self::Queue(sink) => sink.flush().await?,
+        }
+        Ok(())
+    }
+}
+
+impl QueueSink {
+    async fn send(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), queue::Error> {
+        let pushed = if self.attributes.is_empty() {
+            self.batch.push(timestamp_ms, key, value, headers)
+        } else {
+            self.headers.clear();
+            for header in &self.attributes {
+                self.headers.push(&header.name, header.value.as_deref())?;
+            }
+            // What a record says itself comes later, and counts.
+            for (name, value) in headers {
+                self.headers.push(name, value)?;
+            }
+            let headers = self.headers.as_headers();
+            self.batch.push(timestamp_ms, key, value, headers)
+        };
+        if !pushed? {
+            self.duplicates += 1;
+        }
+        if self.batch.len_bytes() >= BATCH_BYTES || self.batch.len() >= BATCH_MESSAGES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), queue::Error> {
+        if !self.batch.is_empty() {
+            self.acknowledged += self.batch.enqueue().await?.stored_count;
+        }
+        Ok(())
+    }
+}
+
+impl Message {
+    /// As headers.
+    fn attributes(&self) -> Vec<Header> {
+        let number = |value: Option<u64>| value.map(|value| value.to_string());
+        let given = [
+            (queue::PRIORITY, number(self.priority.map(u64::from))),
+            (queue::GROUP, self.message_group.clone()),
+            (queue::DELAY, number(self.delay)),
+            (queue::TIME_TO_LIVE, number(self.time_to_live)),
+        ];
+        let headers = given.into_iter().filter_map(|(name, value)| {
+            let value = value?.into_bytes().into();
+            Some(Header::new(Arc::<str>::from(name), Some(value)))
+        });
+        headers.collect()
+    }
+}

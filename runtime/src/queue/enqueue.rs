@@ -1,0 +1,298 @@
+//! Enqueuing: messages are encoded as batches and added to a commit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::attributes::{Attributes, with_times};
+use super::dead_letter::Reason;
+use super::shared::Queue;
+use super::{Error, MaxLengthPolicy, QueueConfig};
+use crate::model::{BatchBuilder, Compression, EncodedBatch, HeadersBuf, HeadersRef, Record};
+use crate::storage::Commit;
+
+/// Bytes after which a batch is closed: what has to be read to deliver one message of it.
+const BATCH_BYTES: usize = 60 << 10;
+
+/// What became of messages that were enqueued.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The offset of the first message; those that are no duplicates follow one after the other.
+    pub base_offset: Option<u64>,
+    /// Messages that are stored.
+    pub stored_count: u64,
+    /// Which of the messages, counted from 0 in the order in which they were pushed, were not stored,
+    /// since one with their deduplication id was enqueued within the window.
+    pub duplicates: Vec<u64>,
+}
+
+/// Messages to enqueue together. Deduplication ids are reserved when a message is pushed, and free
+/// again if the batch is dropped, or the commit that it was added to does not happen.
+pub struct MessageBatch {
+    queue: Queue,
+    config: Arc<QueueConfig>,
+    builder: BatchBuilder,
+    closed: Vec<EncodedBatch>,
+    headers: HeadersBuf,
+    reserved_ids: Vec<u128>,
+    pushed_count: u64,
+    stored_count: u64,
+    duplicates: Vec<u64>,
+    bytes: usize,
+}
+
+impl MessageBatch {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self {
+            config: queue.config(),
+            queue,
+            builder: BatchBuilder::new(Compression::None),
+            closed: Vec::new(),
+            headers: HeadersBuf::new(),
+            reserved_ids: Vec::new(),
+            pushed_count: 0,
+            stored_count: 0,
+            duplicates: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds a message; `false` if it is a duplicate, which is not enqueued. Its attributes are headers
+    /// ([`Attributes`]).
+    ///
+    /// # Errors
+    /// [`Error::Attribute`]; [`Error::Undecided`]; [`Error::Batch`] for a message beyond the limits.
+    /// What was pushed before stays.
+    pub fn push(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<bool, Error> {
+        let attributes = Attributes::parse(headers)?;
+        let times = attributes.resolve(&self.config, self.queue.now_ms());
+        let mut id = None;
+        if let Some(given) = attributes.deduplication_id {
+            id = self.queue.reserve_id(given)?;
+            if id.is_none() {
+                self.duplicates.push(self.pushed_count);
+                self.pushed_count += 1;
+                return Ok(false);
+            }
+        }
+        let pushed = self.encode(timestamp_ms, key, value, headers, times);
+        match (&pushed, id) {
+            (Ok(()), Some(id)) => self.reserved_ids.push(id),
+            (Err(_), Some(id)) => self.queue.free_ids(&[id]),
+            (_, None) => {}
+        }
+        pushed.map(|()| true)
+    }
+
+    /// Adds a message as it is: no deduplication, and its attributes are as stored ones.
+    pub(super) fn push_stored(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        self.encode(timestamp_ms, key, value, headers, (None, None))
+    }
+
+    fn encode(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+        times: (Option<u64>, Option<u64>),
+    ) -> Result<(), Error> {
+        let fields = [key, value, Some(headers.as_encoded())];
+        let size_bytes: usize = fields.iter().flatten().map(|field| field.len()).sum();
+        if self.builder.size_bytes() + size_bytes > BATCH_BYTES {
+            self.close()?;
+        }
+        if times == (None, None) {
+            self.builder.push(timestamp_ms, key, value, headers)?;
+        } else {
+            with_times(headers, times, &mut self.headers)?;
+            let headers = self.headers.as_headers();
+            self.builder.push(timestamp_ms, key, value, headers)?;
+        }
+        self.pushed_count += 1;
+        self.stored_count += 1;
+        self.bytes += size_bytes;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        self.closed.extend(self.builder.build()?);
+        Ok(())
+    }
+
+    /// Messages that were pushed, duplicates included.
+    pub fn len(&self) -> u64 {
+        self.pushed_count
+    }
+
+    /// Whether no message was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.pushed_count == 0
+    }
+
+    /// Bytes of keys, values and headers to be stored.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Moves the messages to a commit; the batch is empty again, for more. What is returned has no
+    /// offset, which is known when the commit has happened.
+    ///
+    /// # Errors
+    /// [`Error::Full`]; the messages stay in the batch. Reading what a full queue drops: drop the commit
+    /// then.
+    pub fn add_to(&mut self, commit: &mut Commit) -> Result<Enqueued, Error> {
+        self.close()?;
+        if self.stored_count > 0 {
+            self.queue.reserve_room(self.stored_count, commit)?;
+            self.append_to(commit);
+        }
+        let enqueued = Enqueued {
+            base_offset: None,
+            stored_count: self.stored_count,
+            duplicates: std::mem::take(&mut self.duplicates),
+        };
+        self.pushed_count = 0;
+        self.stored_count = 0;
+        self.bytes = 0;
+        self.config = self.queue.config();
+        Ok(enqueued)
+    }
+
+    /// As [`add_to`](Self::add_to), but there is always room: for dead letters, which must not be lost.
+    pub(super) fn append_to(&mut self, commit: &mut Commit) {
+        for batch in self.closed.drain(..) {
+            commit.append(Arc::clone(self.queue.partition()), batch);
+        }
+        if !self.reserved_ids.is_empty() {
+            let ids = std::mem::take(&mut self.reserved_ids);
+            self.queue.remember_ids_in(ids, commit);
+        }
+    }
+
+    /// Closes the last batch; before [`append_to`](Self::append_to).
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        self.close()
+    }
+
+    /// Enqueues the messages by themselves, and waits until they are stored.
+    ///
+    /// # Errors
+    /// As [`add_to`](Self::add_to), and [`Error::Storage`].
+    pub async fn enqueue(&mut self) -> Result<Enqueued, Error> {
+        let mut commit = Commit::new();
+        if self.config.max_length.is_some() {
+            self.queue.catch_up().await?;
+        }
+        // A full queue may append dead letters first.
+        let mut enqueued = self.add_to(&mut commit)?;
+        if enqueued.stored_count == 0 {
+            return Ok(enqueued);
+        }
+        let own_batch = commit.first_append_to(self.queue.partition());
+        let committed = self.queue.commit(commit).await?;
+        enqueued.base_offset = committed.base_offsets.get(own_batch).copied();
+        Ok(enqueued)
+    }
+}
+
+impl Drop for MessageBatch {
+    fn drop(&mut self) {
+        self.queue.free_ids(&self.reserved_ids);
+    }
+}
+
+impl Queue {
+    /// A batch of messages to enqueue.
+    pub fn batch(&self) -> MessageBatch {
+        MessageBatch::new(self.clone())
+    }
+
+    /// Enqueues messages and waits until they are stored, all of them or none.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Attribute`], [`Error::Batch`], [`Error::Deleted`],
+    /// [`Error::Storage`].
+    pub async fn enqueue(&self, messages: &[Record]) -> Result<Enqueued, Error> {
+        loop {
+            let changed = self.state.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.batch_of(messages) {
+                Ok(mut batch) => return batch.enqueue().await,
+                Err(Error::Undecided) => changed.await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn batch_of(&self, messages: &[Record]) -> Result<MessageBatch, Error> {
+        let mut batch = self.batch();
+        let mut headers = HeadersBuf::new();
+        for message in messages {
+            headers.clear();
+            for header in &message.headers {
+                headers.push(&header.name, header.value.as_deref())?;
+            }
+            batch.push(
+                message.timestamp_ms,
+                message.key.as_deref(),
+                message.value.as_deref(),
+                headers.as_headers(),
+            )?;
+        }
+        Ok(batch)
+    }
+
+    /// Reserves room for messages that a commit appends, and makes it if that is the queue's policy.
+    fn reserve_room(&self, added: u64, commit: &mut Commit) -> Result<(), Error> {
+        let config = self.config();
+        let mut dropped = Vec::new();
+        if let Some(limit) = config.max_length {
+            self.ingest()?;
+            let mut index = self.state.index.lock();
+            let behind = self.partition().high_watermark() - index.indexed_to();
+            let reserved = self.state.reserved_count.load(Ordering::Relaxed);
+            let held = index.counts().live + behind + reserved;
+            let excess = (held + added).saturating_sub(limit);
+            if excess > 0 && config.max_length_policy == MaxLengthPolicy::DropOldest {
+                dropped = index.take_oldest(excess);
+            }
+            if (dropped.len() as u64) < excess {
+                let now_ms = self.now_ms();
+                for offset in dropped {
+                    index.undo_settle(offset, now_ms);
+                }
+                return Err(Error::Full {
+                    name: self.name().clone(),
+                    held,
+                    added,
+                    limit,
+                });
+            }
+            let reserved = &self.state.reserved_count;
+            reserved.fetch_add(added, Ordering::Relaxed);
+            drop(index);
+            let state = Arc::clone(&self.state);
+            commit.on_outcome(move |_| {
+                state.reserved_count.fetch_sub(added, Ordering::Relaxed);
+            });
+        }
+        if dropped.is_empty() {
+            Ok(())
+        } else {
+            self.retire_in(dropped, Reason::MaxLength, commit)
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! Who is next: the messages of a queue by what they wait for, in memory.
+//!
+//! A message without attributes that was never delivered is a bit in a set. Any other (delivered
+//! before, leased, delayed, of a group, with a time to live) has an entry in `messages`, of about
+//! 60 to 100 bytes with all that refers to it. Both are bounded by the queue's length.
+//!
+//! Nothing here is written anywhere: what a lease or an acknowledgement changes in the store is part
+//! of a commit, and the index is told how that went (`finish`, `put_back`, `undo`).
+
+mod groups;
+mod leases;
+mod progress;
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use self::groups::Groups;
+use self::leases::{LeaseId, Leases};
+use self::progress::Progress;
+pub(super) use self::progress::Trim;
+use super::Receipt;
+use super::attributes::{MAX_PRIORITY, Placement};
+use super::offset_set::OffsetSet;
+use crate::storage::schema::queue_chunk::Exception;
+
+const PRIORITIES: usize = MAX_PRIORITY as usize + 1;
+
+/// A message that is more than a bit.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    delivery_count: u32,
+    priority: u8,
+    /// 0 = none.
+    group: u64,
+    /// `u64::MAX` = never.
+    expires_at_ms: u64,
+    state: State,
+}
+
+/// What a message waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// To be leased.
+    Ready,
+    /// For others of its group.
+    Behind,
+    /// For its time.
+    Delayed { until_ms: u64 },
+    /// For whoever holds it.
+    Leased { lease: LeaseId },
+    /// For the commit that acknowledges, releases, moves or drops it.
+    Settling { before: Before },
+}
+
+/// What a message was before somebody began to settle it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Leased.
+    Leased { lease: LeaseId },
+    /// Waiting, perhaps for a time.
+    Waiting { until_ms: u64 },
+}
+
+impl State {
+    fn is_held(self) -> bool {
+        matches!(self, Self::Leased { .. } | Self::Settling { .. })
+    }
+}
+
+/// What a lease gets.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    /// Leased now, in the order of delivery; with the delivery that this is.
+    pub(super) leased: Vec<Receipt>,
+    /// Messages that were delivered as often as they may be; to be finished or undone.
+    pub(super) exhausted: Vec<u64>,
+}
+
+/// How many messages are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) live: u64,
+    pub(super) held: u64,
+    pub(super) delayed: u64,
+}
+
+/// The messages of a queue from its start up to a batch.
+#[derive(Debug)]
+pub(super) struct Index {
+    progress: Progress,
+    ready: [OffsetSet; PRIORITIES],
+    messages: HashMap<u64, Message>,
+    groups: Groups,
+    /// `(until, offset)`.
+    delayed: BTreeSet<(u64, u64)>,
+    /// `(expires at, offset)` of all that wait and some that are held.
+    expiring: BTreeSet<(u64, u64)>,
+    leases: Leases,
+    held: u64,
+}
+
+impl Index {
+    /// An index of nothing, from the queue's start on.
+    pub(super) fn new(start: u64) -> Self {
+        Self {
+            progress: Progress::new(start),
+            ready: Default::default(),
+            messages: HashMap::new(),
+            groups: Groups::default(),
+            delayed: BTreeSet::new(),
+            expiring: BTreeSet::new(),
+            leases: Leases::default(),
+            held: 0,
+        }
+    }
+
+    /// The offset of the next message to take in.
+    pub(super) fn indexed_to(&self) -> u64 {
+        self.progress.end()
+    }
+
+    /// The first message that is not done with, from `offset` on.
+    pub(super) fn next_live(&self, offset: u64) -> Option<u64> {
+        self.progress.next_live(offset)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            live: self.progress.live(),
+            held: self.held,
+            delayed: self.delayed.len() as u64,
+        }
+    }
+
+    /// Takes in a batch; its messages follow with `insert`, `insert_plain` or `finish`.
+    pub(super) fn append(&mut self, base_offset: u64, next_offset: u64, bytes: u64) {
+        self.progress.append(base_offset, next_offset, bytes);
+    }
+
+    /// Takes in messages `from <= offset < to` without attributes that were never delivered.
+    pub(super) fn insert_plain(&mut self, from: u64, to: u64, priority: u8) {
+        if let Some(ready) = self.ready.get_mut(usize::from(priority)) {
+            ready.insert_range(from, to);
+        }
+    }
+
+    /// Takes in a message, as it was delivered so far.
+    pub(super) fn insert(
+        &mut self,
+        offset: u64,
+        placement: &Placement,
+        deliveries: Exception,
+        now_ms: u64,
+    ) {
+        let until_ms = placement.not_before_ms.max(deliveries.not_before_ms);
+        let is_plain = placement.group == 0
+            && placement.expires_at_ms == u64::MAX
+            && deliveries.delivery_count == 0;
+        if is_plain && until_ms <= now_ms {
+            return self.insert_plain(offset, offset + 1, placement.priority);
+        }
+        let message = Message {
+            delivery_count: deliveries.delivery_count,
+            priority: placement.priority,
+            group: placement.group,
+            expires_at_ms: placement.expires_at_ms,
+            state: State::Behind,
+        };
+        self.messages.insert(offset, message);
+        self.wait(offset, until_ms, now_ms);
+    }
+
+    /// Lets a message that nobody holds wait for what it has to.
+    fn wait(&mut self, offset: u64, until_ms: u64, now_ms: u64) {
+        let Some(message) = self.messages.get_mut(&offset) else {
+            return;
+        };
+        if message.expires_at_ms != u64::MAX {
+            self.expiring.insert((message.expires_at_ms, offset));
+        }
+        let (group, priority) = (message.group, message.priority);
+        if until_ms > now_ms {
+            message.state = State::Delayed { until_ms };
+            self.delayed.insert((until_ms, offset));
+        } else if group == 0 {
+            message.state = State::Ready;
+            self.insert_plain(offset, offset + 1, priority);
+        } else {
+            message.state = State::Behind;
+        }
+        if group != 0 {
+            self.groups.add(group, offset);
+            self.offer(group);
+        }
+    }
+
+    /// Makes the first message of a group ready, if nobody holds one and it is not delayed.
+    fn offer(&mut self, group: u64) -> bool {
+        group != 0 && !self.groups.is_held(group) && self.offer_first(group)
+    }
+
+    fn offer_first(&mut self, group: u64) -> bool {
+        let Some(first) = self.groups.first(group) else {
+            return false;
+        };
+        if let Some(message) = self.messages.get_mut(&first)
+            && message.state == State::Behind
+        {
+            message.state = State::Ready;
+            let priority = message.priority;
+            self.insert_plain(first, first + 1, priority);
+            return true;
+        }
+        false
+    }
+
+    /// Ends leases and delays whose time has come.
+    pub(super) fn advance(&mut self, now_ms: u64) {
+        while let Some((lease, offsets)) = self.leases.end_first(now_ms) {
+            for offset in offsets {
+                let message = self.messages.get(&offset);
+                if message.is_some_and(|message| message.state == State::Leased { lease }) {
+                    self.put_back(offset, 0, now_ms);
+                }
+            }
+        }
+        while let Some((until_ms, offset)) = self.delayed.first().copied() {
+            if until_ms > now_ms {
+                return;
+            }
+            self.delayed.pop_first();
+            let Some(message) = self.messages.get_mut(&offset) else {
+                continue;
+            };
+            message.state = State::Behind;
+            let (group, priority) = (message.group, message.priority);
+            if group == 0 {
+                message.state = State::Ready;
+                self.insert_plain(offset, offset + 1, priority);
+            }
+            self.offer(group);
+        }
+    }
+
+    /// When the next lease, delay or life ends, in ms since the epoch.
+    pub(super) fn next_event_ms(&self) -> Option<u64> {
+        let delayed = self.delayed.first().map(|(until_ms, _)| *until_ms);
+        let expiring = self
+            .expiring
+            .first()
+            .map(|(expires_at_ms, _)| *expires_at_ms);
+        let lease = self.leases.first_deadline_ms();
+        [delayed, expiring, lease].into_iter().flatten().min()
+    }
+
+    /// Takes messages that have expired, at most `max`; to be finished or undone.
+    pub(super) fn take_expired(&mut self, max: usize, now_ms: u64) -> Vec<u64> {
+        let mut taken = Vec::new();
+        while taken.len() < max {
+            let Some(first) = self
+                .expiring
+                .first()
+                .copied()
+                .filter(|(at, _)| *at <= now_ms)
+            else {
+                break;
+            };
+            self.expiring.remove(&first);
+            // One that is held expires when it is put back.
+            if self.take(first.1) {
+                taken.push(first.1);
+            }
+        }
+        taken
+    }
+
+    /// Takes the oldest messages that nobody holds; to be finished or undone.
+    pub(super) fn take_oldest(&mut self, count: u64) -> Vec<u64> {
+        let mut taken = Vec::new();
+        let mut next = self.progress.next_live(0);
+        while let Some(offset) = next.filter(|_| (taken.len() as u64) < count) {
+            if self.take(offset) {
+                taken.push(offset);
+            }
+            next = self.progress.next_live(offset + 1);
+        }
+        taken
+    }
+
+    /// Takes a message that waits out of where it waits; `false` if it does not.
+    fn take(&mut self, offset: u64) -> bool {
+        let Some(message) = self.messages.get_mut(&offset) else {
+            let mut ready = (0..).zip(&self.ready);
+            let Some((priority, _)) = ready.find(|(_, ready)| ready.contains(offset)) else {
+                return false;
+            };
+            self.messages.insert(offset, Message::plain(priority));
+            return self.take(offset);
+        };
+        let mut until_ms = 0;
+        match message.state {
+            State::Leased { .. } | State::Settling { .. } => return false,
+            State::Behind => {}
+            State::Delayed { until_ms: until } => {
+                until_ms = until;
+                self.delayed.remove(&(until_ms, offset));
+            }
+            State::Ready => {
+                if let Some(ready) = self.ready.get_mut(usize::from(message.priority)) {
+                    ready.remove(offset);
+                }
+            }
+        }
+        message.state = State::Settling {
+            before: Before::Waiting { until_ms },
+        };
+        self.held += 1;
+        if message.group != 0 {
+            self.groups.hold(message.group, offset);
+        }
+        true
+    }
+
+    /// Leases the next messages, at most `max_messages`, until `deadline_ms`.
+    pub(super) fn lease(
+        &mut self,
+        max_messages: usize,
+        max_deliveries: Option<u32>,
+        deadline_ms: u64,
+    ) -> Selection {
+        let mut selection = Selection::default();
+        let mut groups = Vec::new();
+        let lease = self.leases.next_id();
+        let limit = max_deliveries.unwrap_or(u32::MAX);
+        let mut priority = PRIORITIES;
+        while selection.leased.len() + selection.exhausted.len() < max_messages {
+            let Some(offset) = self
+                .ready
+                .get(priority.wrapping_sub(1))
+                .map(OffsetSet::first)
+            else {
+                break;
+            };
+            let Some(offset) = offset else {
+                priority -= 1;
+                continue;
+            };
+            let Some(ready) = self.ready.get_mut(priority - 1) else {
+                break;
+            };
+            ready.remove(offset);
+            self.held += 1;
+            let message = self
+                .messages
+                .entry(offset)
+                // One of ten priorities.
+                .or_insert_with(|| Message::plain((priority - 1) as u8));
+            if message.delivery_count >= limit {
+                message.state = State::Settling {
+                    before: Before::Waiting { until_ms: 0 },
+                };
+                selection.exhausted.push(offset);
+            } else {
+                message.delivery_count += 1;
+                message.state = State::Leased { lease };
+                selection.leased.push(Receipt {
+                    offset,
+                    delivery_count: message.delivery_count,
+                });
+            }
+            let group = message.group;
+            if group != 0 {
+                self.groups.hold(group, offset);
+                groups.push(group);
+                // The next of the group may be leased with it, in order. It may have a higher priority.
+                self.offer_first(group);
+                priority = PRIORITIES;
+            }
+        }
+        for group in groups {
+            self.withdraw(group);
+        }
+        let offsets = selection.leased.iter().map(|receipt| receipt.offset);
+        self.leases.add(deadline_ms, offsets.collect());
+        selection
+    }
+
+    /// Lets the first message of a group wait for those that are held.
+    fn withdraw(&mut self, group: u64) {
+        let Some(first) = self.groups.first(group) else {
+            return;
+        };
+        if let Some(message) = self.messages.get_mut(&first)
+            && message.state == State::Ready
+        {
+            message.state = State::Behind;
+            if let Some(ready) = self.ready.get_mut(usize::from(message.priority)) {
+                ready.remove(first);
+            }
+        }
+    }
+
+    /// Takes back a delivery that did not happen.
+    pub(super) fn undo_lease(&mut self, receipt: Receipt, now_ms: u64) {
+        if let Some(message) = self.messages.get_mut(&receipt.offset)
+            && message.delivery_count == receipt.delivery_count
+            && message.state.is_held()
+        {
+            message.delivery_count -= 1;
+            self.put_back(receipt.offset, 0, now_ms);
+        }
+    }
+
+    /// Begins to settle a message: nobody else gets it until it is known how that went. `false` if the
+    /// receipt is stale: the message is done with, was delivered again or is being settled.
+    ///
+    /// A lease that has ended is no obstacle as long as the message was not delivered again.
+    pub(super) fn settle(&mut self, receipt: Receipt) -> bool {
+        let Some(message) = self.messages.get_mut(&receipt.offset) else {
+            return false;
+        };
+        if message.delivery_count != receipt.delivery_count || receipt.delivery_count == 0 {
+            return false;
+        }
+        match message.state {
+            State::Settling { .. } => false,
+            State::Leased { lease } => {
+                message.state = State::Settling {
+                    before: Before::Leased { lease },
+                };
+                true
+            }
+            State::Ready | State::Behind | State::Delayed { .. } => self.take(receipt.offset),
+        }
+    }
+
+    /// What was begun with `settle` or `take` did not happen: the message is what it was before.
+    pub(super) fn undo_settle(&mut self, offset: u64, now_ms: u64) {
+        let Some(message) = self.messages.get_mut(&offset) else {
+            return;
+        };
+        let State::Settling { before } = message.state else {
+            return;
+        };
+        match before {
+            Before::Leased { lease } if self.leases.contains(lease) => {
+                message.state = State::Leased { lease };
+            }
+            Before::Leased { .. } => self.put_back(offset, 0, now_ms),
+            Before::Waiting { until_ms } => self.put_back(offset, until_ms, now_ms),
+        }
+    }
+
+    /// As [`settle`](Self::settle), but a message that was released with a delay stays released until
+    /// that is over: then nothing can make it wait for less than what is stored.
+    pub(super) fn settle_held(&mut self, receipt: Receipt) -> bool {
+        let message = self.messages.get(&receipt.offset);
+        let is_delayed =
+            message.is_some_and(|message| matches!(message.state, State::Delayed { .. }));
+        !is_delayed && self.settle(receipt)
+    }
+
+    /// Gives messages a lease until another time; returns those whose receipt is stale.
+    pub(super) fn extend(&mut self, receipts: &[Receipt], deadline_ms: u64) -> Vec<Receipt> {
+        let lease = self.leases.next_id();
+        let (mut offsets, mut stale) = (Vec::new(), Vec::new());
+        for receipt in receipts {
+            if !self.settle_held(*receipt) {
+                stale.push(*receipt);
+                continue;
+            }
+            if let Some(message) = self.messages.get_mut(&receipt.offset) {
+                if let State::Settling {
+                    before: Before::Leased { lease: old },
+                } = message.state
+                {
+                    self.leases.leave(old);
+                }
+                message.state = State::Leased { lease };
+                offsets.push(receipt.offset);
+            }
+        }
+        self.leases.add(deadline_ms, offsets);
+        stale
+    }
+
+    /// Lets a message that is held wait again, until `until_ms` if that is later than now.
+    pub(super) fn put_back(&mut self, offset: u64, until_ms: u64, now_ms: u64) {
+        let Some(group) = self.let_go(offset) else {
+            return;
+        };
+        self.wait(offset, until_ms, now_ms);
+        if group != 0 {
+            self.groups.let_go(group);
+            self.offer(group);
+        }
+    }
+
+    /// A held message leaves its lease; its group, or `None` if it is not held. The group still
+    /// counts it.
+    fn let_go(&mut self, offset: u64) -> Option<u64> {
+        let message = self.messages.get_mut(&offset)?;
+        match message.state {
+            State::Leased { lease }
+            | State::Settling {
+                before: Before::Leased { lease },
+            } => self.leases.leave(lease),
+            State::Settling { .. } => {}
+            _ => return None,
+        }
+        self.held -= 1;
+        message.state = State::Behind;
+        Some(message.group)
+    }
+
+    /// A message is done with: it was held, or it is being taken in and known to be. `true` if another
+    /// of its group has become ready.
+    pub(super) fn finish(&mut self, offset: u64) -> bool {
+        let mut has_ready = false;
+        if let Some(group) = self.let_go(offset)
+            && let Some(message) = self.messages.remove(&offset)
+        {
+            if message.expires_at_ms != u64::MAX {
+                self.expiring.remove(&(message.expires_at_ms, offset));
+            }
+            if group != 0 {
+                self.groups.let_go(group);
+                has_ready = self.offer(group);
+            }
+        }
+        self.progress.finish(offset);
+        has_ready
+    }
+
+    /// The deliveries of a message so far, and what it waits for.
+    pub(super) fn state(&self, offset: u64) -> (u32, State) {
+        match self.messages.get(&offset) {
+            Some(message) => (message.delivery_count, message.state),
+            None => (0, State::Ready),
+        }
+    }
+
+    /// When the lease of a message ends, in ms since the epoch.
+    pub(super) fn deadline_ms(&self, lease: LeaseId) -> Option<u64> {
+        self.leases.deadline_ms(lease)
+    }
+
+    /// A prefix of messages that are done with and worth removing from the store now.
+    pub(super) fn worth_trimming(&mut self) -> Option<Trim> {
+        self.progress.worth_trimming()
+    }
+
+    /// The prefix of messages that are done with, as far as it can be removed from the store.
+    pub(super) fn trim(&self) -> Option<Trim> {
+        self.progress.trim()
+    }
+
+    /// Takes note that a prefix has been removed.
+    pub(super) fn trimmed(&mut self, trim: Trim) {
+        self.progress.trimmed(trim);
+    }
+
+    /// Finishes all messages, held ones too.
+    pub(super) fn purge(&mut self) {
+        for ready in &mut self.ready {
+            ready.clear();
+        }
+        self.messages = HashMap::new();
+        self.groups.clear();
+        self.delayed.clear();
+        self.expiring.clear();
+        self.leases.clear();
+        self.held = 0;
+        let mut next = self.progress.next_live(0);
+        while let Some(offset) = next {
+            self.progress.finish(offset);
+            next = self.progress.next_live(offset + 1);
+        }
+    }
+}
+
+impl Message {
+    fn plain(priority: u8) -> Self {
+        Self {
+            delivery_count: 0,
+            priority,
+            group: 0,
+            expires_at_ms: u64::MAX,
+            state: State::Ready,
+        }
+    }
+}

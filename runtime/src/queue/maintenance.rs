@@ -1,0 +1,74 @@
+//! The background work of queues: messages that nobody asks for expire, space is given back.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Error, Queue, Queues};
+use crate::storage::{self, Commit};
+
+/// How often queues are looked at.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Bytes of removed messages after which their space is given back to the file system at once, and not
+/// when RocksDB comes across them.
+const COMPACT_BYTES: u64 = 256 << 20;
+
+/// A running maintenance task; it ends when this is dropped.
+pub struct Maintenance {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Maintenance {
+    /// Starts maintaining all queues. Must be called within a tokio runtime.
+    pub fn start(queues: Queues) -> Self {
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(INTERVAL).await;
+                for queue in queues.queues() {
+                    match queue.maintain().await {
+                        Ok(()) | Err(Error::Deleted { .. }) => {}
+                        Err(error) => {
+                            tracing::warn!(queue = %queue.name(), %error, "maintenance of a queue failed; it is tried again");
+                        }
+                    }
+                }
+            }
+        });
+        Self { task }
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Queue {
+    /// Gives up on expired messages, removes what is done with from the store, and gives its space back
+    /// if it is much. A queue that nobody has used since the data directory was opened stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`], [`Error::Storage`]
+    pub async fn maintain(&self) -> Result<(), Error> {
+        if self.partition().is_deleted() || !self.is_taken_in() {
+            return Ok(());
+        }
+        self.drop_expired().await?;
+        let guard = self.trimming().await;
+        let trim = self.state.index.lock().trim();
+        if let Some(trim) = trim {
+            let mut commit = Commit::new();
+            self.trim_in(trim, guard, &mut commit);
+            self.commit(commit).await?;
+        }
+        if self.state.freed_bytes.load(Ordering::Relaxed) < COMPACT_BYTES {
+            return Ok(());
+        }
+        self.state.freed_bytes.store(0, Ordering::Relaxed);
+        let (store, partition) = (self.store.clone(), self.partition().clone());
+        let compacted = tokio::task::spawn_blocking(move || {
+            store.compact_partition(&partition, partition.start_offset());
+        });
+        Ok(compacted.await.map_err(|_| storage::Error::Closed)?)
+    }
+}

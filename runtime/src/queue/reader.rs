@@ -1,0 +1,170 @@
+//! Reads messages by offset. Batches that are read again soon, since a lease took a part of them, are
+//! kept: at most [`CACHE_BYTES`], and nothing of a batch that was read to its end.
+
+use std::collections::BTreeMap;
+
+use super::Error;
+use super::message::Stored;
+use crate::model::{RecordBatch, RecordPosition, Records};
+use crate::storage::{self, Partition, Store};
+
+/// Bytes of batches kept; a larger one is kept alone.
+const CACHE_BYTES: usize = 1 << 20;
+/// Bytes read ahead while messages are read in order.
+const READ_AHEAD_BYTES: usize = 256 << 10;
+
+/// Batches of a queue by base offset.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    batches: BTreeMap<u64, Batch>,
+    bytes: usize,
+    /// Where the last read from the store ended.
+    read_to: u64,
+}
+
+#[derive(Debug)]
+struct Batch {
+    records: Records,
+    next_offset: u64,
+    len_bytes: usize,
+    /// The first record that was not passed yet, and where it lies.
+    resume_offset: u64,
+    resume: RecordPosition,
+}
+
+impl Reader {
+    /// Reads messages; the offsets can be in any order, ascending ones are fast.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] also if one of them is not stored.
+    pub(super) fn read(
+        &mut self,
+        store: &Store,
+        partition: &Partition,
+        offsets: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<Vec<Stored>, Error> {
+        let mut wanted: Vec<(u64, usize)> = offsets.zip(0..).collect();
+        let is_sorted = wanted.is_sorted();
+        if !is_sorted {
+            wanted.sort_unstable();
+        }
+        let mut found = Vec::with_capacity(wanted.len());
+        for (offset, at) in &wanted {
+            found.push((*at, self.read_one(store, partition, *offset)?));
+        }
+        if !is_sorted {
+            found.sort_unstable_by_key(|(at, _)| *at);
+        }
+        self.evict();
+        Ok(found.into_iter().map(|(_, stored)| stored).collect())
+    }
+
+    fn read_one(
+        &mut self,
+        store: &Store,
+        partition: &Partition,
+        offset: u64,
+    ) -> Result<Stored, Error> {
+        let is_known = |batches: &BTreeMap<u64, Batch>| {
+            let batch = batches.range(..=offset).next_back();
+            batch.is_some_and(|(_, batch)| offset < batch.next_offset)
+        };
+        if !is_known(&self.batches) {
+            self.fetch(store, partition, offset)?;
+        }
+        let missing = || storage::Error::Damaged {
+            what: format!("message {offset} of queue id {}", partition.topic_id()),
+            reason: "it is not stored".to_owned(),
+        };
+        let (base, batch) = self
+            .batches
+            .range_mut(..=offset)
+            .next_back()
+            .filter(|(_, batch)| offset < batch.next_offset)
+            .ok_or_else(missing)?;
+        let stored = batch.find(offset)?.ok_or_else(missing)?;
+        if batch.resume_offset == batch.next_offset {
+            let base = *base;
+            self.remove(base);
+        }
+        Ok(stored)
+    }
+
+    fn fetch(&mut self, store: &Store, partition: &Partition, offset: u64) -> Result<(), Error> {
+        let max_bytes = if offset == self.read_to {
+            READ_AHEAD_BYTES
+        } else {
+            1
+        };
+        for batch in store.read(partition, offset, max_bytes)? {
+            self.read_to = batch.next_offset();
+            self.add(&batch)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        let base = batch.base_offset();
+        self.remove(base);
+        self.bytes += batch.len_bytes();
+        let batch = Batch {
+            records: batch.records()?,
+            next_offset: batch.next_offset(),
+            len_bytes: batch.len_bytes(),
+            resume_offset: base,
+            resume: RecordPosition::default(),
+        };
+        self.batches.insert(base, batch);
+        Ok(())
+    }
+
+    fn remove(&mut self, base_offset: u64) {
+        if let Some(batch) = self.batches.remove(&base_offset) {
+            self.bytes -= batch.len_bytes;
+        }
+    }
+
+    fn evict(&mut self) {
+        while self.bytes > CACHE_BYTES && self.batches.len() > 1 {
+            let Some((base, _)) = self.batches.first_key_value() else {
+                return;
+            };
+            let base = *base;
+            self.remove(base);
+        }
+    }
+}
+
+impl Batch {
+    /// The message with this offset; `None` if there is none.
+    fn find(&mut self, offset: u64) -> Result<Option<Stored>, Error> {
+        let from = if self.resume_offset <= offset {
+            self.resume
+        } else {
+            RecordPosition::default()
+        };
+        let mut iterator = self.records.resume(from);
+        loop {
+            let position = iterator.position();
+            let Some(record) = iterator.next().transpose()? else {
+                return Ok(None);
+            };
+            if record.offset < offset {
+                continue;
+            }
+            if record.offset > offset {
+                return Ok(None);
+            }
+            let size_bytes = record.size_bytes();
+            if offset >= self.resume_offset {
+                self.resume_offset = offset + 1;
+                self.resume = iterator.position();
+            }
+            return Ok(Some(Stored {
+                records: self.records.clone(),
+                position,
+                size_bytes,
+            }));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of queues as their users see them.
+
+mod crash;
+mod dead_letters;
+mod enqueuing;
+mod groups;
+mod leases;
+mod model;
+mod registry;
+mod restarts;
+mod support;

@@ -1,0 +1,140 @@
+//! Creating, changing, finding and deleting queues.
+
+use super::support::*;
+use crate::queue::{Error, QueueConfig, Queues};
+use crate::storage::Commit;
+use crate::storage::schema::{KeyKind, topic};
+
+#[test]
+fn queues_and_their_settings_survive() {
+    let mut fixture = Fixture::new();
+    let config = QueueConfig {
+        visibility_timeout_ms: 5,
+        max_length: Some(7),
+        ..QueueConfig::default()
+    };
+    let queue = fixture.create("q", config.clone());
+    let id = queue.id();
+    drop(queue);
+    fixture.reopen();
+    assert_eq!(*fixture.find("q").config(), config);
+    let again = block_on(fixture.queues().create_queue(&name("q"), config.clone()));
+    assert!(matches!(again, Err(Error::QueueExists { .. })));
+    let changed = QueueConfig {
+        max_length: None,
+        ..config
+    };
+    let queue = block_on(fixture.queues().ensure_queue(&name("q"), changed.clone())).unwrap();
+    assert_eq!(queue.id(), id);
+    drop(queue);
+    fixture.reopen();
+    assert_eq!(*fixture.find("q").config(), changed);
+}
+
+#[test]
+fn ids_are_shared_with_topics_and_never_used_again() {
+    let mut fixture = Fixture::new();
+    let queue = fixture.queue();
+    assert_eq!(queue.id(), 0);
+    enqueue(&queue, &["a"]);
+    block_on(fixture.queues().delete_queue(queue.name())).unwrap();
+    let mut commit = Commit::new();
+    commit.put(KeyKind::Topic, topic::key(7), "{}".into());
+    fixture.directory.commit(commit);
+    drop(queue);
+    fixture.reopen();
+    assert!(fixture.queues().queues().is_empty());
+    let queue = fixture.queue();
+    assert_eq!(queue.id(), 8);
+    assert_eq!(counts(&queue), (0, 0, 0));
+}
+
+#[test]
+fn a_dead_letter_queue_is_created_and_kept_as_long_as_it_is_needed() {
+    let fixture = Fixture::new();
+    let config = |target: &str| QueueConfig {
+        dead_letter: Some(name(target)),
+        ..QueueConfig::default()
+    };
+    let queue = fixture.create("q", config("dead"));
+    assert_eq!(*fixture.find("dead").config(), QueueConfig::default());
+    let error = block_on(fixture.queues().delete_queue(&name("dead"))).unwrap_err();
+    assert!(
+        error.to_string().contains("takes the dead letters of `q`"),
+        "{error}"
+    );
+    let circle = block_on(fixture.queues().ensure_queue(&name("dead"), config("q")));
+    assert!(circle.unwrap_err().to_string().contains("circle"));
+    block_on(fixture.queues().delete_queue(queue.name())).unwrap();
+    block_on(fixture.queues().delete_queue(&name("dead"))).unwrap();
+}
+
+#[test]
+fn unknown_names_come_with_a_hint() {
+    let fixture = Fixture::new();
+    fixture.create("orders", QueueConfig::default());
+    let error = |queue: &str| {
+        fixture
+            .queues()
+            .queue(&name(queue))
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error("ordres"),
+        "there is no queue `ordres`; did you mean `orders`?"
+    );
+    let says = "there is no queue `x`; create it with `millstream queue create x`";
+    assert_eq!(error("x"), says);
+}
+
+#[test]
+fn settings_outside_their_limits_are_refused() {
+    let fixture = Fixture::new();
+    let base = QueueConfig::default;
+    let bad = [
+        QueueConfig {
+            visibility_timeout_ms: 0,
+            ..base()
+        },
+        QueueConfig {
+            visibility_timeout_ms: 43_200_001,
+            ..base()
+        },
+        QueueConfig {
+            max_deliveries: Some(3),
+            ..base()
+        },
+        QueueConfig {
+            max_deliveries: Some(0),
+            dead_letter: Some(name("d")),
+            ..base()
+        },
+        QueueConfig {
+            dead_letter: Some(name("q")),
+            ..base()
+        },
+        QueueConfig {
+            max_length: Some(0),
+            ..base()
+        },
+        QueueConfig {
+            time_to_live_ms: Some(0),
+            ..base()
+        },
+        QueueConfig {
+            default_priority: 10,
+            ..base()
+        },
+    ];
+    for config in bad {
+        let created = block_on(fixture.queues().create_queue(&name("q"), config.clone()));
+        assert!(
+            matches!(created, Err(Error::InvalidConfig { .. })),
+            "{config:?}"
+        );
+    }
+    assert!(fixture.queues().queues().is_empty());
+    let store = fixture.queues().store().clone();
+    assert!(Queues::open(store).unwrap().queues().is_empty());
+}
