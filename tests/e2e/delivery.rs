@@ -198,6 +198,82 @@ to = { other = "topic:first", stats = "topic:second" }
     assert_eq!(statistics.value_json()["arr_delay_sum"], 11);
 }
 
+#[test]
+fn each_port_leads_to_its_topic_and_keeps_the_order() {
+    let sandbox = Sandbox::new();
+    // Neither the ports nor the topics are in the order in which the plugin names them.
+    sandbox.manifest(
+        r#"
+name = "ports"
+
+[topics.numbers]
+
+[topics.uneven]
+
+[topics.divisible]
+
+[plugins.splits]
+path = "{testing-splits}"
+
+[pipelines.split]
+from = "topic:numbers"
+plugin = "splits"
+to = { odd = "topic:uneven", even = "topic:divisible" }
+batch = { max-records = 7 }
+"#,
+    );
+    sandbox.produce("numbers", (0..100).map(|number| number.to_string()), None);
+    sandbox.run_until_idle();
+    for (topic, remainder) in [("divisible", 0), ("uneven", 1)] {
+        let records = sandbox.consume(topic);
+        assert_dense(&records);
+        let expected = (0..100).filter(|number| number % 2 == remainder);
+        let expected: Vec<_> = expected.map(|number: u32| number.to_string()).collect();
+        assert_eq!(values(&records), expected, "{topic}");
+    }
+}
+
+#[test]
+fn a_pipeline_may_have_more_tasks_than_an_engine_has_instances_by_default() {
+    let sandbox = Sandbox::new();
+    let partitioned = |partitions: u32| {
+        let manifest = passing("passthrough", "limits = { deadline = \"30s\" }");
+        let topic = format!("[topics.in]\npartitions = {partitions}\n");
+        manifest.replace("[topics.in]\n", &topic)
+    };
+    sandbox.manifest(&partitioned(1_100));
+    let lines: Vec<_> = (0..3_000)
+        .map(|number| format!("{{\"number\":{number}}}"))
+        .collect();
+    sandbox.produce("in", &lines, Some("number"));
+    sandbox.run_until_idle();
+    let mut values: Vec<_> = sandbox
+        .consume("out")
+        .iter()
+        .map(|record| record.value_json()["number"].as_u64().unwrap())
+        .collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..3_000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn more_tasks_than_there_can_be_instances_are_refused_before_anything_starts() {
+    let sandbox = Sandbox::new();
+    let mut manifest = String::from(
+        "name = \"wide\"\n[topics.in]\npartitions = 4096\n[plugins.p]\npath = \"{passthrough}\"\n",
+    );
+    for pipeline in ["a", "b", "c"] {
+        manifest.push_str(&format!(
+            "[pipelines.{pipeline}]\nfrom = \"topic:in\"\nplugin = \"p\"\n"
+        ));
+    }
+    sandbox.manifest(&manifest);
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(2)
+        .expect_error(&["need 12288 plugin instances", "at most 8192"]);
+}
+
 /// 2026-01-01T00:00:00Z, in ms since the epoch.
 const NEW_YEAR_MS: u64 = 1_767_225_600_000;
 
@@ -231,6 +307,44 @@ fn a_pipeline_starts_where_its_manifest_says() {
     }
 }
 
+/// A manifest that says nothing of a setting must not reset it: a shorter retention deletes data.
+#[test]
+fn a_topic_keeps_the_settings_that_its_manifest_does_not_write() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&passing("passthrough", ""));
+    // From 1970, so that any retention but "forever" deletes it.
+    let old = json!({ "timestamp": 1, "value": "old" }).to_string();
+    let file = sandbox.write_lines("records.jsonl", [old]);
+    sandbox.succeed(&["topic", "create", "in", "--retention", "forever"]);
+    sandbox.succeed(&["topic", "create", "out", "--partitions", "3"]);
+    sandbox.produce_records("in", &file);
+    sandbox.run_until_idle();
+    // A run applies the retention of all topics when it starts.
+    let mut run = sandbox.start(&["run", "millstream.toml", "-v"]);
+    run.wait_for_error("retention deleted old records");
+    run.interrupt();
+    // The output has the same time, and no such setting.
+    let finished = run.wait().expect_code(0);
+    assert_eq!(finished.stderr.matches("retention deleted").count(), 1);
+    assert_eq!(values(&sandbox.consume("in")), ["old"]);
+    assert!(sandbox.consume("out").is_empty());
+    let described = sandbox.json(&["topic", "describe", "in"]);
+    assert_eq!(described["retention_ms"], serde_json::Value::Null);
+
+    // What is written counts.
+    let written = "[topics.in]\nretention = \"1h\"\n";
+    sandbox.manifest(&passing("passthrough", "").replace("[topics.in]\n", written));
+    sandbox.run_until_idle();
+    let described = sandbox.json(&["topic", "describe", "in"]);
+    assert_eq!(described["retention_ms"], 3_600_000);
+    let written = "[topics.out]\npartitions = 4\n";
+    sandbox.manifest(&passing("passthrough", "").replace("[topics.out]\n", written));
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(1)
+        .expect_error(&["`out`", "3 partitions"]);
+}
+
 #[test]
 fn records_that_retention_took_are_skipped_with_a_warning() {
     let sandbox = Sandbox::new();
@@ -251,6 +365,7 @@ fn records_that_retention_took_are_skipped_with_a_warning() {
     run.interrupt();
     run.wait().expect_code(0);
 
+    sandbox.succeed(&["topic", "alter", "in", "--retention", "7d"]);
     sandbox.manifest(&passing("passthrough", ""));
     sandbox
         .run_until_idle()

@@ -13,7 +13,10 @@
 //! | a commit is answered before it is written | `produce_says_acknowledged_only_after_the_write` |
 //! | a partition's new end is not stored with its batches | all of them |
 //! | the store goes on after a failed write | `produce_stops_at_a_failed_write` |
+//! | a fold drops the changelog apart from what it writes | `a_kill_at_any_step_of_a_fold` |
+//! | commits of one flush are told one by one | `produce_acknowledges_the_first_records_of_its_input` |
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -38,9 +41,13 @@ const TO_THE_NEXT: Duration = Duration::from_millis(100);
 
 /// Starts a run with an action at a step.
 fn start(sandbox: &Sandbox, step: &str, actions: &str) -> Running {
+    start_with(sandbox, &format!("{step}={actions}"))
+}
+
+fn start_with(sandbox: &Sandbox, failpoints: &str) -> Running {
     let mut command = sandbox.command(&["run", "millstream.toml", "--until-idle"]);
     command
-        .env("FAILPOINTS", format!("{step}={actions}"))
+        .env("FAILPOINTS", failpoints)
         .env("RUST_LOG", "warn,fail=info");
     sandbox.start_command(command)
 }
@@ -60,6 +67,11 @@ fn finish(sandbox: &Sandbox, workload: &Workload) {
 
 /// Kills runs while a thread stands at the step.
 fn kill_at(step: &str) {
+    kill_with(step, "");
+}
+
+/// As `kill_at`, with further failpoints.
+fn kill_with(step: &str, others: &str) {
     let (sandbox, workload) = with_records(3);
     let mut random = Random::from_environment();
     for passes in [0, 1, 2, random.within(3..20), random.within(20..200)] {
@@ -67,7 +79,8 @@ fn kill_at(step: &str) {
             0 => String::new(),
             passes => format!("{passes}*off->"),
         };
-        let mut run = start(&sandbox, step, &format!("{before}1*print(is near)->pause"));
+        let failpoints = format!("{others}{step}={before}1*print(is near)->pause");
+        let mut run = start_with(&sandbox, &failpoints);
         run.wait_for_error("is near");
         std::thread::sleep(TO_THE_NEXT);
         assert!(run.kill().0, "{step}: the run ended by itself");
@@ -98,6 +111,22 @@ fn a_kill_before_a_commit_is_answered() {
 #[test]
 fn a_kill_after_a_checkpoint_is_acknowledged() {
     kill_at(STEPS[4]);
+}
+
+/// Every checkpoint folds the state: it writes what changed, and drops the changelog before it.
+#[test]
+fn a_kill_at_any_step_of_a_fold() {
+    for step in ["state::fold"].iter().chain(&STEPS) {
+        kill_with(step, "state::fold-now=return;");
+    }
+}
+
+/// Some checkpoints fold and others do not, so that a restart finds folded state and a changelog.
+#[test]
+fn a_kill_between_folds() {
+    for step in ["state::fold", "commit::before-write", "commit::after-write"] {
+        kill_with(step, "state::fold-now=30%return;");
+    }
 }
 
 #[test]
@@ -177,6 +206,56 @@ fn produce_says_acknowledged_only_after_the_write() {
     for step in STEPS.iter().filter(|step| step.starts_with("commit::")) {
         kill_produce_at(step);
     }
+}
+
+/// With many partitions what is sent at a time is several commits, each with some of the partitions.
+/// Wherever writing fails, as many records as are acknowledged are the first ones of the input.
+#[test]
+fn produce_acknowledges_the_first_records_of_its_input() {
+    const LINES: usize = 120_000;
+    let folder = Sandbox::new();
+    let line = |number: usize| format!("{{\"number\":{number},\"filling\":\"{number:0100}\"}}");
+    let file = folder.write_lines("lines.jsonl", (0..LINES).map(line));
+    let mut partial_count = 0;
+    for passes in 1..5 {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(&[
+            "produce",
+            "topic:lines",
+            "--create",
+            "--partitions",
+            "64",
+            "--key-field",
+            "number",
+            "--output",
+            "json",
+            "--file",
+            file.to_str().unwrap(),
+        ]);
+        command.env(
+            "FAILPOINTS",
+            format!("commit::before-write={passes}*off->1*return(no space left)"),
+        );
+        let finished = sandbox.start_command(command).wait();
+        let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        let acknowledged = summary["records"].as_u64().unwrap();
+        let stored: BTreeSet<u64> = sandbox
+            .consume("lines")
+            .iter()
+            .map(|record| record.value_json()["number"].as_u64().unwrap())
+            .collect();
+        for number in 0..acknowledged {
+            assert!(
+                stored.contains(&number),
+                "{acknowledged} records are acknowledged, {number} is not there"
+            );
+        }
+        partial_count += usize::from((stored.len() as u64) > acknowledged);
+    }
+    assert!(
+        partial_count > 0,
+        "no write failed in the middle of a flush"
+    );
 }
 
 #[test]

@@ -194,6 +194,18 @@ fn a_plugin_that_traps() {
 }
 
 #[test]
+fn a_trap_is_logged_once_and_not_with_each_step_of_the_search() {
+    let scene = Scene::new();
+    scene.wire("testing-traps", "");
+    let finished = scene.run().expect_code(1);
+    let lines = finished.stderr.lines();
+    let logged = lines.filter(|line| {
+        line.contains("WARN") && line.contains("stderr") && line.contains("a poisoned record")
+    });
+    assert_eq!(logged.count(), 1, "{}", finished.stderr);
+}
+
+#[test]
 fn a_plugin_that_returns_an_index_out_of_range() {
     assert_stops(
         "testing-bad-index",
@@ -218,7 +230,7 @@ fn a_plugin_that_returns_too_much() {
         "limits = { deadline = \"30s\" }",
         &[
             "the plugin returned bad output",
-            "at most 16777216 are allowed",
+            "at most 16777216 are allowed in one call (limits.output)",
         ],
     );
 }
@@ -264,34 +276,44 @@ fn a_plugin_that_does_not_open() {
     scene.assert_replacing_completes();
 }
 
-/// Runs a plugin that is refused before anything starts.
+/// Runs a plugin that cannot run in its pipeline: only that pipeline stops.
 fn assert_refused(plugin: &str, reasons: &[&str]) {
     let scene = Scene::new();
     scene.run().expect_code(0);
     let late = json!({ "partition": 1, "key": "late", "value": "record 1/late" });
     scene.produce("suspects", [late]);
+    scene.produce("fine", [json!({ "value": "late" })]);
     scene.wire(plugin, "");
-    for verb in [
-        &["check", "millstream.toml"][..],
-        &["run", "millstream.toml", "--until-idle"],
-    ] {
-        scene
-            .0
-            .run(verb)
-            .expect_code(2)
-            .expect_error(&["imports what it is not granted"])
-            .expect_error(reasons);
-    }
+    let check = scene.0.run(&["check", "millstream.toml"]);
+    check.expect_code(2).expect_error(reasons);
+    let finished = scene
+        .run()
+        .expect_code(1)
+        .expect_error(&["error: pipeline `faulty`, stopped: its plugin `suspect` cannot run: "])
+        .expect_error(reasons);
+    let summary: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(summary["outcome"], "failed");
+    let failures = summary["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0]["pipeline"], "faulty");
+    assert_eq!(failures[0]["partition"], Value::Null);
     assert_eq!(scene.position(), RECORDS, "the position is kept");
     assert_eq!(scene.checked().len() as u64, 2 * RECORDS);
-    scene.assert_replacing_completes();
+    assert_eq!(scene.0.consume("finer").len() as u64, RECORDS + 1);
+    scene.wire("passthrough", "");
+    scene.run().expect_code(0);
+    assert_eq!(scene.position(), RECORDS + 1);
+    assert_eq!(scene.checked().len() as u64, 2 * RECORDS + 1);
 }
 
 #[test]
 fn a_plugin_that_imports_what_nobody_grants() {
     assert_refused(
         "testing-imports-ungranted",
-        &["wasi:sockets/instance-network"],
+        &[
+            "imports what it is not granted",
+            "wasi:sockets/instance-network",
+        ],
     );
 }
 
@@ -299,8 +321,74 @@ fn a_plugin_that_imports_what_nobody_grants() {
 fn a_plugin_that_imports_the_clock_without_a_grant() {
     assert_refused(
         "testing-reads-clock",
-        &["faulty", "wasi:clocks", "allow = { clocks = true }"],
+        &[
+            "imports what it is not granted",
+            "wasi:clocks",
+            "allow = { clocks = true }",
+        ],
     );
+}
+
+#[test]
+fn a_plugin_of_the_wrong_kind() {
+    assert_refused(
+        "testing-counter",
+        &[
+            "the pipeline has a `from`, and the plugin is no consumer",
+            "use a consumer plugin",
+        ],
+    );
+}
+
+#[test]
+fn a_plugin_that_is_no_component() {
+    let scene = Scene::new();
+    scene
+        .0
+        .write("broken.wasm", "\0asm\u{d}\0\u{1}\0 and no component");
+    let manifest = std::fs::read_to_string(scene.0.path("millstream.toml")).unwrap();
+    let (before, suspect) = manifest.split_once("[plugins.suspect]").unwrap();
+    let (_, after) = suspect.split_once("\n\n").unwrap();
+    let broken = "[plugins.suspect]\npath = \"broken.wasm\"\n\n";
+    scene
+        .0
+        .write("millstream.toml", format!("{before}{broken}{after}"));
+    let reasons = ["broken.wasm", "is not a valid component"];
+    let check = scene.0.run(&["check", "millstream.toml"]);
+    check.expect_code(2).expect_error(&reasons);
+    scene
+        .run()
+        .expect_code(1)
+        .expect_error(&["error: pipeline `faulty`, stopped: its plugin `suspect` cannot run: "])
+        .expect_error(&reasons);
+    scene.assert_healthy_is_done();
+    scene.assert_replacing_completes();
+}
+
+#[test]
+fn a_run_in_which_no_plugin_fits_creates_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "alone"
+
+[topics.in]
+
+[plugins.clock]
+path = "{testing-reads-clock}"
+
+[pipelines.alone]
+from = "topic:in"
+plugin = "clock"
+"#,
+    );
+    let finished = sandbox
+        .run(&["run", "millstream.toml", "--output", "json"])
+        .expect_code(1)
+        .expect_error(&["error: pipeline `alone`, stopped: its plugin `clock` cannot run: "]);
+    let summary: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(summary["outcome"], "failed");
+    assert!(!sandbox.data_dir().exists());
 }
 
 #[test]

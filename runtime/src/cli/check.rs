@@ -1,9 +1,7 @@
 //! `millstream check`: a manifest and its plugins, without a data directory.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::exit::{BadManifest, Ending};
@@ -11,8 +9,8 @@ use super::output::Output;
 use crate::manifest::{
     self, PipelineSpec, PluginSpec, Problem, QueueSpec, ResolvedManifest, TopicSpec,
 };
-use crate::model::PluginName;
-use crate::plugin::{EngineOptions, Grants, Plugin, PluginEngine};
+use crate::pipeline::{Plugins, Refusal};
+use crate::plugin::{EngineOptions, Plugin, PluginEngine};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -35,75 +33,39 @@ pub(super) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Endin
 ///
 /// # Errors
 /// Every problem found, each with its place in the manifest.
-fn load_plugins(manifest: &ResolvedManifest) -> anyhow::Result<BTreeMap<PluginName, Plugin>> {
+fn load_plugins(manifest: &ResolvedManifest) -> anyhow::Result<Plugins> {
     let engine = PluginEngine::new(EngineOptions::default())?;
-    let mut plugins = BTreeMap::new();
+    let plugins = Plugins::load(&engine, manifest);
     let mut problems = Vec::new();
     for spec in &manifest.plugins {
-        match load(&engine, spec) {
-            Ok(plugin) => _ = plugins.insert(spec.name.clone(), plugin),
-            Err(message) => problems.push(manifest.problem(&spec.place, message)),
+        if let Err(refusal) = plugins.plugin(&spec.name) {
+            problems.push(manifest.problem(&spec.place, refusal.to_string()));
         }
     }
-    for pipeline in &manifest.pipelines {
-        if let Some(plugin) = plugins.get(&pipeline.plugin) {
-            problems.extend(contract_problems(manifest, pipeline, plugin));
-        }
+    for spec in &manifest.pipelines {
+        // What cannot be loaded has been told above.
+        let Err(Refusal::Misfit(misfits)) = plugins.plugin_for(spec) else {
+            continue;
+        };
+        problems.extend(misfits.into_iter().map(|misfit| {
+            let problem = manifest.problem(&spec.place, misfit.what);
+            match misfit.help {
+                Some(help) => problem.with_help(help),
+                None => problem,
+            }
+        }));
     }
-    match problems.is_empty() {
-        true => Ok(plugins),
-        false => {
-            problems.sort_by_key(|problem| (problem.place().line, problem.place().column));
-            let rendered: Vec<_> = problems.iter().map(Problem::to_string).collect();
-            Err(BadManifest(rendered.join("\n\n")).into())
-        }
+    if problems.is_empty() {
+        return Ok(plugins);
     }
+    problems.sort_by_key(|problem| (problem.place().line, problem.place().column));
+    let rendered: Vec<_> = problems.iter().map(Problem::to_string).collect();
+    Err(BadManifest(rendered.join("\n\n")).into())
 }
 
-fn load(engine: &PluginEngine, spec: &PluginSpec) -> Result<Plugin, String> {
-    let wasm = std::fs::read(&spec.path)
-        .map_err(|error| format!("cannot read the plugin {}: {error}", spec.path.display()))?;
-    let name = spec.path.display().to_string();
-    engine
-        .load(Bytes::from(wasm), &name)
-        .map_err(|error| error.to_string())
-}
-
-/// What a plugin lacks for a pipeline.
-fn contract_problems(
-    manifest: &ResolvedManifest,
-    pipeline: &PipelineSpec,
-    plugin: &Plugin,
-) -> Vec<Problem> {
-    let grants = Grants {
-        clocks: pipeline.allow.clocks,
-        random: pipeline.allow.random,
-        ..Grants::default()
-    };
-    let problem = |message: String| manifest.problem(&pipeline.place, message);
-    let mut problems = Vec::new();
-    if let Err(denied) = plugin.check_grants(&grants) {
-        problems.push(problem(denied.to_string()));
-    }
-    let name = &pipeline.plugin;
-    if pipeline.is_producer() && !plugin.is_producer() {
-        problems.push(
-            problem(format!("the pipeline has no `from`, and its plugin `{name}` is no producer: it does not export millstream:plugin/producer"))
-                .with_help("add `from = \"topic:…\"`, or use a producer plugin"),
-        );
-    }
-    if !pipeline.is_producer() && !plugin.is_consumer() {
-        problems.push(
-            problem(format!("the pipeline has a `from`, and its plugin `{name}` is no consumer: it does not export millstream:plugin/consumer"))
-                .with_help("remove `from` to run a producer, or use a consumer plugin"),
-        );
-    }
-    problems
-}
-
-fn document(manifest: &ResolvedManifest, plugins: &BTreeMap<PluginName, Plugin>) -> Value {
+fn document(manifest: &ResolvedManifest, plugins: &Plugins) -> Value {
     let plugin = |spec: &PluginSpec| {
-        let plugin = plugins.get(&spec.name);
+        let plugin = plugins.plugin(&spec.name).ok();
         json!({
             "name": spec.name,
             "path": spec.path,
@@ -171,10 +133,10 @@ fn pipeline_document(pipeline: &PipelineSpec) -> Value {
         "start": group.map(|_| pipeline.start.to_string()),
         "plugin": pipeline.plugin,
         "outputs": ports.collect::<Vec<_>>(),
-        "delivery": pipeline.delivery.as_str(),
+        "delivery": group.map(|_| pipeline.delivery.as_str()),
         "batch": {
             "max_records": pipeline.batch.max_records,
-            "max_bytes": pipeline.batch.max_bytes,
+            "max_bytes": group.map(|_| pipeline.batch.max_bytes),
             "max_wait_ms": pipeline.batch.max_wait.as_secs_f64() * 1000.0,
         },
         "limits": {

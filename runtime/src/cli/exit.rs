@@ -10,11 +10,13 @@ use crate::{manifest, pipeline, plugin, storage};
 pub(super) const HELP: &str = "\
 Exit codes:
   0    success
-  1    failure: a pipeline stopped, a record was refused, a file could not be read, ...
-  2    wrong usage, a bad manifest, or a plugin that does not fit its pipeline
+  1    failure: a pipeline stopped or its plugin does not fit it, a record was refused,
+       a file could not be read, ...
+  2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline
   3    the data directory cannot be used: it does not exist, another process holds it,
        a later version wrote it, or it holds something else
-  130  stopped by Ctrl-C or SIGTERM before the work was done; what was acknowledged is kept";
+  130  stopped by Ctrl-C or SIGTERM before the work was done; what was acknowledged is kept
+docs/exit-codes.md says more.";
 
 /// How a command that reports its own failures has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,12 +107,7 @@ fn code(error: &anyhow::Error) -> u8 {
             || cause.is::<plugin::Error>()
             || matches!(
                 cause.downcast_ref(),
-                Some(
-                    pipeline::Error::Manifest(_)
-                        | pipeline::Error::Plugin(_)
-                        | pipeline::Error::PluginFile { .. }
-                        | pipeline::Error::Contract { .. }
-                )
+                Some(pipeline::Error::Manifest(_) | pipeline::Error::TooManyInstances { .. })
             )
     };
     let is_unusable_directory = |cause: &(dyn std::error::Error + 'static)| {
@@ -149,15 +146,15 @@ mod tests {
             name: "p".parse().unwrap(),
             hint: String::new(),
         };
-        let contract = pipeline::Error::Contract {
-            pipeline: "p".parse().unwrap(),
-            reason: "x".to_owned(),
+        let instances = pipeline::Error::TooManyInstances {
+            needed: 9_000,
+            limit: 8_192,
         };
         for (error, expected) in [
             (anyhow::anyhow!("x"), 1),
             (unknown.into(), 1),
             (Usage("x".to_owned()).into(), 2),
-            (contract.into(), 2),
+            (instances.into(), 2),
             (locked.into(), 3),
             (NoDataDirectory("/d".to_owned()).into(), 3),
         ] {

@@ -18,7 +18,7 @@ use super::telemetry::LogFormat;
 use crate::log::Maintenance;
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::PipelineName;
-use crate::pipeline::{Failure, Pipelines};
+use crate::pipeline::{self, Failure, Pipelines, Plugins};
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
 
@@ -26,6 +26,8 @@ use crate::queue;
 const TICK: Duration = Duration::from_millis(100);
 /// How often progress is logged, at level info.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Instances beyond those of the tasks.
+const SPARE_INSTANCES: u64 = 64;
 /// Where compiled plugins are kept, in the data directory.
 const PLUGIN_CACHE: &str = "plugin-cache";
 
@@ -63,7 +65,8 @@ struct Summary {
 #[derive(Debug, Serialize)]
 struct FailureView {
     pipeline: PipelineName,
-    partition: u32,
+    /// None if the pipeline did not start.
+    partition: Option<u32>,
     error: String,
 }
 
@@ -82,24 +85,21 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
     let manifest = manifest::load(&args.manifest)?;
-    if open::is_missing(&global.data_dir) {
-        // Told now, so that a manifest that cannot run leaves nothing behind.
-        manifest.check_external_topics(|_| false)?;
-    }
     let interrupt = Interrupt::listen("finishing the batches in hand")?;
-    let data = DataDirectory::open(global, Access::Create)?;
-    let engine = PluginEngine::new(EngineOptions {
-        cache_dir: Some(global.data_dir.join(PLUGIN_CACHE)),
-        ..EngineOptions::default()
-    })
-    .context("cannot run plugins")?;
+    let (plugins, data) = load(&manifest, global)?;
+    let mut printer = FailurePrinter::new(global);
+    let Some(data) = data else {
+        let failures = Pipelines::refused(&plugins, &manifest);
+        printer.print(&failures);
+        return finish(&Summary::of_refused(&failures), output, Ending::Failed);
+    };
     let started = Instant::now();
     let mut pipelines =
-        Pipelines::start(&data.log, &data.queues, &data.groups, &engine, &manifest).await?;
+        Pipelines::start(&data.log, &data.queues, &data.groups, &plugins, &manifest).await?;
     // Only now: a run that cannot start deletes nothing.
     let maintenance = maintain(&data);
 
-    let mut watch = Watch::new(&pipelines, &manifest, global);
+    let mut watch = Watch::new(&pipelines, &manifest, global, printer);
     let end = watch.until_end(args.until_idle, &interrupt).await;
     let elapsed = started.elapsed();
     let Watch {
@@ -129,7 +129,54 @@ pub(super) async fn run(
         failures: failures.iter().map(FailureView::of).collect(),
         metrics,
     };
-    output.result(&summary, |output| {
+    let ending = match (failures.is_empty(), end) {
+        (false, _) => Ending::Failed,
+        (true, End::Interrupted) if args.until_idle => Ending::Interrupted,
+        (true, _) => Ending::Done,
+    };
+    finish(&summary, output, ending)
+}
+
+/// Loads the plugins and opens the data directory. One that does not exist yet is created last, and
+/// only if any pipeline can run: a manifest that cannot run leaves nothing behind.
+fn load(
+    manifest: &ResolvedManifest,
+    global: &GlobalArgs,
+) -> anyhow::Result<(Plugins, Option<DataDirectory>)> {
+    let existing = match open::is_missing(&global.data_dir) {
+        true => {
+            manifest.check_external_topics(|_| false)?;
+            None
+        }
+        false => Some(DataDirectory::open(global, Access::Create)?),
+    };
+    let cache_dir = global.data_dir.join(PLUGIN_CACHE);
+    let log = existing.as_ref().map(|data| &data.log);
+    let engine = PluginEngine::new(EngineOptions {
+        cache_dir: existing.is_some().then(|| cache_dir.clone()),
+        max_instances: max_instances(pipeline::instance_count(manifest, log)),
+    })
+    .context("cannot run plugins")?;
+    let plugins = tokio::task::block_in_place(|| Plugins::load(&engine, manifest));
+    if existing.is_some() || !plugins.fit_any(manifest) {
+        return Ok((plugins, existing));
+    }
+    let created = DataDirectory::open(global, Access::Create)?;
+    tokio::task::block_in_place(|| plugins.use_cache(&cache_dir));
+    Ok((plugins, Some(created)))
+}
+
+/// How many instances the engine has room for: what the tasks need, and some that look for the
+/// record on which a plugin fails.
+fn max_instances(needed: u64) -> u32 {
+    let with_spare = needed.saturating_add(SPARE_INSTANCES);
+    u32::try_from(with_spare)
+        .unwrap_or(u32::MAX)
+        .max(EngineOptions::default().max_instances)
+}
+
+fn finish(summary: &Summary, output: &mut Output, ending: Ending) -> anyhow::Result<Ending> {
+    output.result(summary, |output| {
         output.line(format_args!(
             "{}: {} records in, {} records out, {:.3} s, {} records/s",
             summary.outcome,
@@ -149,11 +196,26 @@ pub(super) async fn run(
             .iter()
             .try_for_each(|metric| output.line(format_args!("{metric}")))
     })?;
-    Ok(match (failures.is_empty(), end) {
-        (false, _) => Ending::Failed,
-        (true, End::Interrupted) if args.until_idle => Ending::Interrupted,
-        (true, _) => Ending::Done,
-    })
+    Ok(ending)
+}
+
+impl Summary {
+    /// Of a run in which no pipeline could start.
+    fn of_refused(failures: &[Failure]) -> Self {
+        Self {
+            outcome: "failed",
+            records_in: 0,
+            records_out: 0,
+            lag_records: 0,
+            parked_records: 0,
+            retries: 0,
+            dead_letters: 0,
+            seconds: 0.0,
+            records_per_second: 0,
+            failures: failures.iter().map(FailureView::of).collect(),
+            metrics: Vec::new(),
+        }
+    }
 }
 
 impl FailureView {
@@ -188,12 +250,17 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(pipelines: &'a Pipelines, manifest: &ResolvedManifest, global: &GlobalArgs) -> Self {
+    fn new(
+        pipelines: &'a Pipelines,
+        manifest: &ResolvedManifest,
+        global: &GlobalArgs,
+        printer: FailurePrinter,
+    ) -> Self {
         let started = Instant::now();
         Self {
             pipelines,
             pipeline_count: manifest.pipelines.len(),
-            printer: FailurePrinter::new(global),
+            printer,
             bar: Progress::start(global, Unit::Records, Some(0), None),
             started,
             next_log: started + LOG_INTERVAL,

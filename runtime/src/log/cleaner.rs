@@ -31,7 +31,7 @@ const LARGE_BATCH_BYTES: usize = 32 << 10;
 const BATCH_BYTES: usize = 60 << 10;
 /// Bytes of batches that are read at a time.
 const STRETCH_BYTES: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
-/// Bytes of rewritten batches that are committed at a time, or a little more.
+/// Bytes of rewritten batches that are committed at a time, or up to a stretch more.
 const COMMIT_BYTES: usize = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 /// Greatest distance of offsets within a rewritten batch.
 const MAX_OFFSET_SPAN: u64 = 1 << 30;
@@ -105,15 +105,17 @@ impl Log {
             now_ms,
             horizon_ms: now_ms.saturating_add(config.tombstone_delay_ms),
         };
-        let mut rewrite = Rewrite::new(partition, config.compression.map(|name| name.0));
-        let mut from = partition.start_offset();
-        while let Some(stretch) = read_stretch(self.store(), partition, from, end)? {
-            for batch in stretch {
-                from = batch.next_offset();
-                rewrite.take(&batch, &rules)?;
-                if rewrite.commit.len_bytes() >= COMMIT_BYTES {
-                    rewrite.commit(self.store()).await?;
-                }
+        let mut rewrite = Rewrite::new(
+            Arc::clone(partition),
+            rules,
+            config.compression.map(|name| name.0),
+        );
+        while rewrite.next_offset < end {
+            let store = self.store().clone();
+            // Decompressing, comparing and compressing take long: not on a thread of the runtime.
+            rewrite = blocking(move || rewrite.take_stretch(&store, end)).await??;
+            if rewrite.commit.len_bytes() >= COMMIT_BYTES {
+                rewrite.commit(self.store()).await?;
             }
         }
         rewrite.commit(self.store()).await?;
@@ -176,27 +178,25 @@ fn newest_offsets(store: &Store, partition: &Partition) -> Result<(Newest, u64),
     }
 }
 
-/// The next batches to clean; `None` when all are done. From the store, always: the tail in memory
-/// has the batches as they were appended.
+/// The next batches to clean. From the store, always: the tail in memory has the batches as they
+/// were appended.
 fn read_stretch(
     store: &Store,
     partition: &Partition,
     from: u64,
     end: u64,
-) -> Result<Option<Vec<RecordBatch>>, storage::Error> {
+) -> Result<Vec<RecordBatch>, storage::Error> {
     let (mut batches, mut bytes) = (Vec::new(), 0);
-    if from < end {
-        store.scan_batches(partition, from, end, |batch| {
-            bytes += batch.len_bytes();
-            batches.push(batch);
-            Ok(if bytes < STRETCH_BYTES {
-                Scan::Continue
-            } else {
-                Scan::Stop
-            })
-        })?;
-    }
-    Ok((!batches.is_empty()).then_some(batches))
+    store.scan_batches(partition, from, end, |batch| {
+        bytes += batch.len_bytes();
+        batches.push(batch);
+        Ok(if bytes < STRETCH_BYTES {
+            Scan::Continue
+        } else {
+            Scan::Stop
+        })
+    })?;
+    Ok(batches)
 }
 
 fn for_each_record(
@@ -243,8 +243,11 @@ impl Rules {
 }
 
 /// Batches being rewritten.
-struct Rewrite<'a> {
-    partition: &'a Arc<Partition>,
+struct Rewrite {
+    partition: Arc<Partition>,
+    rules: Rules,
+    /// What comes before it has been rewritten.
+    next_offset: u64,
     /// The topic's compression; without one, records stay compressed as they are.
     compression: Option<Compression>,
     builder: BatchBuilder,
@@ -264,11 +267,13 @@ struct Rewrite<'a> {
     report: CleanReport,
 }
 
-impl<'a> Rewrite<'a> {
-    fn new(partition: &'a Arc<Partition>, compression: Option<Compression>) -> Self {
+impl Rewrite {
+    fn new(partition: Arc<Partition>, rules: Rules, compression: Option<Compression>) -> Self {
         let builder_compression = compression.unwrap_or_default();
         Self {
+            next_offset: partition.start_offset(),
             partition,
+            rules,
             compression,
             builder: BatchBuilder::new(builder_compression),
             builder_compression,
@@ -283,11 +288,22 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    fn take(&mut self, batch: &RecordBatch, rules: &Rules) -> Result<(), Error> {
+    /// Rewrites the next stretch before `end`.
+    fn take_stretch(mut self, store: &Store, end: u64) -> Result<Self, Error> {
+        let stretch = read_stretch(store, &self.partition, self.next_offset, end)?;
+        // Unless the rest is gone.
+        self.next_offset = stretch.last().map_or(end, RecordBatch::next_offset);
+        for batch in stretch {
+            self.take(&batch)?;
+        }
+        Ok(self)
+    }
+
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         let records = batch.records()?;
         let (mut kept, mut tombstones) = (0, 0);
         for_each_record(&records, |record| {
-            if rules.keeps(batch, record) {
+            if self.rules.keeps(batch, record) {
                 kept += 1;
                 tombstones += u64::from(record.key.is_some() && record.value.is_none());
             }
@@ -296,7 +312,7 @@ impl<'a> Rewrite<'a> {
         self.report.records_kept += kept;
         self.report.records_removed += u64::from(batch.record_count()) - kept;
         let horizon_ms =
-            (tombstones > 0).then(|| batch.delete_horizon_ms().unwrap_or(rules.horizon_ms));
+            (tombstones > 0).then(|| batch.delete_horizon_ms().unwrap_or(self.rules.horizon_ms));
         if let Some(horizon_ms) = horizon_ms {
             let due_ms = self.tombstones_due_ms.get_or_insert(horizon_ms);
             *due_ms = horizon_ms.min(*due_ms);
@@ -308,10 +324,10 @@ impl<'a> Rewrite<'a> {
             return Ok(self.close()?);
         }
         self.commit
-            .remove_batch(self.partition, batch.base_offset());
+            .remove_batch(&self.partition, batch.base_offset());
         self.growth_bytes -= batch.len_bytes() as i64;
         self.use_compression(self.compression.unwrap_or(batch.compression()))?;
-        for_each_record(&records, |record| match rules.keeps(batch, record) {
+        for_each_record(&records, |record| match self.rules.keeps(batch, record) {
             true => self.push(record, horizon_ms),
             false => Ok(()),
         })?;
@@ -360,7 +376,7 @@ impl<'a> Rewrite<'a> {
             self.growth_bytes += batch.len_bytes() as i64;
             self.kept_bytes += batch.len_bytes() as u64;
             self.commit
-                .replace_batch(self.partition, &batch.assign(self.base_offset));
+                .replace_batch(&self.partition, &batch.assign(self.base_offset));
         }
         Ok(())
     }
@@ -372,7 +388,7 @@ impl<'a> Rewrite<'a> {
             return Ok(());
         }
         let growth_bytes = std::mem::take(&mut self.growth_bytes);
-        self.commit.resize_partition(self.partition, growth_bytes);
+        self.commit.resize_partition(&self.partition, growth_bytes);
         store.commit(std::mem::take(&mut self.commit)).await?;
         self.shrunk_bytes -= growth_bytes;
         self.report.freed_bytes = u64::try_from(self.shrunk_bytes).unwrap_or(0);

@@ -1,5 +1,6 @@
 //! Batches single records into appends, as Kafka's producer does.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::model::{BatchBuilder, HeadersRef, partition_for_key};
@@ -21,7 +22,7 @@ const MAX_IN_FLIGHT: usize = 5;
 /// What a producer has had acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// Records that are stored.
+    /// This many records, the first that were sent, are stored. Later ones may be, too.
     pub records: u64,
     /// Commits that carried them.
     pub commits: u64,
@@ -38,8 +39,19 @@ pub struct Producer {
     max_batch_bytes: usize,
     unkeyed_partition: u32,
     commit: Commit,
-    in_flight: std::collections::VecDeque<(PendingCommit, u64)>,
+    /// Records in commits that are not on their way yet, or are followed by others of their flush.
+    unreported_records: u64,
+    in_flight: VecDeque<InFlight>,
     acknowledged: Acknowledged,
+}
+
+/// A commit on its way.
+struct InFlight {
+    pending: PendingCommit,
+    /// Records that are acknowledged with it. None if more commits of the same flush follow: a
+    /// flush has, of each partition, what has come since the one before it, so that only all of its
+    /// commits together hold the next records in the order in which they were sent.
+    records: u64,
 }
 
 impl Producer {
@@ -60,7 +72,8 @@ impl Producer {
             max_batch_bytes: config.max_batch_bytes,
             unkeyed_partition: 0,
             commit: Commit::new(),
-            in_flight: std::collections::VecDeque::new(),
+            unreported_records: 0,
+            in_flight: VecDeque::new(),
             acknowledged: Acknowledged::default(),
         }
     }
@@ -125,10 +138,12 @@ impl Producer {
 
     /// Sends what is waiting, and waits until everything is acknowledged.
     pub async fn flush(&mut self) -> Result<Acknowledged, Error> {
-        self.dispatch().await?;
+        let dispatched = self.dispatch().await;
+        // Even if no more can be sent: what is on its way may be stored.
         while let Some(oldest) = self.in_flight.pop_front() {
             self.settle(oldest).await?;
         }
+        dispatched?;
         Ok(self.acknowledged)
     }
 
@@ -137,6 +152,7 @@ impl Producer {
     }
 
     /// Sends all open batches: as one commit, unless there are so many that it would be too large.
+    /// The last one tells of them all.
     async fn dispatch(&mut self) -> Result<(), Error> {
         let unkeyed = self.builders.get(self.unkeyed_partition as usize);
         if unkeyed.is_some_and(|builder| !builder.is_empty()) {
@@ -146,25 +162,31 @@ impl Producer {
             if let Some(builder) = self.builders.get_mut(index as usize) {
                 close(&self.topic, builder, index, &mut self.commit)?;
             }
-            if self.commit.len_bytes() >= COMMIT_BYTES {
-                self.submit().await?;
+            let is_last = index + 1 == self.topic.partition_count();
+            if self.commit.len_bytes() >= COMMIT_BYTES && !is_last {
+                self.submit(IsLast::No).await?;
             }
         }
-        self.submit().await
+        self.submit(IsLast::Yes).await
     }
 
     /// Sends the closed batches.
-    async fn submit(&mut self) -> Result<(), Error> {
-        if self.commit.is_empty() {
+    async fn submit(&mut self, is_last: IsLast) -> Result<(), Error> {
+        // Without batches, too, if records of the flush are still to be reported.
+        if self.commit.is_empty() && self.unreported_records == 0 {
             return Ok(());
         }
-        let records = self.commit.record_count();
+        self.unreported_records += self.commit.record_count();
         let pending = self
             .log
             .store()
             .submit(std::mem::take(&mut self.commit))
             .await?;
-        self.in_flight.push_back((pending, records));
+        let records = match is_last {
+            IsLast::Yes => std::mem::take(&mut self.unreported_records),
+            IsLast::No => 0,
+        };
+        self.in_flight.push_back(InFlight { pending, records });
         if self.in_flight.len() > MAX_IN_FLIGHT
             && let Some(oldest) = self.in_flight.pop_front()
         {
@@ -173,12 +195,19 @@ impl Producer {
         Ok(())
     }
 
-    async fn settle(&mut self, (pending, records): (PendingCommit, u64)) -> Result<(), Error> {
-        pending.wait().await?;
-        self.acknowledged.records += records;
+    async fn settle(&mut self, in_flight: InFlight) -> Result<(), Error> {
+        in_flight.pending.wait().await?;
+        self.acknowledged.records += in_flight.records;
         self.acknowledged.commits += 1;
         Ok(())
     }
+}
+
+/// Whether a commit is the last of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IsLast {
+    Yes,
+    No,
 }
 
 /// Moves what a builder holds to a commit.

@@ -12,9 +12,6 @@ use crate::storage::Partition;
 /// A day, in ms.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Kafka's `max.message.bytes`.
-const DEFAULT_MAX_BATCH_BYTES: usize = 1_048_588;
-
 /// What happens to old records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -59,7 +56,7 @@ impl Default for TopicConfig {
             compression: None,
             tombstone_delay_ms: DAY_MS,
             min_cleanable_dirty_ratio: 0.5,
-            max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
+            max_batch_bytes: limits::DEFAULT_MAX_BATCH_BYTES,
         }
     }
 }

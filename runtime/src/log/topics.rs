@@ -178,20 +178,23 @@ impl Log {
         Ok(topic)
     }
 
-    /// Creates a topic, or gives an existing one these settings.
+    /// Creates a topic, or changes the settings of an existing one. `settings` makes them from
+    /// those that it has, if it exists; nothing changes in between.
     ///
     /// # Errors
-    /// [`Error::PartitionCount`] if it exists with another number of partitions.
+    /// What `settings` returns; [`Error::PartitionCount`] if it exists with another number of
+    /// partitions.
     pub async fn ensure_topic(
         &self,
         name: &TopicName,
-        config: TopicConfig,
+        settings: impl FnOnce(Option<&TopicConfig>) -> Result<TopicConfig, Error>,
     ) -> Result<Topic, Error> {
         let _one_at_a_time = self.changes.lock().await;
         let existing = self.topics.read().by_name.get(name).cloned();
         match existing {
-            None => self.create(name, config).await,
+            None => self.create(name, settings(None)?).await,
             Some(topic) => {
+                let config = settings(Some(&topic.config()))?;
                 self.alter(&topic, config).await?;
                 Ok(topic)
             }
@@ -268,22 +271,28 @@ impl Log {
         for partition in topic.partitions() {
             commit.delete_partition(partition);
         }
-        let mut groups = Vec::new();
+        self.delete_offsets(&topic, &mut commit)?;
+        self.store.commit(commit).await?;
+        self.topics.write().by_name.remove(name);
+        // What was committed between the look above and the deletion; nothing comes after it.
+        let mut commit = Commit::new();
+        self.delete_offsets(&topic, &mut commit)?;
+        self.store.commit(commit).await?;
+        Ok(topic)
+    }
+
+    /// Removes the offsets that all groups have in a topic.
+    fn delete_offsets(&self, topic: &Topic, commit: &mut Commit) -> Result<(), Error> {
         self.store.scan_kind(KeyKind::GroupOffset, |key, _| {
             if let Some((group, topic_id, partition)) =
                 storage::schema::group_offset::parse_key(key)
                 && topic_id == topic.id()
             {
-                groups.push((group.to_owned(), partition));
+                commit.delete_offset(group, topic_id, partition);
             }
             Ok(Scan::Continue)
         })?;
-        for (group, partition) in groups {
-            commit.delete_offset(&group, topic.id(), partition);
-        }
-        self.store.commit(commit).await?;
-        self.topics.write().by_name.remove(name);
-        Ok(topic)
+        Ok(())
     }
 
     /// The offset that a place stands for.
@@ -297,12 +306,16 @@ impl Log {
         }
     }
 
-    /// The offset of the first record whose timestamp is `time_ms` or later; the high watermark if
-    /// there is none.
+    /// Where records with the timestamp `time_ms` or a later one begin; the high watermark if there
+    /// are none.
     ///
-    /// Binary search over the batches' greatest timestamps, which rise as long as producers' clocks
-    /// do. Where they fall from one batch to a later one, records with later timestamps may lie
-    /// before the answer.
+    /// A binary search over the batches' greatest timestamps, so it reads about 20 headers of a
+    /// million. As long as no batch's greatest timestamp is below that of a batch before it, the
+    /// answer is the first record that is not earlier than `time_ms`, as in Kafka. Where they fall,
+    /// finding that would take a look at every batch, or an index; then the answer is a place where
+    /// the timestamps pass `time_ms`: its record is not earlier, it is the first such of its batch,
+    /// and all records of the batch before are earlier. Records that are not earlier may lie before
+    /// that batch. (At the high watermark: all records of the last batch are earlier.)
     pub fn offset_at_time(&self, partition: &Partition, time_ms: u64) -> Result<u64, Error> {
         let end = partition.high_watermark();
         let (mut low, mut high) = (partition.start_offset(), end);

@@ -17,7 +17,7 @@ mod config;
 mod error;
 mod pipeline;
 mod plugin_file;
-mod quantity;
+pub(crate) mod quantity;
 mod queue;
 mod read;
 mod resolve;

@@ -70,7 +70,7 @@ pub(super) fn read(
     let start = start(&table, report);
     let group = group(&table, pipeline_name.as_ref(), report);
     let delivery = table.choice("delivery", &DELIVERIES, report);
-    let batch = batch(&table, report);
+    let batch = batch(&table, is_producer, report);
     let retry_table = nested(&table, "retry", &schema::RETRY, report).unwrap_or_default();
     let retry = retry::read(&retry_table, report);
     let dead_letter = retry::read_dead_letter(&table, pipeline_name.as_ref(), report);
@@ -235,14 +235,20 @@ fn plugin(table: &Table<'_>, plugins: &[&str], report: &mut Report<'_>) -> Optio
 
 /// Notes keys that only mean something with an input.
 fn refuse_for_producer(table: &Table<'_>, report: &mut Report<'_>) {
+    let help = "remove it, or add `from = \"topic:NAME\"`";
     for key in ["group", "start", "retry", "dead-letter"] {
         if table.value(key).is_some() {
-            report.error(
-                table.key_span(key),
-                format!("`{key}` has no effect in a pipeline without `from`"),
-                "remove it, or add `from = \"topic:NAME\"`",
-            );
+            let message = format!("`{key}` has no effect in a pipeline without `from`");
+            report.error(table.key_span(key), message, help);
         }
+    }
+    if table.value("delivery").is_some() {
+        report.error(
+            table.key_span("delivery"),
+            "`delivery` has no effect in a pipeline without `from`: a producer's records and state \
+             are always one atomic write",
+            help,
+        );
     }
 }
 
@@ -307,8 +313,15 @@ fn nested<'a>(
 }
 
 /// `batch`, with defaults for what is left out.
-fn batch(table: &Table<'_>, report: &mut Report<'_>) -> Option<BatchSpec> {
+fn batch(table: &Table<'_>, is_producer: bool, report: &mut Report<'_>) -> Option<BatchSpec> {
     let batch = nested(table, "batch", &schema::BATCH, report).unwrap_or_default();
+    if is_producer && batch.value("max-bytes").is_some() {
+        report.error(
+            batch.key_span("max-bytes"),
+            "`max-bytes` of `batch` has no effect in a pipeline without `from`",
+            "remove it, and bound what one call may give with `limits = { output = \"1MiB\" }`",
+        );
+    }
     let max_records = 1..=u64::from(limits::MAX_RECORDS_PER_BATCH);
     let max_records = batch.integer("max-records", max_records, DEFAULT_MAX_RECORDS, report);
     let max_bytes = batch.size("max-bytes", MAX_BYTES, DEFAULT_MAX_BYTES, report);

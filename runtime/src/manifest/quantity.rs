@@ -1,5 +1,5 @@
 //! Durations, sizes and points in time as a manifest writes them: `"1h30m"`, `"64MiB"`,
-//! `"2013-01-01T00:00:00Z"`.
+//! `"2013-01-01T00:00:00Z"`. The command line reads and writes them with the same functions.
 //!
 //! Writing is exact: what [`format_duration`] and [`format_size`] write is read as the same value.
 
@@ -25,17 +25,17 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// What is expected of a duration, for messages.
-pub(super) const DURATION_EXPECTED: &str = "a duration such as \"7d\", \"1h30m\" or \"5ms\"";
+pub(crate) const DURATION_EXPECTED: &str = "a duration such as \"7d\", \"1h30m\" or \"5ms\"";
 /// What is expected of a size, for messages.
-pub(super) const SIZE_EXPECTED: &str =
+pub(crate) const SIZE_EXPECTED: &str =
     "a size such as \"64MiB\", \"1MB\" or a whole number of bytes";
 
 /// Why a text is not a quantity: a sentence for the help line.
-pub(super) type Reason = String;
+pub(crate) type Reason = String;
 
 /// Reads a duration: numbers with units (`ns us ms s m h d w`, and their longer names), largest
 /// first by custom, for example `"1h 30m"`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, Reason> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, Reason> {
     let too_many_digits = text
         .split(|c: char| !c.is_ascii_digit())
         .any(|digits| digits.len() > MAX_DURATION_DIGITS);
@@ -61,7 +61,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Reason> {
 }
 
 /// Writes a duration, largest unit first and without spaces: `"7d"`, `"1h30m"`.
-pub(super) fn format_duration(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     const UNITS: [(&str, u128); 7] = [
         ("d", 86_400_000_000_000),
         ("h", 3_600_000_000_000),
@@ -86,7 +86,7 @@ pub(super) fn format_duration(duration: Duration) -> String {
 }
 
 /// Reads a size: a whole number directly followed by its unit, or a number of bytes alone.
-pub(super) fn parse_size(text: &str) -> Result<u64, Reason> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, Reason> {
     let digits_len = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -136,7 +136,7 @@ fn size_unit_help(digits: &str, unit: &str) -> Reason {
 }
 
 /// Writes a size with the largest binary unit that needs no fraction.
-pub(super) fn format_size(bytes: u64) -> String {
+pub(crate) fn format_size(bytes: u64) -> String {
     if bytes == 0 {
         return "0B".to_owned();
     }
@@ -151,7 +151,7 @@ pub(super) fn format_size(bytes: u64) -> String {
 }
 
 /// Reads an RFC 3339 time with its offset, as ms since the Unix epoch.
-pub(super) fn parse_time_ms(text: &str) -> Result<u64, Reason> {
+pub(crate) fn parse_time_ms(text: &str) -> Result<u64, Reason> {
     let timestamp: jiff::Timestamp = text.parse().map_err(|_| {
         "write date, time and offset, for example \"2013-01-01T00:00:00Z\"".to_owned()
     })?;
@@ -160,7 +160,7 @@ pub(super) fn parse_time_ms(text: &str) -> Result<u64, Reason> {
 }
 
 /// Writes a time in ms since the Unix epoch as RFC 3339 in UTC.
-pub(super) fn format_time_ms(timestamp_ms: u64) -> String {
+pub(crate) fn format_time_ms(timestamp_ms: u64) -> String {
     i64::try_from(timestamp_ms)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())

@@ -91,6 +91,12 @@ impl<'a> Table<'a> {
         self.entries?.get(key)
     }
 
+    /// The keys of `schema` that the table has, in the order of `schema`.
+    pub(super) fn written_keys(&self, schema: &TableSchema) -> Vec<&'static str> {
+        let keys = schema.keys.iter().copied();
+        keys.filter(|key| self.value(key).is_some()).collect()
+    }
+
     /// Where the key itself is written, or the table if it is not.
     pub(super) fn key_span(&self, key: &str) -> Range<usize> {
         self.entries

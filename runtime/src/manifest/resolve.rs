@@ -145,11 +145,10 @@ fn topic(key: KeyRef<'_>, value: Value<'_>, report: &mut Report<'_>) -> Option<T
     );
     let dirty_ratio = table.ratio("min-cleanable-dirty-ratio", DEFAULT_DIRTY_RATIO, report);
     let compression = table.choice("compression", &COMPRESSIONS, report);
-    let batch_max = limits::MAX_BATCH_BYTES as u64;
     let max_batch_bytes = table.size(
         "max-batch-bytes",
-        MIN_BATCH_LIMIT_BYTES..=batch_max,
-        batch_max,
+        MIN_BATCH_LIMIT_BYTES..=limits::MAX_BATCH_BYTES as u64,
+        limits::DEFAULT_MAX_BATCH_BYTES as u64,
         report,
     );
     refuse_without_effect(&table, cleanup, report);
@@ -165,6 +164,7 @@ fn topic(key: KeyRef<'_>, value: Value<'_>, report: &mut Report<'_>) -> Option<T
         tombstone_delay_ms: whole_ms(&table, "tombstone-delay", tombstone_delay, report),
         min_cleanable_dirty_ratio: dirty_ratio,
         max_batch_bytes: usize::try_from(max_batch_bytes).ok()?,
+        written_keys: table.written_keys(&schema::TOPIC),
         place: report.place(&key.span()),
     })
 }

@@ -55,6 +55,9 @@ pub struct TopicSpec {
     pub min_cleanable_dirty_ratio: f64,
     /// The largest batch the topic takes, in bytes.
     pub max_batch_bytes: usize,
+    /// The keys that the manifest writes, as opposed to those that were filled in: a topic that
+    /// exists keeps what its manifest does not mention.
+    pub written_keys: Vec<&'static str>,
     /// Where the manifest declares it.
     pub place: Place,
 }
@@ -105,7 +108,7 @@ pub struct PipelineSpec {
     pub plugin: PluginName,
     /// The output ports, in the order of `to`; empty for a pipeline without output.
     pub ports: Vec<Port>,
-    /// The delivery guarantee.
+    /// The delivery guarantee; `exactly-once` for a producer.
     pub delivery: Delivery,
     /// How large a batch may get.
     pub batch: BatchSpec,
@@ -169,7 +172,8 @@ pub enum Delivery {
 pub struct BatchSpec {
     /// Records at most.
     pub max_records: u32,
-    /// Bytes of records at most; a single larger record is a batch of its own.
+    /// Bytes of records at most; a single larger record is a batch of its own. Without meaning for
+    /// a producer.
     pub max_bytes: usize,
     /// How long to wait for a batch that is not full.
     pub max_wait: Duration,
@@ -392,14 +396,17 @@ impl fmt::Display for PipelineSpec {
                 .map(|port| (port.name.as_str(), format!("\"topic:{}\"", port.topic)));
             writeln!(f, "to = {}", InlineTable(ports.collect()))?;
         }
-        writeln!(f, "delivery = \"{}\"", self.delivery)?;
-        let max_bytes = format_size(self.batch.max_bytes as u64);
+        if !self.is_producer() {
+            writeln!(f, "delivery = \"{}\"", self.delivery)?;
+        }
+        let max_records = self.batch.max_records;
         let max_wait = format_duration(self.batch.max_wait);
-        writeln!(
-            f,
-            "batch = {{ max-records = {}, max-bytes = \"{max_bytes}\", max-wait = \"{max_wait}\" }}",
-            self.batch.max_records
-        )?;
+        write!(f, "batch = {{ max-records = {max_records}, ")?;
+        if !self.is_producer() {
+            let max_bytes = format_size(self.batch.max_bytes as u64);
+            write!(f, "max-bytes = \"{max_bytes}\", ")?;
+        }
+        writeln!(f, "max-wait = \"{max_wait}\" }}")?;
         if !self.is_producer() {
             writeln!(f, "retry = {}", self.retry)?;
             writeln!(f, "dead-letter = \"{}\"", self.dead_letter)?;

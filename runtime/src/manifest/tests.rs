@@ -271,6 +271,10 @@ fn without_places(mut manifest: ResolvedManifest) -> ResolvedManifest {
         .chain(manifest.plugins.iter_mut().map(|plugin| &mut plugin.place))
         .chain(manifest.pipelines.iter_mut().map(|p| &mut p.place));
     places.for_each(|place| *place = Place::default());
+    // The resolved form writes everything.
+    for topic in &mut manifest.topics {
+        topic.written_keys.clear();
+    }
     manifest
 }
 
@@ -317,6 +321,7 @@ fn any_topic() -> impl Strategy<Value = TopicSpec> {
                         0.5
                     },
                     max_batch_bytes,
+                    written_keys: Vec::new(),
                     place: Place::default(),
                 }
             },
@@ -369,10 +374,14 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
                         topic: topic.parse().unwrap(),
                     })
                     .collect(),
-                delivery,
+                delivery: if producer {
+                    Delivery::ExactlyOnce
+                } else {
+                    delivery
+                },
                 batch: BatchSpec {
                     max_records: batch.0,
-                    max_bytes: batch.1,
+                    max_bytes: if producer { 1 << 20 } else { batch.1 },
                     max_wait: Duration::from_nanos(batch.2),
                 },
                 // A producer has none of both; what is read for it are the defaults.

@@ -8,6 +8,10 @@ pub const MAX_NAME_BYTES: usize = 249;
 /// before [`BatchBuilder`](super::BatchBuilder) compresses them.
 pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 
+/// Largest record batch that a topic takes from outside unless its settings say otherwise: Kafka's
+/// `max.message.bytes`, which is 1 MiB and the 12 bytes that a batch has before what Kafka counts.
+pub const DEFAULT_MAX_BATCH_BYTES: usize = 1_048_588;
+
 /// Largest record: key, value and encoded headers together.
 ///
 /// Half of [`MAX_BATCH_BYTES`], so that an empty builder always has room for one record.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{PipelineName, TopicName};
-use crate::plugin::{self, Fault};
+use super::Refusal;
+use crate::model::{PipelineName, PluginName, TopicName};
+use crate::plugin::Fault;
 use crate::{group, log, manifest, queue, storage};
 
 /// A pipeline cannot be started or described.
@@ -12,24 +13,15 @@ pub enum Error {
     /// The manifest does not fit the data directory or its plugins.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// A component cannot be loaded.
-    #[error(transparent)]
-    Plugin(#[from] plugin::Error),
-    /// A plugin's file cannot be read.
-    #[error("cannot read the plugin {path}: {reason}")]
-    PluginFile {
-        /// The file.
-        path: String,
-        /// The system's message.
-        reason: String,
-    },
-    /// The plugin does not export what the pipeline needs.
-    #[error("pipeline `{pipeline}`: {reason}")]
-    Contract {
-        /// The pipeline.
-        pipeline: PipelineName,
-        /// What is missing or not granted, and what to do.
-        reason: String,
+    /// The pipelines have more tasks than there can be instances.
+    #[error(
+        "the pipelines need {needed} plugin instances, one for each partition of their inputs, and at most {limit} can live at the same time; use fewer partitions, or run some of the pipelines on another data directory"
+    )]
+    TooManyInstances {
+        /// Instances that are needed.
+        needed: u64,
+        /// Instances that there can be.
+        limit: u32,
     },
     /// No pipeline of this name has run on the data directory.
     #[error("there is no pipeline `{name}` in this data directory{hint}")]
@@ -53,9 +45,17 @@ pub enum Error {
     Storage(#[from] storage::Error),
 }
 
-/// Why a task stopped.
+/// Why a task stopped, or a pipeline did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
+    /// The plugin cannot run in the pipeline.
+    #[error("its plugin `{plugin}` cannot run: {refusal}")]
+    Refused {
+        /// The plugin's name in the manifest.
+        plugin: PluginName,
+        /// What is wrong with it, and what to do.
+        refusal: Refusal,
+    },
     /// No instance of the plugin could be opened.
     #[error("the plugin could not be opened: {0}")]
     Open(Fault),
@@ -136,18 +136,18 @@ impl std::fmt::Display for PositionAfterFailure {
 pub struct Failure {
     /// The pipeline.
     pub pipeline: PipelineName,
-    /// The task's partition.
-    pub partition: u32,
+    /// The task's partition; `None` if the pipeline did not start.
+    pub partition: Option<u32>,
     /// Why.
     pub error: Arc<TaskError>,
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "pipeline `{}`, partition {}, stopped: {}",
-            self.pipeline, self.partition, self.error
-        )
+        write!(f, "pipeline `{}`", self.pipeline)?;
+        if let Some(partition) = self.partition {
+            write!(f, ", partition {partition}")?;
+        }
+        write!(f, ", stopped: {}", self.error)
     }
 }

@@ -1,6 +1,7 @@
 //! Pipelines: plugins wired to topics.
 //!
-//! [`Pipelines`] runs the pipelines of a manifest (`supervisor.rs`): one task for each partition
+//! [`Pipelines`] runs the pipelines of a manifest (`supervisor.rs`) on its topics (`topics.rs`) with
+//! its plugins (`plugins.rs`): one task for each partition
 //! (`consumer_task.rs`), or one for a producer (`producer_task.rs`). A task pulls a batch, calls the
 //! plugin and makes a checkpoint (`checkpoint.rs`): one commit of its outputs (`outputs.rs`), its
 //! state (`task_state.rs`) and its progress.
@@ -10,8 +11,10 @@ mod checkpoint;
 mod consumer_task;
 mod error;
 mod outputs;
+mod plugins;
 mod processor;
 mod producer_task;
+mod queues;
 mod registry;
 mod retry;
 mod runtime;
@@ -19,10 +22,13 @@ mod settle;
 mod status;
 mod supervisor;
 mod task_state;
+mod topics;
 
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
+pub use plugins::{Misfit, Plugins, Refusal};
 pub use processor::NativeFunction;
+pub use queues::ensure_queues;
 pub use registry::{PipelineDescription, describe, list};
-pub use runtime::{check_contract, queue_config, topic_config};
 pub use status::Progress;
 pub use supervisor::Pipelines;
+pub use topics::{ensure_topics, instance_count};

@@ -10,7 +10,7 @@ use super::runtime::PipelineRuntime;
 use super::task_state::TaskState;
 use crate::model::HeadersRef;
 use crate::plugin::{
-    Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, StateReader,
+    Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, RangeLimit, StateReader,
 };
 use crate::storage::Commit;
 use crate::storage::schema::changelog::Change;
@@ -46,7 +46,7 @@ impl StateReader for SharedState {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
+        limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
         self.0
             .lock()
@@ -56,7 +56,8 @@ impl StateReader for SharedState {
 }
 
 impl Processor {
-    /// Opens a processor of the pipeline for one partition.
+    /// Opens a processor of the pipeline for one partition. With other metrics than the pipeline's it
+    /// is one whose results are thrown away, and its log lines are, too.
     pub(super) fn open(
         pipeline: &PipelineRuntime,
         partition: u32,
@@ -81,6 +82,7 @@ impl Processor {
                 .collect(),
             config: spec.config.clone(),
             metrics: Arc::clone(metrics),
+            is_silent: !Arc::ptr_eq(metrics, &pipeline.metrics),
         };
         let state = Box::new(SharedState(Arc::clone(state)));
         let instance =

@@ -7,15 +7,16 @@ use tokio::sync::Semaphore;
 
 use super::Error;
 use super::outputs::Outputs;
+use super::plugins::grants_of;
 use super::processor::NativeFunction;
 use super::registry::{self, StoredPipeline};
 use super::task_state::TaskState;
 use crate::group::Groups;
-use crate::log::{self, CompressionName, Log, OffsetSpec, Topic, TopicConfig};
-use crate::manifest::{self, Cleanup, DeadLetter, PipelineSpec, QueueSpec, Start, TopicSpec};
+use crate::log::{self, Log, OffsetSpec, Topic};
+use crate::manifest::{DeadLetter, PipelineSpec, Start};
 use crate::model::PortName;
 use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
-use crate::queue::{self, Queue, QueueConfig, Queues};
+use crate::queue::{Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition};
 
 /// A pipeline, ready for its tasks.
@@ -141,81 +142,5 @@ impl PipelineRuntime {
     pub(super) fn state(&self, task: u32) -> Result<Arc<Mutex<TaskState>>, storage::Error> {
         let state = TaskState::open(self.log.store().clone(), self.id, task)?;
         Ok(Arc::new(Mutex::new(state)))
-    }
-}
-
-fn grants_of(spec: &PipelineSpec) -> Grants {
-    Grants {
-        clocks: spec.allow.clocks,
-        random: spec.allow.random,
-        ..Grants::default()
-    }
-}
-
-/// Checks that a plugin exports what a pipeline calls, and imports only what it grants.
-///
-/// # Errors
-/// [`Error::Contract`]
-pub fn check_contract(spec: &PipelineSpec, plugin: &Plugin) -> Result<(), Error> {
-    let contract = |reason: String| {
-        Err(Error::Contract {
-            pipeline: spec.name.clone(),
-            reason,
-        })
-    };
-    if let Err(denied) = plugin.check_grants(&grants_of(spec)) {
-        return contract(denied.to_string());
-    }
-    if spec.is_producer() && !plugin.is_producer() {
-        return contract(format!(
-            "it has no `from`, so its plugin `{}` must export millstream:plugin/producer, which it does not; add `from = \"topic:…\"` or use a producer plugin",
-            spec.plugin
-        ));
-    }
-    if !spec.is_producer() && !plugin.is_consumer() {
-        return contract(format!(
-            "its plugin `{}` must export millstream:plugin/consumer, which it does not; use a consumer plugin, or remove `from` to run a producer",
-            spec.plugin
-        ));
-    }
-    Ok(())
-}
-
-/// The settings of a queue as its manifest has them.
-pub fn queue_config(spec: &QueueSpec) -> QueueConfig {
-    QueueConfig {
-        visibility_timeout_ms: spec.visibility_timeout_ms,
-        max_deliveries: spec.max_deliveries,
-        dead_letter: spec.dead_letter.clone(),
-        delay_ms: spec.delay_ms,
-        deduplication_window_ms: spec.deduplication_window_ms,
-        time_to_live_ms: spec.time_to_live_ms,
-        max_length: spec.max_length,
-        max_length_policy: match spec.max_length_policy {
-            manifest::MaxLengthPolicy::Reject => queue::MaxLengthPolicy::Reject,
-            manifest::MaxLengthPolicy::DropOldest => queue::MaxLengthPolicy::DropOldest,
-        },
-        groups: match spec.groups {
-            manifest::GroupBy::Header => queue::GroupBy::Header,
-            manifest::GroupBy::Key => queue::GroupBy::Key,
-        },
-        default_priority: spec.default_priority,
-    }
-}
-
-/// The settings of a topic as its manifest has them.
-pub fn topic_config(spec: &TopicSpec) -> TopicConfig {
-    TopicConfig {
-        partitions: spec.partitions,
-        cleanup: match spec.cleanup {
-            Cleanup::Delete => log::Cleanup::Delete,
-            Cleanup::Compact => log::Cleanup::Compact,
-        },
-        retention_ms: spec.retention_ms,
-        retention_bytes: spec.retention_bytes,
-        compression: spec.compression.map(CompressionName),
-        tombstone_delay_ms: spec.tombstone_delay_ms,
-        min_cleanable_dirty_ratio: spec.min_cleanable_dirty_ratio,
-        max_batch_bytes: spec.max_batch_bytes,
     }
 }

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -16,14 +14,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::consumer_task::ConsumerTask;
 use super::processor::NativeFunction;
 use super::producer_task::ProducerTask;
-use super::runtime::{PipelineRuntime, check_contract, queue_config, topic_config};
+use super::runtime::PipelineRuntime;
 use super::status::{InputStatus, Progress, TaskStatus};
-use super::{Error, Failure, TaskError};
+use super::{Error, Failure, Plugins, Refusal, TaskError, topics};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::manifest::{PipelineSpec, ResolvedManifest};
-use crate::model::{PipelineName, PluginName};
-use crate::plugin::{MetricValue, Plugin, PluginEngine, PluginMetrics};
+use crate::model::PipelineName;
+use crate::plugin::{MetricValue, PluginMetrics};
 use crate::queue::Queues;
 use crate::storage::Store;
 
@@ -41,20 +39,21 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// Creates or updates the manifest's topics and queues, loads its plugins, checks their contracts, and
-    /// starts all pipelines. Needs a multi-threaded tokio runtime.
+    /// Creates or updates the manifest's topics and queues, and starts all pipelines whose plugin fits
+    /// them; the others have failed from the start, at the position that they had. Needs a
+    /// multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// Whatever keeps a pipeline from starting; then none has been started. Topics and
-    /// queues may have been created.
+    /// Whatever is wrong with the manifest or the data directory; then no pipeline has been started.
+    /// Topics and queues may have been created.
     pub async fn start(
         log: &Log,
         queues: &Queues,
         groups: &Groups,
-        engine: &PluginEngine,
+        plugins: &Plugins,
         manifest: &ResolvedManifest,
     ) -> Result<Self, Error> {
-        Self::start_with(log, queues, groups, engine, manifest, None).await
+        Self::start_with(log, queues, groups, plugins, manifest, None).await
     }
 
     /// As [`Pipelines::start`], with a native function in the place of every plugin's `process`;
@@ -63,52 +62,54 @@ impl Pipelines {
         log: &Log,
         queues: &Queues,
         groups: &Groups,
-        engine: &PluginEngine,
+        plugins: &Plugins,
         manifest: &ResolvedManifest,
         native: Option<NativeFunction>,
     ) -> Result<Self, Error> {
-        let plugins = load_plugins(engine, manifest)?;
-        for spec in &manifest.pipelines {
-            check_contract(spec, &plugin_of(&plugins, spec)?)?;
-        }
         manifest.check_external_topics(|name| log.topic(name).is_ok())?;
-        for topic in &manifest.topics {
-            log.ensure_topic(&topic.name, topic_config(topic)).await?;
+        let needed = topics::instance_count(manifest, Some(log));
+        let limit = plugins.max_instances();
+        if needed > u64::from(limit) {
+            return Err(Error::TooManyInstances { needed, limit });
         }
-        for queue in &manifest.queues {
-            queues
-                .ensure_queue(&queue.name, queue_config(queue))
-                .await?;
-        }
+        topics::ensure_topics(log, manifest).await?;
+        super::queues::ensure_queues(queues, manifest).await?;
         let calls = Arc::new(Semaphore::new(concurrent_calls()));
         let mut pipelines = Vec::new();
         for spec in &manifest.pipelines {
-            let plugin = plugin_of(&plugins, spec)?;
-            pipelines.push(
-                PipelineRuntime::open(
-                    spec,
-                    plugin,
-                    native.clone(),
-                    log,
-                    queues,
-                    groups,
-                    calls.clone(),
-                )
-                .await?,
-            );
+            // What is refused is among the failures from the start.
+            let Ok(plugin) = plugins.plugin_for(spec) else {
+                continue;
+            };
+            let (plugin, native) = (plugin.clone(), native.clone());
+            let calls = Arc::clone(&calls);
+            let opened =
+                PipelineRuntime::open(spec, plugin, native, log, queues, groups, calls).await?;
+            pipelines.push(opened);
         }
         let mut running = Self {
             store: log.store().clone(),
             tasks: Vec::new(),
             statuses: Vec::new(),
             stops: Vec::new(),
-            failures: Arc::default(),
+            failures: Arc::new(Mutex::new(Self::refused(plugins, manifest))),
             metrics: Vec::new(),
         };
         for pipeline in pipelines {
             running.start_tasks(Arc::new(pipeline));
         }
         Ok(running)
+    }
+
+    /// The failures that [`Pipelines::start`] begins with, for a manifest that is not started.
+    pub fn refused(plugins: &Plugins, manifest: &ResolvedManifest) -> Vec<Failure> {
+        let pipelines = manifest.pipelines.iter();
+        pipelines
+            .filter_map(|spec| {
+                let refusal = plugins.plugin_for(spec).err()?;
+                Some(refused_pipeline(spec, refusal))
+            })
+            .collect()
     }
 
     fn start_tasks(&mut self, pipeline: Arc<PipelineRuntime>) {
@@ -236,11 +237,10 @@ async fn watch_task(
     if let Err(error) = result {
         let failure = Failure {
             pipeline: pipeline.spec.name.clone(),
-            partition: task,
+            partition: Some(task),
             error: Arc::new(error),
         };
-        tracing::error!(pipeline = %failure.pipeline, partition = task, error = %failure.error, "the pipeline stopped");
-        failures.lock().push(failure);
+        failures.lock().push(logged(failure));
         stop.send_replace(true);
     }
     status.set_stopped();
@@ -259,30 +259,20 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "without a message".to_owned())
 }
 
-fn load_plugins(
-    engine: &PluginEngine,
-    manifest: &ResolvedManifest,
-) -> Result<HashMap<PluginName, Plugin>, Error> {
-    let mut plugins = HashMap::new();
-    for spec in &manifest.plugins {
-        let wasm = std::fs::read(&spec.path).map_err(|error| Error::PluginFile {
-            path: spec.path.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        plugins.insert(
-            spec.name.clone(),
-            engine.load(Bytes::from(wasm), spec.name.as_str())?,
-        );
-    }
-    Ok(plugins)
+/// A pipeline whose plugin cannot run in it.
+fn refused_pipeline(spec: &PipelineSpec, refusal: Refusal) -> Failure {
+    logged(Failure {
+        pipeline: spec.name.clone(),
+        partition: None,
+        error: Arc::new(TaskError::Refused {
+            plugin: spec.plugin.clone(),
+            refusal,
+        }),
+    })
 }
 
-fn plugin_of(plugins: &HashMap<PluginName, Plugin>, spec: &PipelineSpec) -> Result<Plugin, Error> {
-    plugins
-        .get(&spec.plugin)
-        .cloned()
-        .ok_or_else(|| Error::Contract {
-            pipeline: spec.name.clone(),
-            reason: format!("its plugin `{}` is not declared", spec.plugin),
-        })
+/// Logs a failure.
+fn logged(failure: Failure) -> Failure {
+    tracing::error!(pipeline = %failure.pipeline, partition = failure.partition, error = %failure.error, "the pipeline stopped");
+    failure
 }

@@ -13,6 +13,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use crate::plugin::RangeLimit;
 use crate::storage::schema::changelog::{self, Change};
 use crate::storage::schema::{KeyKind, prefix_end, state};
 use crate::storage::{Commit, Error, Scan, Store};
@@ -86,16 +87,16 @@ impl TaskState {
         )
     }
 
-    /// At most `limit` entries with `from <= key`, and `key < to` if given, in order.
+    /// The entries with `from <= key`, and `key < to` if given, in order, until `limit` is reached.
     pub(super) fn range(
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
+        limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        let mut found = Vec::new();
-        if limit == 0 || to.is_some_and(|to| to <= from) {
-            return Ok(found);
+        let mut found = Found::new(limit);
+        if found.is_full() || to.is_some_and(|to| to <= from) {
+            return Ok(found.entries);
         }
         let bounds = (
             Bound::Included(from),
@@ -114,33 +115,31 @@ impl TaskState {
         self.store
             .scan(KeyKind::State, &start, end.as_deref(), |key, value| {
                 let key = key.get(state::PREFIX_LEN_BYTES..).unwrap_or_default();
-                while found.len() < limit
+                while !found.is_full()
                     && let Some((changed_key, changed_value)) =
                         changed.next_if(|(changed, _)| *changed < key)
                 {
-                    push_live(&mut found, changed_key, changed_value);
+                    found.push_changed(changed_key, changed_value);
                 }
-                if found.len() >= limit {
+                if found.is_full() {
                     return Ok(Scan::Stop);
                 }
                 match changed.next_if(|(changed, _)| *changed == key) {
-                    Some((_, changed_value)) => push_live(&mut found, key, changed_value),
-                    None => {
-                        found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)))
-                    }
+                    Some((_, changed_value)) => found.push_changed(key, changed_value),
+                    None => found.push(key, Bytes::copy_from_slice(value)),
                 }
-                Ok(if found.len() >= limit {
+                Ok(if found.is_full() {
                     Scan::Stop
                 } else {
                     Scan::Continue
                 })
             })?;
-        while found.len() < limit
+        while !found.is_full()
             && let Some((key, value)) = changed.next()
         {
-            push_live(&mut found, key, value);
+            found.push_changed(key, value);
         }
-        Ok(found)
+        Ok(found.entries)
     }
 
     /// Takes over the changes of a checkpoint and adds them to its commit.
@@ -148,9 +147,7 @@ impl TaskState {
         if changes.is_empty() {
             return;
         }
-        let is_due = self.unfolded_bytes >= FOLD_BYTES
-            || self.next_sequence - self.first_sequence >= FOLD_ENTRIES;
-        if !is_due {
+        if !self.is_fold_due() {
             commit.append_changelog(
                 self.pipeline_id,
                 self.partition,
@@ -162,6 +159,7 @@ impl TaskState {
             return;
         }
         self.remember(changes);
+        fail::fail_point!("state::fold");
         for (key, value) in &self.unfolded {
             commit.write_state(self.pipeline_id, self.partition, key, value.as_ref());
         }
@@ -174,6 +172,13 @@ impl TaskState {
         self.first_sequence = self.next_sequence;
         self.folded = std::mem::take(&mut self.unfolded);
         self.unfolded_bytes = 0;
+    }
+
+    fn is_fold_due(&self) -> bool {
+        // Tests fold at each checkpoint, and so come by every step of it.
+        fail::fail_point!("state::fold-now", |_| true);
+        self.unfolded_bytes >= FOLD_BYTES
+            || self.next_sequence - self.first_sequence >= FOLD_ENTRIES
     }
 
     fn remember(&mut self, changes: Vec<Change>) {
@@ -219,9 +224,36 @@ impl<'a> Iterator for MergedChanges<'a> {
     }
 }
 
-fn push_live(found: &mut Vec<(Bytes, Bytes)>, key: &[u8], value: Option<&Bytes>) {
-    if let Some(value) = value {
-        found.push((Bytes::copy_from_slice(key), value.clone()));
+/// The entries that a range query has found.
+struct Found {
+    entries: Vec<(Bytes, Bytes)>,
+    bytes: usize,
+    limit: RangeLimit,
+}
+
+impl Found {
+    fn new(limit: RangeLimit) -> Self {
+        Self {
+            entries: Vec::new(),
+            bytes: 0,
+            limit,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.limit.entries || self.bytes > self.limit.bytes
+    }
+
+    fn push(&mut self, key: &[u8], value: Bytes) {
+        self.bytes += key.len() + value.len();
+        self.entries.push((Bytes::copy_from_slice(key), value));
+    }
+
+    /// Adds what memory says of a key, unless it is removed.
+    fn push_changed(&mut self, key: &[u8], value: Option<&Bytes>) {
+        if let Some(value) = value {
+            self.push(key, value.clone());
+        }
     }
 }
 
@@ -263,7 +295,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn state_is_what_a_map_would_be(steps in steps(), from in 0u8..12, to in 0u8..12, limit in 0usize..8) {
+        fn state_is_what_a_map_would_be(
+            steps in steps(),
+            from in 0u8..12,
+            to in 0u8..12,
+            limit in 0usize..8,
+            limit_bytes in 0usize..12,
+        ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let folder = tempfile::tempdir().unwrap();
             let mut store = open(folder.path());
@@ -301,12 +339,17 @@ mod tests {
                 let expected: Vec<(Bytes, Bytes)> = match from < to {
                     true => model
                         .range(vec![from]..vec![to])
-                        .take(limit)
+                        // Two bytes each, and the one that goes beyond the limit is there.
+                        .take(limit.min(limit_bytes / 2 + 1))
                         .map(|(key, value)| (key.clone().into(), value.clone().into()))
                         .collect(),
                     false => Vec::new(),
                 };
+                let limit = RangeLimit { entries: limit, bytes: limit_bytes };
                 prop_assert_eq!(state.range(&[from], Some(&[to]), limit).unwrap(), expected);
+                let limit = RangeLimit { entries: usize::MAX, bytes: limit_bytes };
+                let all = state.range(b"", None, limit).unwrap();
+                prop_assert_eq!(all.len(), model.len().min(limit_bytes / 2 + 1));
             }
         }
     }

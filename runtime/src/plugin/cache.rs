@@ -4,7 +4,7 @@
 //! so that neither another component nor another compiler ever meets it. It ends in a CRC-32C of
 //! the code, as wasmtime runs what it is given: an entry that is cut off or damaged is compiled
 //! again. Entries appear whole, by renaming. The directory holds code that this process will run,
-//! and is used only if nobody else can write to it.
+//! and it and its entries are used only if they are the user's own and nobody else can write to them.
 
 use std::{
     fs,
@@ -31,6 +31,9 @@ pub(super) struct CodeCache {
     dir: PathBuf,
     /// What has to match for compiled code to run in this process.
     compatibility: String,
+    /// The user who runs this process.
+    #[cfg(unix)]
+    owner: u32,
 }
 
 impl CodeCache {
@@ -40,19 +43,27 @@ impl CodeCache {
     /// When the directory cannot be created, or others can write to it.
     pub(super) fn open(dir: &Path, engine: &Engine) -> io::Result<Self> {
         create_private_dir(dir)?;
+        #[cfg(unix)]
+        let owner = {
+            let owner = effective_user(dir)?;
+            check_private(&fs::metadata(dir)?, owner)?;
+            owner
+        };
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compatibility = format!("{:016x}", hasher.finish());
         Ok(Self {
             dir: dir.to_owned(),
             compatibility,
+            #[cfg(unix)]
+            owner,
         })
     }
 
     /// The compiled component, if there is one that is whole.
     pub(super) fn load(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let path = self.path(digest);
-        let entry = match fs::read(&path) {
+        let entry = match self.read(&path) {
             Ok(entry) => entry,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -80,6 +91,17 @@ impl CodeCache {
                 None
             }
         }
+    }
+
+    /// The bytes of an entry that nobody else can have written.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        use io::Read as _;
+        let mut file = fs::File::open(path)?;
+        #[cfg(unix)]
+        check_private(&file.metadata()?, self.owner)?;
+        let mut entry = Vec::new();
+        file.read_to_end(&mut entry)?;
+        Ok(entry)
     }
 
     /// Keeps a compiled component, and drops the least recently used if there are too many.
@@ -142,15 +164,44 @@ fn is_whole(entry: &[u8]) -> bool {
 
 #[cfg(unix)]
 fn create_private_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(dir)?;
-    if fs::metadata(dir)?.mode() & 0o022 != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "others can write to it, and it holds code to run: `chmod 700` it",
+        .create(dir)
+}
+
+/// The user that this process acts as: the owner of a file that it makes.
+#[cfg(unix)]
+fn effective_user(dir: &Path) -> io::Result<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let probe = dir.join(format!("owner.{}.tmp", std::process::id()));
+    // What is there is of a process that was killed: its id may have come again.
+    let _ = fs::remove_file(&probe);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&probe)?;
+    let owner = file.metadata().map(|metadata| metadata.uid());
+    fs::remove_file(&probe)?;
+    owner
+}
+
+/// Refuses a directory or file that is not the user's own, or that others can write to.
+#[cfg(unix)]
+fn check_private(metadata: &fs::Metadata, owner: u32) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let denied = |reason: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    if metadata.uid() != owner {
+        return denied(format!(
+            "it belongs to user {}, not to user {owner} who runs this, and holds code to run",
+            metadata.uid()
+        ));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let mode = if metadata.is_dir() { "700" } else { "600" };
+        return denied(format!(
+            "others can write to it, and it holds code to run: `chmod {mode}` it"
         ));
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! The WebAssembly engine that all plugins of a process share.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use wasmtime::{
@@ -20,13 +24,17 @@ use super::{
     wasi,
 };
 
+/// Most instances that an engine can be asked for: 32 TiB of the 128 TiB of address space that a
+/// process has.
+pub const MAX_INSTANCES: u32 = 8_192;
+
 /// How a [`PluginEngine`] is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Where compiled code is kept; it is created if it is not there. None: nowhere.
     pub cache_dir: Option<PathBuf>,
-    /// Most instances that live at the same time. Each reserves 4 GiB of address space, and takes
-    /// memory only for what its plugin uses.
+    /// Most instances that live at the same time, at most [`MAX_INSTANCES`]. Each reserves 4 GiB of
+    /// address space, and takes memory only for what its plugin uses.
     pub max_instances: u32,
 }
 
@@ -49,7 +57,8 @@ pub struct PluginEngine {
 pub(super) struct Shared {
     pub(super) engine: Engine,
     linker: Linker<HostState>,
-    cache: Option<CodeCache>,
+    cache: OnceLock<CodeCache>,
+    max_instances: u32,
     pub(super) ticker: Ticker,
 }
 
@@ -59,28 +68,52 @@ impl PluginEngine {
     /// # Errors
     /// [`Error::Engine`] when the system does not support it.
     pub fn new(options: EngineOptions) -> Result<Self, Error> {
-        let engine = new_engine(&options).map_err(engine_error)?;
+        let max_instances = options.max_instances.min(MAX_INSTANCES);
+        let engine = new_engine(max_instances).map_err(engine_error)?;
         let mut linker = Linker::new(&engine);
         host::add_to_linker(&mut linker).map_err(engine_error)?;
         wasi::add_to_linker(&mut linker).map_err(engine_error)?;
-        let cache = options.cache_dir.as_deref().and_then(|dir| {
-            CodeCache::open(dir, &engine)
-                .inspect_err(|error| {
-                    tracing::warn!(dir = %dir.display(), %error, "compiled plugins are not cached");
-                })
-                .ok()
-        });
         let ticker = Ticker::start(&engine).map_err(|error| Error::Engine {
             reason: format!("no thread for the watchdog: {error}"),
         })?;
-        Ok(Self {
+        let this = Self {
             shared: Arc::new(Shared {
                 engine,
                 linker,
-                cache,
+                cache: OnceLock::new(),
+                max_instances,
                 ticker,
             }),
-        })
+        };
+        if let Some(dir) = &options.cache_dir {
+            this.use_cache(dir, []);
+        }
+        Ok(this)
+    }
+
+    /// Keeps compiled code in `dir` from now on, and that of `loaded` at once. A cache that cannot
+    /// be used is logged and done without; an engine that has one keeps it.
+    pub fn use_cache<'a>(&self, dir: &Path, loaded: impl IntoIterator<Item = &'a Plugin>) {
+        let cache = match CodeCache::open(dir, &self.shared.engine) {
+            Ok(cache) => self.shared.cache.get_or_init(|| cache),
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "compiled plugins are not cached");
+                return;
+            }
+        };
+        for plugin in loaded {
+            store(
+                cache,
+                plugin.name(),
+                plugin.digest(),
+                plugin.pre().component(),
+            );
+        }
+    }
+
+    /// Most instances that live at the same time.
+    pub fn max_instances(&self) -> u32 {
+        self.shared.max_instances
     }
 
     /// Compiles a component, or takes it from the cache, and checks that it is a plugin. `name` is
@@ -122,17 +155,23 @@ impl PluginEngine {
 
     fn compile(&self, wasm: &[u8], name: &str, digest: &Digest) -> Result<Component, Error> {
         let Shared { engine, cache, .. } = &*self.shared;
-        if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+        if let Some(component) = cache.get().and_then(|cache| cache.load(engine, digest)) {
             return Ok(component);
         }
         let component = Component::from_binary(engine, wasm).map_err(|error| Error::Invalid {
             name: name.to_owned(),
             reason: format!("{error:#}"),
         })?;
-        if let Some(Err(error)) = cache.as_ref().map(|cache| cache.store(digest, &component)) {
-            tracing::warn!(plugin = name, %error, "compiled plugin could not be cached");
+        if let Some(cache) = cache.get() {
+            store(cache, name, digest, &component);
         }
         Ok(component)
+    }
+}
+
+fn store(cache: &CodeCache, name: &str, digest: &Digest, component: &Component) {
+    if let Err(error) = cache.store(digest, component) {
+        tracing::warn!(plugin = name, %error, "compiled plugin could not be cached");
     }
 }
 
@@ -142,11 +181,9 @@ fn engine_error(error: wasmtime::Error) -> Error {
     }
 }
 
-fn new_engine(options: &EngineOptions) -> wasmtime::Result<Engine> {
+fn new_engine(max_instances: u32) -> wasmtime::Result<Engine> {
     let mut config = config();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(
-        options.max_instances,
-    )));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(max_instances)));
     Engine::new(&config).or_else(|error| {
         // Where address space is limited (`ulimit -v`), instances are allocated one by one and
         // reserve little; their code checks the bounds of its memory, which makes it slower.

@@ -48,6 +48,9 @@ pub struct InstanceContext {
     pub config: Vec<(String, String)>,
     /// Where the plugin's own metrics go: one for all instances of a pipeline.
     pub metrics: Arc<PluginMetrics>,
+    /// Whether its log lines are dropped: those of an instance whose results are thrown away, which
+    /// says again what another one has said. What it says when it traps is in the fault all the same.
+    pub is_silent: bool,
 }
 
 /// A live instance of a plugin.

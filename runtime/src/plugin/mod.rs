@@ -43,13 +43,16 @@ pub use columns::Columns;
 pub use component::Plugin;
 pub use contract::{Denied, Grants, Problem};
 pub use digest::Digest;
-pub use engine::{EngineOptions, PluginEngine};
+pub use engine::{EngineOptions, MAX_INSTANCES, PluginEngine};
 pub use error::{Error, MAX_COMPONENT_BYTES};
 pub use fault::Fault;
 pub use headers::EncodedHeaders;
 pub use host::{
     metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
-    state::{MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, NoState, StateChanges, StateReader},
+    state::{
+        MAX_KEYS_PER_CALL, MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState,
+        RangeLimit, StateChanges, StateReader,
+    },
 };
 pub use instance::{Instance, InstanceContext};
 pub use limits::Limits;

@@ -10,7 +10,7 @@ use super::schema::changelog::{self, Change};
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::parked::{self, ParkedRecord};
 use super::schema::{Family, KeyKind, batch, state};
-use super::{CleanMark, Durability, Error, Partition};
+use super::{CleanMark, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
 /// A batch to append to a partition; its offsets are assigned by the commit thread.
@@ -91,7 +91,8 @@ pub struct Commit {
     pub(super) appends: Vec<Append>,
     pub(super) writes: Vec<Write>,
     pub(super) heads: Vec<HeadChange>,
-    pub(super) durability: Option<Durability>,
+    /// The partitions, by topic id and index, that group offsets are recorded for.
+    pub(super) offsets: Vec<(u32, u32)>,
     pub(super) outcomes: Vec<Outcome>,
     bytes: usize,
 }
@@ -120,12 +121,6 @@ impl Commit {
             .sum()
     }
 
-    /// Acknowledges this commit under another durability than the store's.
-    pub fn with_durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
     /// Appends a batch to a partition.
     pub fn append(&mut self, partition: Arc<Partition>, batch: EncodedBatch) {
         self.bytes += batch.len_bytes();
@@ -139,7 +134,8 @@ impl Commit {
         first.unwrap_or(self.appends.len())
     }
 
-    /// Records a group's offset: the next record that it reads.
+    /// Records a group's offset: the next record that it reads. If the partition is deleted by then,
+    /// the whole commit is refused.
     pub fn commit_offset(
         &mut self,
         group: &str,
@@ -147,6 +143,7 @@ impl Commit {
         partition: u32,
         committed: CommittedOffset,
     ) {
+        self.offsets.push((topic_id, partition));
         let value = Bytes::copy_from_slice(&group_offset::value(committed));
         self.put(
             KeyKind::GroupOffset,

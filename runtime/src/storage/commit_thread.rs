@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -37,6 +37,9 @@ pub(super) struct CommitThread {
     requests: mpsc::UnboundedReceiver<Request>,
     durability: Durability,
     tails: TailBudget,
+    /// Partitions that were deleted since the store was opened, by topic id and index. Whoever held
+    /// them when it was closed is gone.
+    deleted: HashSet<(u32, u32)>,
     /// What the batch of the next group is given room for: growing it would copy it again and again.
     batch_capacity_bytes: usize,
 }
@@ -78,6 +81,7 @@ impl CommitThread {
             requests,
             durability,
             tails: TailBudget::new(tail_bytes),
+            deleted: HashSet::new(),
             batch_capacity_bytes: 0,
         }
     }
@@ -117,14 +121,17 @@ impl CommitThread {
         // Heads too: retention or the cleaner must not bring a deleted partition back.
         let appends = commit.appends.iter().map(|append| &append.partition);
         let heads = commit.heads.iter().map(HeadChange::partition);
+        // And offsets, which nobody would remove any more.
+        let mut offsets = commit.offsets.iter();
         if appends
             .chain(heads)
             .any(|partition| group.is_deleted(partition))
+            || offsets.any(|at| self.deleted.contains(at) || group.has_deleted(at))
         {
             group.replies.push((reply, Err(Error::PartitionDeleted)));
             return;
         }
-        group.sync |= commit.durability.unwrap_or(self.durability) == Durability::Sync;
+        group.sync |= self.durability == Durability::Sync;
         let log = self.database.family(Family::Log);
         let mut base_offsets = Vec::with_capacity(commit.appends.len());
         for append in commit.appends {
@@ -233,6 +240,8 @@ impl CommitThread {
             deleted,
         } = touched;
         if deleted {
+            self.deleted
+                .insert((partition.topic_id(), partition.index()));
             partition.mark_deleted();
             return;
         }
@@ -252,11 +261,12 @@ pub(super) fn poison(poisoned: &OnceLock<String>, reason: &str) {
 impl Group {
     fn is_deleted(&self, partition: &Partition) -> bool {
         let key = (partition.topic_id(), partition.index());
-        partition.is_deleted()
-            || self
-                .touched
-                .get(&key)
-                .is_some_and(|touched| touched.deleted)
+        partition.is_deleted() || self.has_deleted(&key)
+    }
+
+    /// Whether a partition is deleted by this group.
+    fn has_deleted(&self, key: &(u32, u32)) -> bool {
+        self.touched.get(key).is_some_and(|touched| touched.deleted)
     }
 
     fn touch(&mut self, partition: &Arc<Partition>) -> &mut Touched {

@@ -175,7 +175,7 @@ pub(super) async fn open_topic(
         max_batch_bytes: crate::model::limits::MAX_BATCH_BYTES,
         ..TopicConfig::default()
     };
-    let topic = log.ensure_topic(&"bench".parse()?, config).await?;
+    let topic = log.ensure_topic(&"bench".parse()?, |_| Ok(config)).await?;
     Ok((log, topic))
 }
 

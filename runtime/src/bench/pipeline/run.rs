@@ -15,7 +15,7 @@ use crate::group::Groups;
 use crate::log::{Log, Topic};
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::{BatchBuilder, Compression, HeadersRef, TopicName, partition_for_key};
-use crate::pipeline::{NativeFunction, Pipelines};
+use crate::pipeline::{NativeFunction, Pipelines, Plugins};
 use crate::plugin::PluginEngine;
 use crate::queue::Queues;
 use crate::storage::{Commit, Durability, Store, StoreOptions};
@@ -95,12 +95,13 @@ impl Setup<'_> {
         native: Option<NativeFunction>,
         totals: &mut Totals,
     ) -> anyhow::Result<Pipelines> {
+        let plugins = tokio::task::block_in_place(|| Plugins::load(self.engine, manifest));
         process::reset_peak_memory();
         let (cpu_before, writes_before) = (process::cpu_time(), log.store().commit_count());
         let start = Instant::now();
         let queues = Queues::open(log.store().clone())?;
         let pipelines =
-            Pipelines::start_with(log, &queues, groups, self.engine, manifest, native).await?;
+            Pipelines::start_with(log, &queues, groups, &plugins, manifest, native).await?;
         pipelines.wait_until_idle().await;
         let taken = start.elapsed();
         let cpu = process::cpu_time().saturating_sub(cpu_before);
@@ -185,8 +186,8 @@ impl Setup<'_> {
         } = self.args;
         let text = format!(
             "name = \"bench\"\n\
-             [topics.in]\npartitions = {partitions}\n\
-             [topics.out]\npartitions = {partitions}\n\
+             [topics.in]\npartitions = {partitions}\nmax-batch-bytes = \"16MiB\"\n\
+             [topics.out]\npartitions = {partitions}\nmax-batch-bytes = \"16MiB\"\n\
              [plugins.map]\npath = {plugin}\n\
              [pipelines.map]\nfrom = \"topic:in\"\nplugin = \"map\"\n\
              to = {{ out = \"topic:out\" }}\ndelivery = \"exactly-once\"\n\
@@ -212,10 +213,7 @@ fn output_name() -> anyhow::Result<TopicName> {
 
 /// The input and the output topic.
 async fn ensure_topics(log: &Log, manifest: &ResolvedManifest) -> anyhow::Result<[Topic; 2]> {
-    for topic in &manifest.topics {
-        log.ensure_topic(&topic.name, crate::pipeline::topic_config(topic))
-            .await?;
-    }
+    crate::pipeline::ensure_topics(log, manifest).await?;
     Ok([log.topic(&"in".parse()?)?, log.topic(&output_name()?)?])
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::plugin::{StateChanges, StateReader};
+use crate::plugin::{RangeLimit, StateChanges, StateReader};
 
 /// State of one instance. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ impl StateReader for MemoryState {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
+        limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
         if to.is_some_and(|to| to <= from) {
             return Ok(Vec::new());
@@ -53,7 +53,7 @@ impl StateReader for MemoryState {
             to.map_or(Bound::Unbounded, Bound::Excluded),
         );
         let entries = self.0.lock();
-        let found = entries.range::<[u8], _>(bounds).take(limit);
+        let found = entries.range::<[u8], _>(bounds).take(limit.entries);
         Ok(found
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect())
@@ -78,8 +78,12 @@ mod tests {
         state.apply(vec![set("b", None)]);
         assert_eq!(state.len(), 2);
         assert_eq!(state.get(b"a").unwrap(), Some(Bytes::from("1")));
-        assert_eq!(state.range(b"a", Some(b"c"), 9).unwrap().len(), 1);
-        assert_eq!(state.range(b"a", None, 9).unwrap().len(), 2);
-        assert_eq!(state.range(b"b", Some(b"a"), 9).unwrap().len(), 0);
+        let limit = RangeLimit {
+            entries: 9,
+            bytes: usize::MAX,
+        };
+        assert_eq!(state.range(b"a", Some(b"c"), limit).unwrap().len(), 1);
+        assert_eq!(state.range(b"a", None, limit).unwrap().len(), 2);
+        assert_eq!(state.range(b"b", Some(b"a"), limit).unwrap().len(), 0);
     }
 }

@@ -158,6 +158,7 @@ impl ProduceArgs {
 #[derive(Debug, Serialize)]
 struct Summary {
     topic: TopicName,
+    /// The first records of the input, which are all stored.
     records: u64,
     seconds: f64,
     records_per_second: u64,
@@ -167,6 +168,7 @@ struct Summary {
 #[derive(Debug, Serialize)]
 struct PartitionSummary {
     partition: u32,
+    /// Records that the command has stored in it.
     records: u64,
     end_offset: u64,
 }
@@ -240,14 +242,8 @@ pub(super) async fn run(
 
 /// Creates what a manifest declares.
 async fn declare(data: &DataDirectory, manifest: &ResolvedManifest) -> anyhow::Result<()> {
-    for spec in &manifest.topics {
-        let config = pipeline::topic_config(spec);
-        data.log.ensure_topic(&spec.name, config).await?;
-    }
-    for spec in &manifest.queues {
-        let config = pipeline::queue_config(spec);
-        data.queues.ensure_queue(&spec.name, config).await?;
-    }
+    pipeline::ensure_topics(&data.log, manifest).await?;
+    pipeline::ensure_queues(&data.queues, manifest).await?;
     Ok(())
 }
 
@@ -310,7 +306,8 @@ impl Report {
                         end_offset: partition.high_watermark(),
                     })
                     .collect();
-                let records = partitions.iter().map(|partition| partition.records).sum();
+                // Not the sum of the partitions: after a failed write some have records beyond these.
+                let records = sink.acknowledged();
                 let summary = Summary {
                     topic: topic.name().clone(),
                     records,

@@ -1,5 +1,7 @@
 //! Topics: creating, finding, changing, deleting; offsets by time.
 
+use proptest::prelude::*;
+
 use super::support::{
     Fixture, START_MS, append, block_on, consume, encode, record, stored_batches,
 };
@@ -52,9 +54,17 @@ fn a_name_is_taken_once() {
     fixture.topic(with_partitions(1));
     let again = block_on(fixture.log().create_topic(&name("t"), with_partitions(1)));
     assert!(matches!(again, Err(Error::TopicExists { .. })));
-    let ensured = block_on(fixture.log().ensure_topic(&name("t"), with_partitions(1)));
+    let ensured = block_on(
+        fixture
+            .log()
+            .ensure_topic(&name("t"), |_| Ok(with_partitions(1))),
+    );
     assert_eq!(ensured.unwrap().id(), 0);
-    let ensured = block_on(fixture.log().ensure_topic(&name("u"), with_partitions(1)));
+    let ensured = block_on(
+        fixture
+            .log()
+            .ensure_topic(&name("u"), |_| Ok(with_partitions(1))),
+    );
     assert_eq!(ensured.unwrap().id(), 1);
 }
 
@@ -155,7 +165,12 @@ fn settings_change_but_partitions_stay() {
         retention_ms: Some(1),
         ..with_partitions(3)
     };
-    let ensured = block_on(fixture.log().ensure_topic(&name("t"), changed.clone())).unwrap();
+    let ensured = block_on(
+        fixture
+            .log()
+            .ensure_topic(&name("t"), |_| Ok(changed.clone())),
+    )
+    .unwrap();
     assert_eq!(ensured.config(), changed);
     assert_eq!(topic.config(), changed);
     for wanted in [2, 4] {
@@ -195,6 +210,15 @@ fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
     block_on(fixture.log().delete_topic(&name("t"))).unwrap();
     let again = block_on(fixture.log().delete_topic(&name("t")));
     assert!(matches!(again, Err(Error::UnknownTopic { .. })));
+    // Whoever still holds the topic leaves no offset in it.
+    let mut commit = Commit::new();
+    let at = CommittedOffset {
+        offset: 1,
+        committed_at_ms: 0,
+    };
+    commit.commit_offset("late", topic.id(), 1, at);
+    let late = block_on(fixture.store().commit(commit));
+    assert!(matches!(late, Err(storage::Error::PartitionDeleted)));
 
     let check = |fixture: &Fixture| {
         assert!(fixture.log().topic(&name("t")).is_err());
@@ -354,6 +378,69 @@ fn places_resolve_to_offsets() {
     assert_eq!(resolve(OffsetSpec::TimeMs(START_MS + 35)), 7);
     assert_eq!(resolve(OffsetSpec::TimeMs(START_MS + 36)), 8);
     assert_eq!(resolve(OffsetSpec::TimeMs(u64::MAX)), 8);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Batches of any timestamps; `rises` makes each batch's greatest one at least that of the batch
+    /// before it.
+    #[test]
+    fn the_offset_at_a_time_is_what_is_promised(
+        mut batches in prop::collection::vec(prop::collection::vec(0u64..40, 1..5), 0..12),
+        rises: bool,
+        trimmed in 0usize..4,
+    ) {
+        if rises {
+            let mut greatest = 0;
+            for batch in &mut batches {
+                let of_batch = batch.iter().copied().max().unwrap();
+                if of_batch < greatest {
+                    batch[0] = greatest;
+                }
+                greatest = greatest.max(of_batch);
+            }
+        }
+        let fixture = Fixture::with_tail_bytes(0);
+        let topic = fixture.topic(with_partitions(1));
+        let partition = topic.partition(0).unwrap();
+        for batch in &batches {
+            let records: Vec<_> = batch.iter().map(|at_ms| record("k", None, *at_ms)).collect();
+            append(fixture.log(), partition, &records);
+        }
+        let trimmed = trimmed.min(batches.len());
+        let start: usize = batches[..trimmed].iter().map(Vec::len).sum();
+        let mut commit = Commit::new();
+        commit.trim_partition(partition, start as u64, 0);
+        block_on(fixture.store().commit(commit)).unwrap();
+
+        let mut base = start;
+        let placed: Vec<_> = batches[trimmed..]
+            .iter()
+            .map(|batch| {
+                base += batch.len();
+                (base - batch.len(), batch)
+            })
+            .collect();
+        for time_ms in 0..41 {
+            let found = fixture.log().offset_at_time(partition, time_ms).unwrap() as usize;
+            let first_of = |(base, batch): &(usize, &Vec<u64>)| {
+                let index = batch.iter().position(|at_ms| *at_ms >= time_ms)?;
+                Some(base + index)
+            };
+            if rises {
+                prop_assert_eq!(found, placed.iter().find_map(first_of).unwrap_or(base));
+                continue;
+            }
+            let at = placed.iter().position(|(base, batch)| (*base..base + batch.len()).contains(&found));
+            prop_assert!(at.is_some() || found == base);
+            if let Some(at) = at {
+                prop_assert_eq!(first_of(&placed[at]), Some(found));
+            }
+            let before = at.unwrap_or(placed.len()).checked_sub(1);
+            prop_assert_eq!(before.and_then(|before| first_of(&placed[before])), None);
+        }
+    }
 }
 
 #[test]

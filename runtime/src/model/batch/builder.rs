@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 
 use super::{
-    EncodedBatch, Error, HeadersBuf, HeadersRef, Record,
+    EncodedBatch, Error, HeadersRef,
     header::{BatchHeader, HEADER_BYTES},
     headers::field_length,
     limits,
@@ -25,7 +25,6 @@ pub struct BatchBuilder {
     buffer: Vec<u8>,
     len: usize,
     compressed: Vec<u8>,
-    headers: HeadersBuf,
     /// For the batches to come.
     delete_horizon_ms: Option<u64>,
     /// Whether this batch's base timestamp is a delete horizon.
@@ -48,7 +47,6 @@ impl BatchBuilder {
             buffer: Vec::new(),
             len: HEADER_BYTES,
             compressed: Vec::new(),
-            headers: HeadersBuf::new(),
             delete_horizon_ms: None,
             has_delete_horizon: false,
             count: 0,
@@ -81,51 +79,19 @@ impl BatchBuilder {
         self.push_at(self.next_delta, timestamp_ms, key, value, headers)
     }
 
-    /// Appends a record with headers that are not encoded yet. Otherwise as [`push`](Self::push).
-    ///
-    /// # Errors
-    /// Those of [`push`](Self::push).
-    pub fn push_with_headers(
-        &mut self,
-        timestamp_ms: u64,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
-    ) -> Result<(), Error> {
-        self.push_encoding(timestamp_ms, key, value, headers.iter().copied())
-    }
-
     /// Appends an owned record. Otherwise as [`push`](Self::push).
-    ///
-    /// # Errors
-    /// Those of [`push`](Self::push).
-    pub fn push_record(&mut self, record: &Record) -> Result<(), Error> {
-        let headers = record
-            .headers
-            .iter()
-            .map(|h| (&*h.name, h.value.as_deref()));
-        self.push_encoding(
+    #[cfg(test)]
+    pub(crate) fn push_record(&mut self, record: &crate::model::Record) -> Result<(), Error> {
+        let mut headers = super::HeadersBuf::new();
+        for header in &record.headers {
+            headers.push(&header.name, header.value.as_deref())?;
+        }
+        self.push(
             record.timestamp_ms,
             record.key.as_deref(),
             record.value.as_deref(),
-            headers,
+            headers.as_headers(),
         )
-    }
-
-    fn push_encoding<'h>(
-        &mut self,
-        timestamp_ms: u64,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        mut headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
-    ) -> Result<(), Error> {
-        let mut encoded = std::mem::take(&mut self.headers);
-        encoded.clear();
-        let result = headers
-            .try_for_each(|(name, value)| encoded.push(name, value))
-            .and_then(|()| self.push(timestamp_ms, key, value, encoded.as_headers()));
-        self.headers = encoded;
-        result
     }
 
     /// Appends a record whose offset lies `offset_delta` above the batch's base offset; deltas

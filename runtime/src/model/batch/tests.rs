@@ -345,8 +345,12 @@ fn headers_are_passed_on_as_they_are() {
         ("ü", Some(&[0xff; 300])),
     ];
     let mut first = BatchBuilder::new(Compression::None);
+    let mut encoded = HeadersBuf::new();
+    for (name, value) in headers {
+        encoded.push(name, value).unwrap();
+    }
     first
-        .push_with_headers(1, Some(b"k"), None, &headers)
+        .push(1, Some(b"k"), None, encoded.as_headers())
         .unwrap();
     let batch = first.build().unwrap().unwrap().assign(0);
     let records = batch.records().unwrap();

@@ -18,6 +18,7 @@ const STDERR_TAIL_BYTES: usize = 2 * 1024;
 pub(in crate::plugin) struct GuestLog {
     pipeline: PipelineName,
     partition: u32,
+    is_silent: bool,
     rate: Rate,
     stdout: LineBuffer,
     stderr: LineBuffer,
@@ -35,10 +36,11 @@ pub(in crate::plugin) enum Stdio {
 }
 
 impl GuestLog {
-    pub(super) fn new(pipeline: PipelineName, partition: u32) -> Self {
+    pub(super) fn new(pipeline: PipelineName, partition: u32, is_silent: bool) -> Self {
         Self {
             pipeline,
             partition,
+            is_silent,
             rate: Rate::new(Instant::now()),
             stdout: LineBuffer::default(),
             stderr: LineBuffer::default(),
@@ -53,7 +55,7 @@ impl GuestLog {
 
     /// Logs one line. `context` names the part of the plugin that speaks.
     pub(super) fn line(&mut self, level: Level, context: &str, message: &str) {
-        if !is_enabled(level) {
+        if self.is_silent || !is_enabled(level) {
             return;
         }
         match self.rate.take(Instant::now()) {
@@ -78,7 +80,9 @@ impl GuestLog {
     /// Takes what the guest wrote to one of its standard streams.
     pub(in crate::plugin) fn write(&mut self, stream: Stdio, bytes: &[u8]) {
         if stream == Stdio::Stderr {
-            self.stderr_tail.push_str(&String::from_utf8_lossy(bytes));
+            let end = bytes.len().saturating_sub(STDERR_TAIL_BYTES);
+            let end = bytes.get(end..).unwrap_or_default();
+            self.stderr_tail.push_str(&String::from_utf8_lossy(end));
             let surplus = self.stderr_tail.len().saturating_sub(STDERR_TAIL_BYTES);
             let surplus = self.stderr_tail.ceil_char_boundary(surplus);
             self.stderr_tail.drain(..surplus);
@@ -254,7 +258,7 @@ mod tests {
     use super::*;
 
     fn log() -> GuestLog {
-        GuestLog::new("test".parse().unwrap(), 0)
+        GuestLog::new("test".parse().unwrap(), 0, false)
     }
 
     fn lines(writes: &[&[u8]]) -> Vec<String> {
@@ -311,8 +315,14 @@ mod tests {
             log.last_words().unwrap(),
             "panicked at src/lib.rs:4:9: index out of bounds"
         );
-        log.write(Stdio::Stderr, &[b'z'; 10_000]);
+        // Cut before it is copied: the tail never holds more than twice its length.
+        log.write(Stdio::Stderr, &[b'z'; 1_000_000]);
+        assert_eq!(log.stderr_tail.len(), STDERR_TAIL_BYTES);
+        assert!(log.stderr_tail.capacity() <= 8 * STDERR_TAIL_BYTES);
+        // Bytes that are no UTF-8 are three each as text.
+        log.write(Stdio::Stderr, &[0xff; 1_000_000]);
         assert!(log.stderr_tail.len() <= STDERR_TAIL_BYTES);
+        assert!(log.stderr_tail.capacity() <= 8 * STDERR_TAIL_BYTES);
         log.start_call();
         assert_eq!(log.last_words(), None);
     }

@@ -75,12 +75,6 @@ impl PluginMetrics {
             .collect()
     }
 
-    /// How many calls had no effect: beyond [`MAX_METRIC_NAMES`] names, a name that is empty or
-    /// longer than 128 bytes, or one that is a metric of another kind.
-    pub fn refused_count(&self) -> u64 {
-        self.registry.lock().refused
-    }
-
     /// Updates a metric, which `create` makes if it is new. Returns whether this is the first call
     /// that was refused.
     fn update(
@@ -220,7 +214,7 @@ mod tests {
         assert!(count(&metrics, "one-more"));
         assert!(!count(&metrics, "and-another"));
         assert!(!count(&metrics, "m000"));
-        assert_eq!(metrics.refused_count(), 2);
+        assert_eq!(metrics.registry.lock().refused, 2);
         let snapshot = metrics.snapshot();
         assert_eq!(snapshot.len(), MAX_METRIC_NAMES);
         assert_eq!(

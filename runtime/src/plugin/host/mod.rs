@@ -112,7 +112,11 @@ impl HostState {
         limits: &Limits,
         reader: Box<dyn StateReader>,
     ) -> Self {
-        let log = GuestLog::new(context.pipeline.clone(), context.partition);
+        let log = GuestLog::new(
+            context.pipeline.clone(),
+            context.partition,
+            context.is_silent,
+        );
         Self {
             table: ResourceTable::new(),
             filesystem: WasiFilesystemCtx::default(),

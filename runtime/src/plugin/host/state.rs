@@ -13,9 +13,14 @@ use super::{
     HostFault, HostState,
     bindings::millstream::plugin::state::{Entries, Found, Host},
 };
+use crate::model::limits;
 
 /// Longest key, in bytes.
 pub const MAX_STATE_KEY_BYTES: usize = 64 * 1024;
+/// Largest value, in bytes: that of a record.
+pub const MAX_STATE_VALUE_BYTES: usize = limits::MAX_RECORD_BYTES;
+/// Most keys of one call of `get-many`, `put-many` or `delete-many`: as many as a batch may write.
+pub const MAX_KEYS_PER_CALL: usize = 262_144;
 /// Most entries that one range query may ask for.
 pub const MAX_RANGE_ENTRIES: u32 = 65_536;
 /// What a write counts beside its key and value: about what its place in the write-set takes.
@@ -29,8 +34,8 @@ pub trait StateReader: Send {
     /// Why it could not be read.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String>;
 
-    /// At most `limit` entries with `from <= key`, and `key < to` if `to` is given, in ascending
-    /// order.
+    /// The entries with `from <= key`, and `key < to` if `to` is given, in ascending order, until
+    /// `limit` is reached.
     ///
     /// # Errors
     /// Why they could not be read.
@@ -38,8 +43,17 @@ pub trait StateReader: Send {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
+        limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, String>;
+}
+
+/// How much a range query reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeLimit {
+    /// Entries at most.
+    pub entries: usize,
+    /// Bytes of keys and values after which no more is read: the entry that goes beyond is the last.
+    pub bytes: usize,
 }
 
 /// State of a task that has none.
@@ -55,7 +69,7 @@ impl StateReader for NoState {
         &self,
         _from: &[u8],
         _to: Option<&[u8]>,
-        _limit: usize,
+        _limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
         Ok(Vec::new())
     }
@@ -109,6 +123,12 @@ impl State {
                 key.len()
             )));
         }
+        let value_bytes = value.as_ref().map_or(0, Bytes::len);
+        if value_bytes > MAX_STATE_VALUE_BYTES {
+            return Err(state_fault(format!(
+                "a value has {value_bytes} bytes, at most {MAX_STATE_VALUE_BYTES} are allowed"
+            )));
+        }
         self.writes.put(key, value);
         if self.writes.written_bytes > self.limits.write_bytes {
             return Err(state_fault(format!(
@@ -132,12 +152,38 @@ impl State {
         let written = self.writes.range(from, to);
         // Each key that was removed may hide an entry that counted towards the limit.
         let removed = written.iter().filter(|(_, value)| value.is_none()).count();
+        let reader_limit = RangeLimit {
+            entries: limit.saturating_add(removed),
+            bytes: self.limits.read_bytes,
+        };
         let stored = self
             .reader
-            .range(from, to, limit.saturating_add(removed))
+            .range(from, to, reader_limit)
             .map_err(state_fault)?;
-        Ok(overlay(stored, written, limit))
+        // Beyond it the reader has stopped, and what follows is missing.
+        if entries_bytes(&stored) > self.limits.read_bytes {
+            return Err(self.limits.read_too_much());
+        }
+        let entries = overlay(stored, written, limit);
+        if entries_bytes(&entries) > self.limits.read_bytes {
+            return Err(self.limits.read_too_much());
+        }
+        Ok(entries)
     }
+}
+
+impl StateLimits {
+    fn read_too_much(&self) -> wasmtime::Error {
+        state_fault(format!(
+            "one call read more than {} bytes (limits.memory)",
+            self.read_bytes
+        ))
+    }
+}
+
+fn entries_bytes(entries: &[(Bytes, Bytes)]) -> usize {
+    let sizes = entries.iter().map(|(key, value)| key.len() + value.len());
+    sizes.sum()
 }
 
 /// Lays `written` over `stored`, both in ascending order of their keys.
@@ -266,8 +312,14 @@ fn key_at(changes: &StateChanges, position: u32) -> &[u8] {
     changes.get(position as usize).map_or(&[], |(key, _)| key)
 }
 
-/// The slices of a column from a guest, whose ends are checked.
+/// The slices of a column from a guest, whose number and ends are checked.
 fn split(name: &str, bytes: Vec<u8>, ends: &[u32]) -> wasmtime::Result<Vec<Bytes>> {
+    if ends.len() > MAX_KEYS_PER_CALL {
+        return Err(HostFault::argument(format!(
+            "it called `state` with {} {name}s, at most {MAX_KEYS_PER_CALL} are allowed in one call",
+            ends.len()
+        )));
+    }
     let bytes = Bytes::from(bytes);
     let mut slices = Vec::with_capacity(ends.len());
     let mut start = 0;
@@ -294,26 +346,24 @@ fn split(name: &str, bytes: Vec<u8>, ends: &[u32]) -> wasmtime::Result<Vec<Bytes
 struct Column {
     bytes: Vec<u8>,
     ends: Vec<u32>,
-    limit_bytes: usize,
+    limits: StateLimits,
 }
 
 impl Column {
-    fn new(len: usize, limit_bytes: usize) -> Self {
+    fn new(len: usize, limits: StateLimits) -> Self {
         Self {
             bytes: Vec::new(),
             ends: Vec::with_capacity(len),
-            limit_bytes,
+            limits,
         }
     }
 
     fn push(&mut self, value: &[u8]) -> wasmtime::Result<()> {
         let end = self.bytes.len() + value.len();
         // A guest's memory has at most 4 GiB.
-        let Some(end) = u32::try_from(end).ok().filter(|_| end <= self.limit_bytes) else {
-            return Err(state_fault(format!(
-                "one call read more than {} bytes (limits.memory)",
-                self.limit_bytes
-            )));
+        let read_bytes = self.limits.read_bytes;
+        let Some(end) = u32::try_from(end).ok().filter(|_| end <= read_bytes) else {
+            return Err(self.limits.read_too_much());
         };
         self.bytes.extend_from_slice(value);
         self.ends.push(end);
@@ -335,9 +385,10 @@ impl Host for HostState {
     }
 
     fn get_many(&mut self, keys: Vec<u8>, key_ends: Vec<u32>) -> wasmtime::Result<Found> {
-        let mut values = Column::new(key_ends.len(), self.state.limits.read_bytes);
+        let keys = split("key", keys, &key_ends)?;
+        let mut values = Column::new(keys.len(), self.state.limits);
         let mut missing = Vec::new();
-        for (index, key) in (0..).zip(split("key", keys, &key_ends)?) {
+        for (index, key) in (0..).zip(keys) {
             let value = self.state.get(&key)?;
             if value.is_none() {
                 missing.push(index);
@@ -392,9 +443,9 @@ impl Host for HostState {
             )));
         }
         let entries = self.state.range(&from, to.as_deref(), limit as usize)?;
-        let read_bytes = self.state.limits.read_bytes;
-        let mut keys = Column::new(entries.len(), read_bytes);
-        let mut values = Column::new(entries.len(), read_bytes);
+        let limits = self.state.limits;
+        let mut keys = Column::new(entries.len(), limits);
+        let mut values = Column::new(entries.len(), limits);
         for (key, value) in entries {
             keys.push(&key)?;
             values.push(&value)?;

@@ -38,14 +38,14 @@ pub(super) fn check(reply: &mut Reply, expected: &Expected) -> Result<Vec<Failur
     let records = reply.source.len();
     if records > expected.max_records {
         return Err(format!(
-            "{records} records, at most {} are allowed",
+            "{records} records, at most {} are allowed in one call",
             expected.max_records
         ));
     }
     let bytes = reply.values.len() + reply.keys.len() + reply.headers.len();
     if bytes > expected.max_bytes {
         return Err(format!(
-            "{bytes} bytes of keys, values and headers, at most {} are allowed",
+            "{bytes} bytes of keys, values and headers, at most {} are allowed in one call (limits.output)",
             expected.max_bytes
         ));
     }

@@ -103,28 +103,6 @@ impl Output {
         self.reply.port.get(index).map_or(0, |&port| port as usize)
     }
 
-    /// Whether all records go to the first port.
-    pub fn is_single_port(&self) -> bool {
-        self.reply.port.iter().all(|&port| port == 0)
-    }
-
-    /// Whether the output is the input, record for record and unchanged, all to the first port: a
-    /// task may then pass its stored batch on as it is.
-    pub fn is_identity(&self) -> bool {
-        let reply = &self.reply;
-        reply.source.len() == reply.processed as usize
-            && reply.value_ends.is_empty()
-            && reply.key_ends.is_empty()
-            && reply.header_ends.is_empty()
-            && reply.timestamps.is_empty()
-            && reply
-                .source
-                .iter()
-                .zip(0..)
-                .all(|(&source, index)| source == index)
-            && self.is_single_port()
-    }
-
     /// The key of output record `index`.
     #[inline]
     pub fn key(&self, index: usize) -> Field<'_> {

@@ -84,9 +84,53 @@ fn damaged_entries_are_compiled_again() {
 #[test]
 fn a_directory_that_others_can_write_to_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
+    for mode in [0o777, 0o720, 0o702] {
+        let cached = Cached::new();
+        fs::create_dir_all(cached.dir()).unwrap();
+        fs::set_permissions(cached.dir(), fs::Permissions::from_mode(mode)).unwrap();
+        cached.run();
+        assert!(cached.entries().is_empty(), "{mode:o}");
+    }
+}
+
+#[test]
+fn an_entry_that_others_can_write_to_is_compiled_again() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
     let cached = Cached::new();
-    fs::create_dir_all(cached.dir()).unwrap();
-    fs::set_permissions(cached.dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    cached.run();
+    let entry = cached.entries().pop().unwrap();
+    let written = fs::metadata(&entry).unwrap().ino();
+    cached.run();
+    assert_eq!(fs::metadata(&entry).unwrap().ino(), written);
+    for mode in [0o620, 0o602] {
+        let before = fs::metadata(&entry).unwrap().ino();
+        fs::set_permissions(&entry, fs::Permissions::from_mode(mode)).unwrap();
+        cached.run();
+        let after = fs::metadata(&entry).unwrap();
+        assert_eq!(after.mode() & 0o777, 0o600, "a new file is in its place");
+        assert_ne!(after.ino(), before);
+    }
+}
+
+#[test]
+fn what_belongs_to_another_user_is_not_used() {
+    let cached = Cached::new();
+    cached.run();
+    let entry = cached.entries().pop().unwrap();
+    let before = fs::metadata(&entry).unwrap();
+    // Only root can give a file away.
+    let nobody = Some(65_534);
+    if std::os::unix::fs::chown(&entry, nobody, None).is_err() {
+        return;
+    }
+    cached.run();
+    let after = fs::metadata(&entry).unwrap();
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(after.uid(), before.uid());
+    assert_ne!(after.ino(), before.ino());
+
+    fs::remove_file(&entry).unwrap();
+    std::os::unix::fs::chown(cached.dir(), nobody, None).unwrap();
     cached.run();
     assert!(cached.entries().is_empty());
 }

@@ -27,13 +27,19 @@ impl StateReader for Shared {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        limit: usize,
+        limit: RangeLimit,
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
         let to = to.map_or(Bound::Unbounded, Bound::Excluded);
         let map = self.0.lock();
         let range = map.range::<[u8], _>((Bound::Included(from), to));
+        let mut read_bytes = 0;
         Ok(range
-            .take(limit)
+            .take(limit.entries)
+            .take_while(|(k, v)| {
+                let is_within = read_bytes <= limit.bytes;
+                read_bytes += k.len() + v.len();
+                is_within
+            })
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect())
     }
@@ -138,7 +144,15 @@ fn limits_hold() {
     state.write(key(1), None).unwrap();
     let long = Bytes::from(vec![0; MAX_STATE_KEY_BYTES + 1]);
     assert!(state.write(long, None).is_err());
-    let mut column = Column::new(2, 10);
+    let large = Bytes::from(vec![0; MAX_STATE_VALUE_BYTES + 1]);
+    let error = State::new(Box::new(NoState), NO_LIMITS)
+        .write(key(1), Some(large))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a value has 8388609 bytes, at most 8388608 are allowed"
+    );
+    let mut column = Column::new(2, limits);
     column.push(b"1234567").unwrap();
     let error = column.push(b"1234567").unwrap_err();
     assert_eq!(
@@ -148,7 +162,60 @@ fn limits_hold() {
 }
 
 #[test]
+fn a_range_beyond_the_limit_is_a_fault_and_reads_no_further() {
+    /// Has no end.
+    struct Endless(Arc<Mutex<usize>>);
+    impl StateReader for Endless {
+        fn get(&self, _: &[u8]) -> Result<Option<Bytes>, String> {
+            Ok(None)
+        }
+        fn range(
+            &self,
+            _: &[u8],
+            _: Option<&[u8]>,
+            limit: RangeLimit,
+        ) -> Result<Vec<(Bytes, Bytes)>, String> {
+            let entry = |n: usize| (Bytes::from(format!("{n:08}")), Bytes::from(vec![0; 92]));
+            let count = limit.entries.min(limit.bytes / 100 + 1);
+            *self.0.lock() += count;
+            Ok((0..count).map(entry).collect())
+        }
+    }
+    let limits = StateLimits {
+        write_bytes: 10_000,
+        read_bytes: 1_000,
+    };
+    let read = Arc::new(Mutex::new(0));
+    let mut state = State::new(Box::new(Endless(Arc::clone(&read))), limits);
+    assert_eq!(state.range(b"", None, 10).unwrap().len(), 10);
+    *read.lock() = 0;
+    let error = state.range(b"", None, 65_536).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "one call read more than 1000 bytes (limits.memory)"
+    );
+    assert_eq!(*read.lock(), 11);
+    // Also if the batch has removed what the reader found: beyond it there may be more.
+    for n in 0..20 {
+        let key = Bytes::from(format!("{n:08}"));
+        state.write(key, None).unwrap();
+    }
+    assert!(state.range(b"", None, 10).is_err());
+    // What the batch itself has written counts, too.
+    let mut state = State::new(Box::new(NoState), limits);
+    state
+        .write(key(1), Some(Bytes::from(vec![0; 1_000])))
+        .unwrap();
+    assert!(state.range(b"", None, 1).is_err());
+}
+
+#[test]
 fn columns_from_a_guest_are_checked() {
+    let too_many = vec![0; MAX_KEYS_PER_CALL + 1];
+    let error = split("key", Vec::new(), &too_many).unwrap_err();
+    assert!(error.to_string().contains("at most 262144"), "{error}");
+    assert!(split("key", Vec::new(), &too_many[1..]).is_ok());
+
     let ok = split("key", b"abc".to_vec(), &[1, 1, 3]).unwrap();
     assert_eq!(ok, [Bytes::from("a"), Bytes::new(), Bytes::from("bc")]);
     for ends in [&[2, 1, 3][..], &[4], &[1], &[]] {
@@ -168,7 +235,7 @@ fn a_failing_reader_is_a_state_fault() {
             &self,
             _: &[u8],
             _: Option<&[u8]>,
-            _: usize,
+            _: RangeLimit,
         ) -> Result<Vec<(Bytes, Bytes)>, String> {
             Err("disk on fire".into())
         }
