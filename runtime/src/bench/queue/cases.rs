@@ -7,15 +7,15 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::Args;
-use super::load::Subject;
+use super::load::{Subject, taking};
 use crate::bench::latency::{Latency, LatencyRecorder};
 use crate::bench::report::{Figures, rate};
 use crate::bench::rounds::{Rounds, Side, order};
 use crate::bench::scratch::Scratch;
 use crate::storage::{Durability, PlainQueue};
 
-/// Turns of the latency's measurement, at most.
-const LATENCY_TURNS: u64 = 2_000;
+/// Turns in which leasing and acknowledging is measured, at most.
+const TURNS: u64 = 40;
 
 /// The figures of one case.
 #[derive(Debug, Serialize)]
@@ -28,8 +28,10 @@ pub(super) struct Case {
     ratio: f64,
     rounds: Rounds,
     plain_rounds: Rounds,
+    /// Of leasing and acknowledging a batch, while several workers do.
+    cost: Latency,
     latency: Latency,
-    /// The median latency in parts of that with the fewest waiting.
+    /// The median cost in parts of that with the fewest waiting.
     pub(super) cost_ratio: Option<f64>,
 }
 
@@ -41,8 +43,9 @@ impl Figures for Case {
         "plain messages/s",
         "messages/s",
         "ratio",
-        "lease + acknowledge: p50 / p99 / p99.9 / max",
-        "p50 in parts of the first",
+        "lease + acknowledge: µs a batch",
+        "in parts of the first",
+        "its latency: p50 / p99 / p99.9 / max",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -53,9 +56,10 @@ impl Figures for Case {
             self.plain_rounds.cell(rate),
             self.rounds.cell(rate),
             format!("{:.2}", self.ratio),
-            self.latency.cell(),
+            format!("{:.1}", self.cost.p50_us),
             self.cost_ratio
                 .map_or_else(|| "1".to_owned(), |ratio| format!("{ratio:.2}")),
+            self.latency.cell(),
         ]
     }
 }
@@ -65,6 +69,7 @@ struct Waiting {
     count: u64,
     ours: Rounds,
     plain: Rounds,
+    cost: LatencyRecorder,
     latency: LatencyRecorder,
 }
 
@@ -81,6 +86,7 @@ pub(super) async fn run(
             count,
             ours: Rounds::default(),
             plain: Rounds::default(),
+            cost: LatencyRecorder::new()?,
             latency: LatencyRecorder::new()?,
         });
     }
@@ -89,38 +95,44 @@ pub(super) async fn run(
         vec![b'x'; args.value_bytes],
     );
     for round in 0..args.rounds() {
+        let mut open = Vec::new();
         for waiting in &mut measured {
             for side in order(round) {
                 let scratch = Scratch::create(parent)?;
+                let path = scratch.path();
                 match side {
                     Side::Plain => {
                         let sync = durability == Durability::Sync;
-                        let path = scratch.path();
                         let per_s = tokio::task::block_in_place(|| {
                             plain(path, sync, waiting.count, messages, batch, &value)
                         })?;
                         waiting.plain.push(per_s);
                     }
                     Side::Ours => {
-                        let subject = Subject::open(scratch.path(), durability).await?;
+                        let subject = Subject::open(path, durability).await?;
                         subject.preload(waiting.count, &value).await?;
-                        let taken = subject
-                            .through(messages, batch, args.workers, &value)
-                            .await?;
-                        waiting.ours.push(messages as f64 / taken.as_secs_f64());
-                        let turns = (messages / batch as u64).min(LATENCY_TURNS);
-                        subject
-                            .latency(turns, batch, &value, &mut waiting.latency)
-                            .await?;
-                        subject.close();
+                        let through = subject.through(messages, batch, args.workers, &value);
+                        let per_s = messages as f64 / through.await?.as_secs_f64();
+                        waiting.ours.push(per_s);
+                        open.push((subject, scratch));
                     }
                 }
             }
         }
+        let turns = (messages / batch as u64 / 100).clamp(2, TURNS);
+        let subjects: Vec<_> = open.iter().map(|(subject, _)| subject).collect();
+        let taken = taking(&subjects, turns, batch, args.workers, &value).await?;
+        for (waiting, taking) in measured.iter_mut().zip(&taken) {
+            waiting.cost.add(&taking.cost)?;
+            waiting.latency.add(&taking.latency)?;
+        }
+        for (subject, _scratch) in open {
+            subject.close();
+        }
     }
-    let first_p50_us = measured.first().map(|first| first.latency.summary().p50_us);
+    let first_us = measured.first().map(|first| first.cost.summary().p50_us);
     let cases = measured.into_iter().enumerate().map(|(at, waiting)| {
-        let latency = waiting.latency.summary();
+        let cost = waiting.cost.summary();
         Case {
             waiting: waiting.count,
             batch,
@@ -130,10 +142,9 @@ pub(super) async fn run(
             ratio: waiting.ours.ratio_to(&waiting.plain),
             rounds: waiting.ours,
             plain_rounds: waiting.plain,
-            latency,
-            cost_ratio: first_p50_us
-                .filter(|_| at > 0)
-                .map(|first| latency.p50_us / first),
+            cost,
+            latency: waiting.latency.summary(),
+            cost_ratio: first_us.filter(|_| at > 0).map(|first| cost.p50_us / first),
         }
     });
     Ok(cases.collect())

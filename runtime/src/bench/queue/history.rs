@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Args;
-use super::load::Subject;
-use crate::bench::latency::{Latency, LatencyRecorder};
+use super::load::{Subject, taking};
+use crate::bench::latency::Latency;
 use crate::bench::report::Figures;
 use crate::bench::scratch::Scratch;
 use crate::storage::Durability;
@@ -15,7 +15,7 @@ const BATCH: usize = 100;
 const WAITING: u64 = 10_000;
 /// Messages that pass through together.
 const PASS_MESSAGES: usize = 1_000;
-const LATENCY_TURNS: u64 = 5_000;
+const TURNS: u64 = 100;
 
 /// The figures.
 #[derive(Debug, Serialize)]
@@ -32,8 +32,8 @@ pub(super) struct Case {
 impl Figures for Case {
     const COLUMNS: &'static [&'static str] = &[
         "passed through",
-        "fresh: p50 / p99 / p99.9 / max",
-        "used: p50 / p99 / p99.9 / max",
+        "fresh: µs a batch",
+        "used: µs a batch",
         "ratio",
         "queue MiB",
         "on disk MiB",
@@ -42,8 +42,8 @@ impl Figures for Case {
     fn cells(&self) -> Vec<String> {
         vec![
             format!("{} million", self.millions),
-            self.fresh.cell(),
-            self.used.cell(),
+            format!("{:.1}", self.fresh.p50_us),
+            format!("{:.1}", self.used.p50_us),
             format!("{:.2}", self.ratio),
             (self.size_bytes >> 20).to_string(),
             (self.disk_bytes >> 20).to_string(),
@@ -51,43 +51,37 @@ impl Figures for Case {
     }
 }
 
-/// Measures a queue in turns with itself: fresh, and after many messages.
+/// Measures both in turns.
 pub(super) async fn run(args: &Args, parent: &Path) -> anyhow::Result<Case> {
     let value = vec![b'x'; args.value_bytes];
-    let scratch = Scratch::create(parent)?;
-    let subject = Subject::open(scratch.path(), Durability::Os).await?;
-    subject.preload(WAITING, &value).await?;
-    let mut warm_up = LatencyRecorder::new()?;
-    subject
-        .latency(LATENCY_TURNS / 5, BATCH, &value, &mut warm_up)
-        .await?;
-    let mut fresh = LatencyRecorder::new()?;
-    subject
-        .latency(LATENCY_TURNS, BATCH, &value, &mut fresh)
-        .await?;
+    let (fresh_scratch, used_scratch) = (Scratch::create(parent)?, Scratch::create(parent)?);
+    let used = Subject::open(used_scratch.path(), Durability::Os).await?;
+    used.preload(WAITING, &value).await?;
     let millions = if args.quick {
         args.history_millions.min(1)
     } else {
         args.history_millions
     };
     let messages = millions * 1_000_000;
-    subject
-        .through(messages, PASS_MESSAGES, args.workers, &value)
+    used.through(messages, PASS_MESSAGES, args.workers, &value)
         .await?;
-    let mut used = LatencyRecorder::new()?;
-    subject
-        .latency(LATENCY_TURNS, BATCH, &value, &mut used)
-        .await?;
-    let (fresh, used) = (fresh.summary(), used.summary());
-    let disk = subject.disk_usage()?;
+    let fresh = Subject::open(fresh_scratch.path(), Durability::Os).await?;
+    fresh.preload(WAITING, &value).await?;
+    let both = [&fresh, &used];
+    let measured = taking(&both, TURNS, BATCH, args.workers, &value).await?;
+    let mut costs = measured.iter().map(|taking| taking.cost.summary());
+    let (Some(fresh_cost), Some(used_cost)) = (costs.next(), costs.next()) else {
+        anyhow::bail!("nothing was measured");
+    };
     let case = Case {
         millions,
-        fresh,
-        used,
-        ratio: used.p50_us / fresh.p50_us.max(f64::MIN_POSITIVE),
-        size_bytes: subject.queue.partition().size_bytes(),
-        disk_bytes: disk,
+        fresh: fresh_cost,
+        used: used_cost,
+        ratio: used_cost.p50_us / fresh_cost.p50_us.max(f64::MIN_POSITIVE),
+        size_bytes: used.queue.partition().size_bytes(),
+        disk_bytes: used.disk_usage()?,
     };
-    subject.close();
+    fresh.close();
+    used.close();
     Ok(case)
 }

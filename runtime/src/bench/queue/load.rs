@@ -13,6 +13,9 @@ use crate::storage::{Durability, Store, StoreOptions};
 /// Messages that are enqueued together before it is measured.
 const PRELOAD_MESSAGES: u64 = 10_000;
 
+/// Batches that each worker takes in a turn.
+const TURN_BATCHES: usize = 25;
+
 /// A data directory with a queue.
 pub(super) struct Subject {
     pub(super) queue: Queue,
@@ -74,23 +77,61 @@ impl Subject {
         }
         Ok(begin.elapsed())
     }
+}
 
-    /// The latency of leasing a batch and acknowledging it, one after the other.
-    pub(super) async fn latency(
-        &self,
-        turns: u64,
-        batch: usize,
-        value: &[u8],
-        latency: &mut LatencyRecorder,
-    ) -> anyhow::Result<()> {
-        for _ in 0..turns {
-            enqueue(&self.queue, batch, value).await?;
-            let begin = Instant::now();
-            take(&self.queue, batch).await?;
-            latency.record(begin.elapsed());
-        }
-        Ok(())
+/// What leasing and acknowledging costs.
+pub(super) struct Taking {
+    /// Time for each batch, while several workers take them.
+    pub(super) cost: LatencyRecorder,
+    /// From asking for a lease to the acknowledgement's answer.
+    pub(super) latency: LatencyRecorder,
+}
+
+/// Measures several subjects in turns, so that what disturbs the machine disturbs all of them: enqueues
+/// some batches, and lets several workers take them.
+///
+/// Several, since one alone would measure how fast the machine wakes idle threads, which differs from one
+/// data directory to another by a factor of three on virtual machines.
+pub(super) async fn taking(
+    subjects: &[&Subject],
+    turns: u64,
+    batch: usize,
+    workers: usize,
+    value: &[u8],
+) -> anyhow::Result<Vec<Taking>> {
+    let mut measured = Vec::new();
+    for _ in subjects {
+        measured.push(Taking {
+            cost: LatencyRecorder::new()?,
+            latency: LatencyRecorder::new()?,
+        });
     }
+    for _ in 0..turns {
+        for (subject, taking) in subjects.iter().zip(&mut measured) {
+            let batches = workers * TURN_BATCHES;
+            enqueue(&subject.queue, batch * batches, value).await?;
+            subject.queue.message_count().await?;
+            let begin = Instant::now();
+            let tasks: Vec<_> = (0..workers)
+                .map(|_| tokio::spawn(take_some(subject.queue.clone(), batch)))
+                .collect();
+            for task in tasks {
+                taking.latency.add(&task.await??)?;
+            }
+            taking.cost.record(begin.elapsed() / batches as u32);
+        }
+    }
+    Ok(measured)
+}
+
+async fn take_some(queue: Queue, batch: usize) -> anyhow::Result<LatencyRecorder> {
+    let mut latency = LatencyRecorder::new()?;
+    for _ in 0..TURN_BATCHES {
+        let begin = Instant::now();
+        take(&queue, batch).await?;
+        latency.record(begin.elapsed());
+    }
+    Ok(latency)
 }
 
 async fn work(queue: Queue, turns: u64, batch: usize, value: Vec<u8>) -> anyhow::Result<()> {

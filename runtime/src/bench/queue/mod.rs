@@ -122,8 +122,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         report.add("history", "Lease and acknowledge 100, os", &[history])?;
     }
     report.note(format!(
-        "Messages/s: {} workers, each of which enqueues a batch, leases one and acknowledges it. The \
-         latency is that of one worker alone, from asking for a lease to the acknowledgement's. Plain: \
+        "Messages/s: {} workers, each of which enqueues a batch, leases one and acknowledges it. Leasing \
+         and acknowledging is measured with as many workers and without enqueuing, few and many waiting in \
+         turns. Plain: \
          one thread that puts a key for each message, reads the first ones and deletes them.",
         args.workers
     ));
