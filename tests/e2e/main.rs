@@ -14,5 +14,6 @@ mod kill;
 mod kill_produce;
 mod kill_topics;
 mod memory;
+mod queues;
 mod retries;
 mod support;

@@ -1,0 +1,187 @@
+//! Queues on the command line.
+
+use serde_json::Value;
+
+use crate::support::Sandbox;
+
+/// The lines of a JSON output.
+fn objects(printed: &str) -> Vec<Value> {
+    printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A queue `q` with records.
+fn with_messages(settings: &[&str], lines: &[&str]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&[&["queue", "create", "q"], settings].concat());
+    let file = sandbox.write_lines("messages.jsonl", lines);
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&["produce", "queue:q", "--format", "record", "--file", file]);
+    sandbox
+}
+
+#[test]
+fn messages_are_taken_out_once() {
+    let sandbox = with_messages(
+        &[],
+        &[
+            r#"{"timestamp":1,"key":"k","value":"low","headers":[["millstream-priority","0"]]}"#,
+            r#"{"timestamp":2,"value":"high","headers":[["millstream-priority","9"]]}"#,
+            r#"{"timestamp":3,"value":"later","headers":[["millstream-delay","3600000"]]}"#,
+        ],
+    );
+    let described = sandbox.json(&["queue", "describe", "q"]);
+    assert_eq!(described["waiting"], 2);
+    assert_eq!(described["delayed"], 1);
+    assert_eq!(described["visibility_timeout_ms"], 30_000);
+    let peeked = objects(&sandbox.succeed(&["queue", "peek", "q", "--output", "json"]));
+    assert_eq!(peeked.len(), 3);
+    assert_eq!(peeked[0]["state"], "ready");
+    assert_eq!(peeked[2]["state"], "delayed");
+    assert_eq!(peeked[2]["delivery_count"], 0);
+    let first = [
+        "consume", "queue:q", "--ack", "--max", "1", "--output", "json",
+    ];
+    let first = sandbox.succeed(&first);
+    let expected = r#"{"queue":"q","offset":1,"delivery_count":1,"timestamp":2,"key":null,"value":"high","headers":[["millstream-priority","9"]]}"#;
+    assert_eq!(first.trim_end(), expected);
+    let rest = sandbox.succeed(&["consume", "queue:q", "--ack"]);
+    assert!(rest.contains("k  low") && !rest.contains("later"), "{rest}");
+    assert_eq!(sandbox.succeed(&["consume", "queue:q", "--ack"]), "");
+    assert_eq!(
+        sandbox.json(&["queue", "purge", "q", "--yes"])["messages"],
+        1
+    );
+    assert_eq!(sandbox.json(&["queue", "list"])[0]["waiting"], 0);
+}
+
+#[test]
+fn what_consume_prints_can_be_produced_again() {
+    let sandbox = with_messages(
+        &[],
+        &[
+            r#"{"timestamp":1,"key":"k","value":{"base64":"AP8="},"headers":[["h","1"],["h",null]]}"#,
+        ],
+    );
+    let peeked = sandbox.succeed(&["consume", "queue:q", "--peek", "--output", "json"]);
+    let file = sandbox.write("printed.jsonl", &peeked);
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&["produce", "queue:q", "--format", "record", "--file", file]);
+    let all = objects(&sandbox.succeed(&["consume", "queue:q", "--ack", "--output", "json"]));
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0]["value"], all[1]["value"]);
+    assert_eq!(all[0]["headers"], all[1]["headers"]);
+}
+
+#[test]
+fn what_is_written_to_a_closed_pipe_is_delivered_again() {
+    let lines: Vec<_> = (0..20_000)
+        .map(|number| format!(r#"{{"value":"{number}"}}"#))
+        .collect();
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    let sandbox = with_messages(&[], &lines);
+    let mut command = sandbox.command(&["consume", "queue:q", "--ack"]);
+    command.stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // `head` does this.
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    let left = sandbox.json(&["queue", "describe", "q"]);
+    assert_eq!(left["waiting"], 20_000);
+    let peeked = sandbox.succeed(&["queue", "peek", "q", "--max", "1", "--output", "json"]);
+    assert_eq!(objects(&peeked)[0]["delivery_count"], 1);
+}
+
+#[test]
+fn options_are_attributes_and_a_record_can_say_otherwise() {
+    let sandbox = Sandbox::new();
+    let line = r#"{"value":"own","headers":[["millstream-priority","1"]]}"#;
+    let file = sandbox.write_lines("f.jsonl", [line, r#"{"value":"default"}"#]);
+    let produce = [
+        "produce", "queue:q", "--create", "--format", "record", "--file",
+    ];
+    let options = [
+        "--priority",
+        "9",
+        "--message-group",
+        "g",
+        "--time-to-live",
+        "1h",
+    ];
+    let summary = sandbox.json(&[&produce[..], &[file.to_str().unwrap()], &options].concat());
+    assert_eq!(summary["queue"], "q");
+    assert_eq!(summary["messages"], 2);
+    let peeked = objects(&sandbox.succeed(&["queue", "peek", "q", "--output", "json"]));
+    let says = |at: usize, name: &str| {
+        let headers = peeked[at]["headers"].as_array().unwrap();
+        let of_name = headers.iter().filter(|header| header[0] == name);
+        of_name
+            .last()
+            .map(|header| header[1].as_str().unwrap().to_owned())
+    };
+    assert_eq!(says(0, "millstream-priority").as_deref(), Some("1"));
+    assert_eq!(says(1, "millstream-priority").as_deref(), Some("9"));
+    assert_eq!(says(1, "millstream-group").as_deref(), Some("g"));
+    assert!(says(1, "millstream-expires-at").is_some());
+}
+
+#[test]
+fn mistakes_are_told() {
+    let sandbox = with_messages(&["--dead-letter", "failed"], &[r#"{"value":"a"}"#]);
+    sandbox
+        .run(&["consume", "queue:q"])
+        .expect_code(2)
+        .expect_error(&["--ack to take them out of `q`, or --peek"]);
+    sandbox
+        .run(&["consume", "queue:q", "--ack", "--from", "earliest"])
+        .expect_code(2)
+        .expect_error(&["--from has no effect on a queue"]);
+    sandbox
+        .run(&["consume", "queue:qq", "--ack"])
+        .expect_code(1)
+        .expect_error(&["there is no queue `qq`; did you mean `q`?"]);
+    sandbox
+        .run(&["queue", "delete", "failed", "--yes"])
+        .expect_code(1)
+        .expect_error(&["takes the dead letters of `q`"]);
+    sandbox
+        .run(&["queue", "delete", "q"])
+        .expect_code(2)
+        .expect_error(&["delete queue `q` and its 1 messages?", "give --yes"]);
+    let file = sandbox.write_lines(
+        "bad.jsonl",
+        [
+            r#"{"value":"good"}"#,
+            r#"{"value":"bad","headers":[["millstream-priority","11"]]}"#,
+        ],
+    );
+    let file = file.to_str().unwrap();
+    sandbox
+        .run(&["produce", "queue:q", "--format", "record", "--file", file])
+        .expect_code(1)
+        .expect_error(&["bad.jsonl:2:", "expected a digit from 0 to 9"]);
+    assert_eq!(sandbox.json(&["queue", "describe", "q"])["waiting"], 2);
+    sandbox.succeed(&["queue", "delete", "q", "--yes"]);
+    sandbox.succeed(&["queue", "delete", "failed", "--yes"]);
+}
+
+#[test]
+fn a_manifest_declares_queues() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.write(
+        "millstream.toml",
+        "name = \"m\"\n[queues.q]\ndead-letter = \"d\"\nvisibility-timeout = \"5s\"\n",
+    );
+    let manifest = manifest.to_str().unwrap();
+    let file = sandbox.write_lines("f.jsonl", ["{}"]);
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&["produce", "queue:q", "--manifest", manifest, "--file", file]);
+    let described = sandbox.json(&["queue", "describe", "q"]);
+    assert_eq!(described["visibility_timeout_ms"], 5_000);
+    assert_eq!(described["max_deliveries"], 5);
+    assert_eq!(described["dead_letters"], 0);
+    let checked = sandbox.json(&["check", manifest]);
+    assert_eq!(checked["queues"][0]["dead_letter"], "d");
+}
