@@ -116,9 +116,9 @@ fn options_are_attributes_and_a_record_can_say_otherwise() {
     let peeked = objects(&sandbox.succeed(&["queue", "peek", "q", "--output", "json"]));
     let says = |at: usize, name: &str| {
         let headers = peeked[at]["headers"].as_array().unwrap();
-        let of_name = headers.iter().filter(|header| header[0] == name);
+        let mut of_name = headers.iter().filter(|header| header[0] == name);
         of_name
-            .last()
+            .next_back()
             .map(|header| header[1].as_str().unwrap().to_owned())
     };
     assert_eq!(says(0, "millstream-priority").as_deref(), Some("1"));

@@ -54,7 +54,7 @@ pub struct QueueConfig {
     pub dead_letter: Option<QueueName>,
     /// How long messages wait before their first delivery, unless they say otherwise.
     pub delay_ms: u64,
-    /// How long a deduplication id is remembered.
+    /// How long a deduplication id is remembered; 0 = not at all.
     pub deduplication_window_ms: u64,
     /// Messages that have waited for longer expire; `None` = never.
     pub time_to_live_ms: Option<u64>,

@@ -6,8 +6,11 @@ use super::enqueue::MessageBatch;
 use super::letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON, is_replaced};
 use super::message::Stored;
 use super::shared::Queue;
-use crate::model::HeadersBuf;
+use crate::model::{HeadersBuf, HeadersRef, RecordRef};
 use crate::storage::Commit;
+
+/// Bytes of dead letters in one commit; those beyond wait for the next.
+const MAX_LETTER_BYTES: usize = 32 << 20;
 
 /// Why a queue gives up on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,8 @@ impl Queue {
         self.registry.upgrade()?.find(&name)
     }
 
-    /// Adds to a commit that messages, which are taken, leave the queue for a reason. On an error drop
-    /// the commit: the messages are put back then.
+    /// Adds to a commit that messages, which are taken, leave the queue for a reason. Those that are too
+    /// many bytes for one commit are put back. On an error drop the commit: all are put back then.
     pub(super) fn retire_in(
         &self,
         offsets: Vec<u64>,
@@ -61,33 +64,38 @@ impl Queue {
                 .map(|offset| index.state(*offset).0)
                 .collect()
         };
-        let messages = self.read(offsets.iter().copied());
+        let messages = self.read_up_to(&offsets, MAX_LETTER_BYTES);
+        let (moved, put_back) = match &messages {
+            Ok(messages) => offsets.split_at(messages.len()),
+            Err(_) => (&offsets[..], &[][..]),
+        };
         // Before the first error: dropping the commit puts them back.
-        self.finish_in(offsets.clone(), commit);
+        self.finish_in(moved.to_vec(), commit);
+        self.undo(put_back);
         let mut batch = target.batch();
         let now_ms = self.now_ms();
-        for ((offset, attempts), message) in offsets.iter().zip(attempts).zip(&messages?) {
+        let letters = moved.iter().zip(attempts).zip(messages?);
+        for ((offset, attempts), message) in letters {
             let letter = Letter {
                 origin: format!("queue:{}/{offset}", self.name()),
                 reason,
                 attempts,
                 now_ms,
             };
-            letter.push_to(&mut batch, message)?;
+            letter.push_to(&mut batch, &message)?;
         }
         batch.finish()?;
         batch.append_to(commit);
         Ok(())
     }
 
-    /// Reads messages in the order of the offsets.
-    pub(super) fn read(
-        &self,
-        offsets: impl ExactSizeIterator<Item = u64>,
-    ) -> Result<Vec<Stored>, Error> {
-        let mut reader = self.state.reader.lock();
-        let messages = reader.read(&self.store, self.partition(), offsets);
-        messages.map_err(|error| self.failed(error))
+    /// Puts messages back that were taken.
+    fn undo(&self, offsets: &[u64]) {
+        let now_ms = self.now_ms();
+        let mut index = self.state.index.lock();
+        for offset in offsets.iter().rev() {
+            index.undo_settle(*offset, now_ms);
+        }
     }
 }
 
@@ -104,6 +112,18 @@ impl Letter {
     /// header. What it says of an earlier death is replaced.
     fn push_to(&self, batch: &mut MessageBatch, message: &Stored) -> Result<(), Error> {
         let record = message.record()?;
+        let mut push = |headers: HeadersRef<'_>| {
+            batch.push_stored(record.timestamp_ms, record.key, record.value, headers)
+        };
+        let marked = self.headers(&record);
+        match marked.and_then(|headers| push(headers.as_headers())) {
+            // Too large with what it says besides: better as it was than for ever in the way of others.
+            Err(Error::Batch(_)) => push(record.headers),
+            pushed => pushed,
+        }
+    }
+
+    fn headers(&self, record: &RecordRef<'_>) -> Result<HeadersBuf, Error> {
         let mut headers = HeadersBuf::new();
         for (name, value) in record.headers {
             if !is_replaced(name) {
@@ -118,11 +138,6 @@ impl Letter {
         ] {
             headers.push(name, Some(value.as_bytes()))?;
         }
-        batch.push_stored(
-            record.timestamp_ms,
-            record.key,
-            record.value,
-            headers.as_headers(),
-        )
+        Ok(headers)
     }
 }

@@ -72,7 +72,8 @@ impl MessageBatch {
         let attributes = Attributes::parse(headers)?;
         let times = attributes.resolve(&self.config, self.queue.now_ms());
         let mut id = None;
-        if let Some(given) = attributes.deduplication_id {
+        let has_window = self.config.deduplication_window_ms > 0;
+        if let Some(given) = attributes.deduplication_id.filter(|_| has_window) {
             id = self.queue.reserve_id(given)?;
             if id.is_none() {
                 self.duplicates.push(self.pushed_count);

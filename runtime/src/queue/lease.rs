@@ -9,15 +9,19 @@ use super::index::Selection;
 use super::message::{LeasedMessage, Receipt, Stored};
 use super::settle::Changes;
 use super::shared::Queue;
-use crate::storage::Commit;
+use crate::storage::{self, Commit};
 
 /// Messages that are given up on in one commit.
 const MAX_RETIRED: usize = 1_000;
+/// Messages of one lease at most, whatever is asked for.
+const MAX_LEASED: usize = 10_000;
+/// How often a lease begins anew because a purge came in between.
+const MAX_ATTEMPTS: u32 = 1_000;
 
 /// What is asked of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// Messages at most.
+    /// Messages at most; never more than 10,000.
     pub max_messages: usize,
     /// Bytes of keys, values and headers at most; one message is leased in any case.
     pub max_bytes: usize,
@@ -59,17 +63,24 @@ impl Queue {
     pub async fn lease(&self, request: &LeaseRequest) -> Result<Vec<LeasedMessage>, Error> {
         let timeout = tokio::time::sleep(request.wait);
         tokio::pin!(timeout);
+        let mut overtaken = 0;
         loop {
             let changed = self.state.changed.notified();
             tokio::pin!(changed);
             // Registered before the attempt: what becomes ready in between is not missed.
             changed.as_mut().enable();
-            match self.try_lease(request).await? {
-                Attempt::Again => continue,
-                Attempt::Leased(messages) if !messages.is_empty() || request.wait.is_zero() => {
+            match self.try_lease(request).await {
+                Err(error) if is_overtaken(&error) && overtaken < MAX_ATTEMPTS => {
+                    overtaken += 1;
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+                Ok(Attempt::Again) => continue,
+                Ok(Attempt::Leased(messages)) if !messages.is_empty() || request.wait.is_zero() => {
                     return Ok(messages);
                 }
-                Attempt::Leased(_) => {}
+                Ok(Attempt::Leased(_)) => {}
             }
             let (indexed_to, next_ms) = {
                 let index = self.state.index.lock();
@@ -108,7 +119,8 @@ impl Queue {
         let selection = {
             let mut index = self.state.index.lock();
             index.advance(now_ms);
-            index.lease(request.max_messages, max_deliveries, deadline_ms)
+            let max_messages = request.max_messages.min(MAX_LEASED);
+            index.lease(max_messages, max_deliveries, deadline_ms)
         };
         if selection.leased.is_empty() && selection.exhausted.is_empty() {
             return Ok(Attempt::Leased(Vec::new()));
@@ -144,16 +156,9 @@ impl Queue {
         mut leased: Vec<Receipt>,
         max_bytes: usize,
     ) -> Result<(Vec<Receipt>, Vec<Stored>), Error> {
-        let mut bytes = 0;
-        let stored = self.read(leased.iter().map(|receipt| receipt.offset));
-        let kept = stored.as_ref().map_or(0, |stored| {
-            let fits = |message: &&Stored| {
-                let is_first = bytes == 0;
-                bytes += message.size_bytes;
-                is_first || bytes <= max_bytes
-            };
-            stored.iter().take_while(fits).count()
-        });
+        let offsets: Vec<_> = leased.iter().map(|receipt| receipt.offset).collect();
+        let stored = self.read_up_to(&offsets, max_bytes);
+        let kept = stored.as_ref().map_or(0, Vec::len);
         if kept < leased.len() {
             let now_ms = self.now_ms();
             let mut index = self.state.index.lock();
@@ -161,6 +166,8 @@ impl Queue {
             for receipt in leased.drain(kept..).rev() {
                 index.undo_lease(receipt, now_ms);
             }
+            drop(index);
+            self.state.changed.notify_waiters();
         }
         Ok((leased, stored?))
     }
@@ -185,6 +192,8 @@ impl Queue {
                 for receipt in leased.into_iter().rev() {
                     index.undo_lease(receipt, now_ms);
                 }
+                drop(index);
+                state.changed.notify_waiters();
             }
         });
     }
@@ -206,4 +215,12 @@ impl Queue {
             self.commit(commit).await?;
         }
     }
+}
+
+/// Whether a purge has removed what was to be read.
+pub(super) fn is_overtaken(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Storage(storage::Error::OffsetOutOfRange { .. })
+    )
 }

@@ -54,6 +54,9 @@ impl Queue {
             return Ok(());
         }
         self.drop_expired().await?;
+        if self.state.index.lock().counts().live == 0 {
+            self.state.reader.lock().clear();
+        }
         let guard = self.trimming().await;
         let trim = self.state.index.lock().trim();
         if let Some(trim) = trim {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use super::index::State;
+use super::lease::is_overtaken;
 use super::message::Stored;
 use super::shared::Queue;
 use super::{Attributes, Error};
 use crate::model::{self, QueueName, RecordRef};
 use crate::storage::Commit;
+
+/// How often looking begins anew because what was found is gone.
+const MAX_ATTEMPTS: u32 = 1_000;
 
 /// How a queue is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,37 +89,51 @@ impl Queue {
         from_offset: u64,
         max_messages: usize,
     ) -> Result<Vec<PeekedMessage>, Error> {
-        self.catch_up().await?;
-        let now_ms = self.now_ms();
-        let mut found = Vec::new();
-        {
-            let mut index = self.state.index.lock();
-            index.advance(now_ms);
-            let mut next = index.next_live(from_offset);
-            while let Some(offset) = next.filter(|_| found.len() < max_messages) {
-                let (delivery_count, state) = index.state(offset);
-                let state = match state {
-                    State::Ready => MessageState::Ready,
-                    State::Behind => MessageState::Behind,
-                    State::Delayed { until_ms } => MessageState::Delayed { until_ms },
-                    State::Leased { lease } => MessageState::Leased {
-                        deadline_ms: index.deadline_ms(lease),
-                    },
-                    State::Settling { .. } => MessageState::Leased { deadline_ms: None },
-                };
-                found.push((offset, delivery_count, state));
-                next = index.next_live(offset + 1);
-            }
+        let mut overtaken = 0;
+        loop {
+            self.catch_up().await?;
+            let found = self.look(from_offset, max_messages);
+            let stored = match self.read(found.iter().map(|(offset, ..)| *offset)) {
+                // Acknowledged and removed since it was found.
+                Err(error) if is_overtaken(&error) && overtaken < MAX_ATTEMPTS => {
+                    overtaken += 1;
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                stored => stored?,
+            };
+            let messages = found.into_iter().zip(stored);
+            let messages =
+                messages.map(|((offset, delivery_count, state), stored)| PeekedMessage {
+                    offset,
+                    delivery_count,
+                    state,
+                    stored,
+                });
+            return Ok(messages.collect());
         }
-        let stored = self.read(found.iter().map(|(offset, ..)| *offset))?;
-        let messages = found.into_iter().zip(stored);
-        let messages = messages.map(|((offset, delivery_count, state), stored)| PeekedMessage {
-            offset,
-            delivery_count,
-            state,
-            stored,
-        });
-        Ok(messages.collect())
+    }
+
+    fn look(&self, from_offset: u64, max_messages: usize) -> Vec<(u64, u32, MessageState)> {
+        let mut found = Vec::new();
+        let mut index = self.state.index.lock();
+        index.advance(self.now_ms());
+        let mut next = index.next_live(from_offset);
+        while let Some(offset) = next.filter(|_| found.len() < max_messages) {
+            let (delivery_count, state) = index.state(offset);
+            let state = match state {
+                State::Ready => MessageState::Ready,
+                State::Behind => MessageState::Behind,
+                State::Delayed { until_ms } => MessageState::Delayed { until_ms },
+                State::Leased { lease } => MessageState::Leased {
+                    deadline_ms: index.deadline_ms(lease),
+                },
+                State::Settling { .. } => MessageState::Leased { deadline_ms: None },
+            };
+            found.push((offset, delivery_count, state));
+            next = index.next_live(offset + 1);
+        }
+        found
     }
 
     /// How the queue is.

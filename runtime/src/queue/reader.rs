@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Error;
 use super::message::Stored;
+use super::shared::Queue;
 use crate::model::{RecordBatch, RecordPosition, Records};
 use crate::storage::{self, Partition, Store};
 
@@ -12,6 +13,9 @@ use crate::storage::{self, Partition, Store};
 const CACHE_BYTES: usize = 1 << 20;
 /// Bytes read ahead while messages are read in order.
 const READ_AHEAD_BYTES: usize = 256 << 10;
+
+/// Messages that are read before their bytes are counted: the largest are 8 MiB each.
+const READ_MESSAGES: usize = 32;
 
 /// Batches of a queue by base offset.
 #[derive(Debug, Default)]
@@ -57,6 +61,11 @@ impl Reader {
         }
         self.evict();
         Ok(found.into_iter().map(|(_, stored)| stored).collect())
+    }
+
+    /// Keeps nothing.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     fn read_one(
@@ -132,6 +141,37 @@ impl Reader {
             let base = *base;
             self.remove(base);
         }
+    }
+}
+
+impl Queue {
+    /// Reads messages in the order of the offsets.
+    pub(super) fn read(
+        &self,
+        offsets: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<Vec<Stored>, Error> {
+        let mut reader = self.state.reader.lock();
+        let messages = reader.read(&self.store, self.partition(), offsets);
+        messages.map_err(|error| self.failed(error))
+    }
+
+    /// Reads messages in the order of the offsets until they are too many bytes, but one in any case.
+    pub(super) fn read_up_to(
+        &self,
+        offsets: &[u64],
+        max_bytes: usize,
+    ) -> Result<Vec<Stored>, Error> {
+        let (mut kept, mut bytes) = (Vec::with_capacity(offsets.len()), 0_usize);
+        for some in offsets.chunks(READ_MESSAGES) {
+            for message in self.read(some.iter().copied())? {
+                bytes = bytes.saturating_add(message.size_bytes);
+                if bytes > max_bytes && !kept.is_empty() {
+                    return Ok(kept);
+                }
+                kept.push(message);
+            }
+        }
+        Ok(kept)
     }
 }
 

@@ -135,3 +135,30 @@ fn a_full_dead_letter_queue_takes_dead_letters_all_the_same() {
     assert!(lease(&queue, 1).is_empty());
     assert_eq!(values(&dead, 10), ["there", "a"]);
 }
+
+#[test]
+fn large_dead_letters_are_moved_in_several_commits_and_one_too_large_to_be_marked_as_it_is() {
+    let fixture = Fixture::new();
+    let config = with_dead_letter(QueueConfig {
+        max_deliveries: Some(1),
+        ..QueueConfig::default()
+    });
+    let queue = fixture.create("q", config);
+    let largest = "x".repeat(crate::model::limits::MAX_RECORD_BYTES);
+    for _ in 0..20 {
+        enqueue(&queue, &[&largest]);
+    }
+    let request = crate::queue::LeaseRequest {
+        max_bytes: usize::MAX,
+        ..Default::default()
+    };
+    assert_eq!(block_on(queue.lease(&request)).unwrap().len(), 20);
+    fixture.clock.advance_ms(30_000);
+    assert!(lease(&queue, 100).is_empty());
+    assert_eq!(counts(&queue), (0, 0, 0));
+    let dead = lease(&fixture.find("dead"), 1);
+    assert_eq!(value(&dead[0]).len(), largest.len());
+    assert_eq!(header(&dead[0], ORIGIN), None);
+    let count = block_on(fixture.find("dead").message_count()).unwrap();
+    assert_eq!(count, 20);
+}
