@@ -130,6 +130,10 @@ pub(super) async fn run(
             subject.close();
         }
     }
+    Ok(figures(measured, batch, durability))
+}
+
+fn figures(measured: Vec<Waiting>, batch: usize, durability: Durability) -> Vec<Case> {
     let first_us = measured.first().map(|first| first.cost.summary().p50_us);
     let cases = measured.into_iter().enumerate().map(|(at, waiting)| {
         let cost = waiting.cost.summary();
@@ -147,7 +151,7 @@ pub(super) async fn run(
             cost_ratio: first_us.filter(|_| at > 0).map(|first| cost.p50_us / first),
         }
     });
-    Ok(cases.collect())
+    cases.collect()
 }
 
 /// Messages a second of the plain side.

@@ -131,23 +131,26 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// Under `sync` it is the disk that is measured, which is shared on many machines: no bound there.
 fn add_bounds(cases: &[cases::Case], report: &mut Report) {
-    for case in cases.iter().filter(|case| case.batch == 100) {
-        let durability = &case.durability;
-        if case.durability == "os" && case.waiting == 10_000 {
-            report.bound(Bound::at_least(
-                format!("messages/s, batches of 100, {durability}"),
+    for case in cases
+        .iter()
+        .filter(|case| case.batch == 100 && case.durability == "os")
+    {
+        match case.cost_ratio {
+            None => report.bound(Bound::at_least(
+                "messages/s, batches of 100, os",
                 case.messages_per_s,
                 800_000.0,
-            ));
-        }
-        if let Some(ratio) = case.cost_ratio {
-            let waiting = case.waiting;
-            report.bound(Bound::at_most(
-                format!("lease and acknowledge 100 with {waiting} waiting, in parts of the first, {durability}"),
+            )),
+            Some(ratio) => report.bound(Bound::at_most(
+                format!(
+                    "lease and acknowledge 100 with {} waiting, in parts of the fewest, os",
+                    case.waiting
+                ),
                 ratio,
                 1.3,
-            ));
+            )),
         }
     }
 }

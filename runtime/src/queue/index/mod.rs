@@ -2,7 +2,7 @@
 //!
 //! A message without attributes that was never delivered is a bit in a set. Any other (delivered
 //! before, leased, delayed, of a group, with a time to live) has an entry in `messages`, of about
-//! 60 to 100 bytes with all that refers to it. Both are bounded by the queue's length.
+//! 100 to 150 bytes with all that refers to it. Both are bounded by the queue's length.
 //!
 //! Nothing here is written anywhere: what a lease or an acknowledgement changes in the store is part
 //! of a commit, and the index is told how that went (`finish`, `put_back`, `undo`).
@@ -37,6 +37,9 @@ struct Message {
     expires_at_ms: u64,
     state: State,
 }
+
+// There may be millions.
+const _: () = assert!(size_of::<Message>() <= 40);
 
 /// What a message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
