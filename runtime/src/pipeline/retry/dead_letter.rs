@@ -51,29 +51,26 @@ impl DeadLetters {
     pub(in crate::pipeline) fn push(&mut self, letter: &Letter<'_>) -> Result<(), queue::Error> {
         self.original.clear();
         letter.headers.write_to(&mut self.original)?;
-        self.headers.clear();
-        copy_headers(self.original.as_headers(), &mut self.headers)?;
-        let mut add = |name: &str, value: &str| self.headers.push(name, Some(value.as_bytes()));
-        add(letter::ORIGIN, &letter.origin)?;
-        add(letter::REASON, letter.cause.word())?;
-        add(letter::ERROR, &letter.cause.text())?;
-        add(letter::ATTEMPTS, &letter.attempt_count.to_string())?;
-        add(letter::PIPELINE, &self.pipeline)?;
-        add(letter::PLUGIN, &self.plugin)?;
-        add(letter::FIRST_FAILED_AT, &letter.first_failed_ms.to_string())?;
-        add(letter::DEAD_LETTERED_AT, &letter.now_ms.to_string())?;
-        if let Cause::Fault(fault) = letter.cause
-            && let Some(trace) = fault.backtrace()
+        let mut push = |headers: HeadersRef<'_>| {
+            self.batch
+                .push_dead_letter(letter.timestamp_ms, letter.key, letter.value, headers)
+        };
+        let (pipeline, plugin) = (&self.pipeline, &self.plugin);
+        let marked = mark(
+            letter,
+            self.original.as_headers(),
+            pipeline,
+            plugin,
+            &mut self.headers,
+        );
+        match marked
+            .map_err(queue::Error::from)
+            .and_then(|()| push(self.headers.as_headers()))
         {
-            let kept = trace.floor_char_boundary(MAX_BACKTRACE_BYTES);
-            add(letter::BACKTRACE, &trace[..kept])?;
+            // Too large with what it says besides: better as it was than not at all.
+            Err(queue::Error::Batch(_)) => push(self.original.as_headers()),
+            pushed => pushed,
         }
-        self.batch.push_dead_letter(
-            letter.timestamp_ms,
-            letter.key,
-            letter.value,
-            self.headers.as_headers(),
-        )
     }
 
     /// Adds what was pushed to the checkpoint's commit.
@@ -82,12 +79,35 @@ impl DeadLetters {
     }
 }
 
-/// Copies a record's headers, without those that an earlier dead letter or a queue has put there.
-fn copy_headers(from: HeadersRef<'_>, into: &mut HeadersBuf) -> Result<(), batch::Error> {
-    for (name, value) in from {
+/// A record's headers, without those that an earlier dead letter or a queue has put there, and with what
+/// this one says.
+fn mark(
+    letter: &Letter<'_>,
+    original: HeadersRef<'_>,
+    pipeline: &str,
+    plugin: &str,
+    into: &mut HeadersBuf,
+) -> Result<(), batch::Error> {
+    into.clear();
+    for (name, value) in original {
         if !letter::is_replaced(name) {
             into.push(name, value)?;
         }
+    }
+    let mut add = |name: &str, value: &str| into.push(name, Some(value.as_bytes()));
+    add(letter::ORIGIN, &letter.origin)?;
+    add(letter::REASON, letter.cause.word())?;
+    add(letter::ERROR, &letter.cause.text())?;
+    add(letter::ATTEMPTS, &letter.attempt_count.to_string())?;
+    add(letter::PIPELINE, pipeline)?;
+    add(letter::PLUGIN, plugin)?;
+    add(letter::FIRST_FAILED_AT, &letter.first_failed_ms.to_string())?;
+    add(letter::DEAD_LETTERED_AT, &letter.now_ms.to_string())?;
+    if let Cause::Fault(fault) = letter.cause
+        && let Some(trace) = fault.backtrace()
+    {
+        let kept = trace.floor_char_boundary(MAX_BACKTRACE_BYTES);
+        add(letter::BACKTRACE, &trace[..kept])?;
     }
     Ok(())
 }
