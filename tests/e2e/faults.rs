@@ -196,7 +196,7 @@ fn a_plugin_that_traps() {
 #[test]
 fn a_trap_is_logged_once_and_not_with_each_step_of_the_search() {
     let scene = Scene::new();
-    scene.wire("testing-traps", "");
+    scene.wire("testing-traps", STOP);
     let finished = scene.run().expect_code(1);
     let lines = finished.stderr.lines();
     let logged = lines.filter(|line| {

@@ -76,6 +76,7 @@ impl ConsumerTask {
     ) -> Result<(), TaskError> {
         let mut parts = vec![Part::new(0..batch.columns.len())];
         self.held_groups.clear();
+        let mut has_faulted = false;
         while let Some(part) = parts.pop() {
             if part.range.start > 0 && *stop.borrow() {
                 return Ok(());
@@ -85,10 +86,12 @@ impl ConsumerTask {
                 halve(&mut parts, range);
                 continue;
             }
+            self.processor.mute_stderr(has_faulted);
             let outcome = {
                 let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
                 block_in_place(|| self.run_part(batch, &range))?
             };
+            has_faulted |= matches!(outcome, Outcome::Faulted(..));
             let checkpoint = match outcome {
                 Outcome::Done(checkpoint) => {
                     if let Some(right) = parts.last_mut() {

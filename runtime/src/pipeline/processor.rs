@@ -82,7 +82,6 @@ impl Processor {
                 .collect(),
             config: spec.config.clone(),
             metrics: Arc::clone(metrics),
-            is_silent: !Arc::ptr_eq(metrics, &pipeline.metrics),
         };
         let state = Box::new(SharedState(Arc::clone(state)));
         let instance =
@@ -105,6 +104,14 @@ impl Processor {
         match self {
             Self::Plugin(instance) => instance.produce(max_records),
             Self::Native { .. } => Ok(Output::default()),
+        }
+    }
+
+    /// Drops, or no longer drops, what the plugin writes to stderr: a panic says the same in every part of
+    /// a batch that holds the record. It is in the fault all the same.
+    pub(super) fn mute_stderr(&mut self, is_muted: bool) {
+        if let Self::Plugin(instance) = self {
+            instance.mute_stderr(is_muted);
         }
     }
 

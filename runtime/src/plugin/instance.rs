@@ -48,9 +48,6 @@ pub struct InstanceContext {
     pub config: Vec<(String, String)>,
     /// Where the plugin's own metrics go: one for all instances of a pipeline.
     pub metrics: Arc<PluginMetrics>,
-    /// Whether its log lines are dropped: those of an instance whose results are thrown away, which
-    /// says again what another one has said. What it says when it traps is in the fault all the same.
-    pub is_silent: bool,
 }
 
 /// A live instance of a plugin.
@@ -189,6 +186,11 @@ impl Instance {
             0,
             self.limits.output_records.min(max_records as usize),
         )
+    }
+
+    /// Drops, or no longer drops, what the guest writes to stderr.
+    pub fn mute_stderr(&mut self, is_muted: bool) {
+        self.store.data().log.lock().mute_stderr(is_muted);
     }
 
     /// Takes the changes of state since the last call: each key once, in the order in which they

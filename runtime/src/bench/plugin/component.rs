@@ -208,7 +208,6 @@ fn instantiate(args: &Args, plugin: &Plugin, state: &MemoryState) -> anyhow::Res
         ports: args.own.ports.clone(),
         config: args.own.config.clone(),
         metrics: Arc::default(),
-        is_silent: false,
     };
     Ok(plugin.instantiate(
         context,

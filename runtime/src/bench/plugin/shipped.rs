@@ -192,7 +192,6 @@ fn instantiate(plugin: &Plugin) -> anyhow::Result<Instance> {
         ports: vec!["out".to_owned()],
         config: Vec::new(),
         metrics: Arc::default(),
-        is_silent: false,
     };
     let (grants, limits) = (Grants::default(), Limits::default());
     Ok(plugin.instantiate(context, &grants, &limits, Box::new(NoState))?)

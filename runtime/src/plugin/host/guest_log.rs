@@ -18,7 +18,7 @@ const STDERR_TAIL_BYTES: usize = 2 * 1024;
 pub(in crate::plugin) struct GuestLog {
     pipeline: PipelineName,
     partition: u32,
-    is_silent: bool,
+    is_stderr_muted: bool,
     rate: Rate,
     stdout: LineBuffer,
     stderr: LineBuffer,
@@ -36,16 +36,21 @@ pub(in crate::plugin) enum Stdio {
 }
 
 impl GuestLog {
-    pub(super) fn new(pipeline: PipelineName, partition: u32, is_silent: bool) -> Self {
+    pub(super) fn new(pipeline: PipelineName, partition: u32) -> Self {
         Self {
             pipeline,
             partition,
-            is_silent,
+            is_stderr_muted: false,
             rate: Rate::new(Instant::now()),
             stdout: LineBuffer::default(),
             stderr: LineBuffer::default(),
             stderr_tail: String::new(),
         }
+    }
+
+    /// Whether what the guest writes to stderr is dropped.
+    pub(in crate::plugin) fn mute_stderr(&mut self, is_muted: bool) {
+        self.is_stderr_muted = is_muted;
     }
 
     /// Starts a call.
@@ -55,7 +60,7 @@ impl GuestLog {
 
     /// Logs one line. `context` names the part of the plugin that speaks.
     pub(super) fn line(&mut self, level: Level, context: &str, message: &str) {
-        if self.is_silent || !is_enabled(level) {
+        if !is_enabled(level) {
             return;
         }
         match self.rate.take(Instant::now()) {
@@ -128,6 +133,7 @@ impl GuestLog {
     fn stdio_line(&mut self, stream: Stdio, line: &str) {
         match stream {
             Stdio::Stdout => self.line(Level::INFO, "stdout", line),
+            Stdio::Stderr if self.is_stderr_muted => {}
             Stdio::Stderr => self.line(Level::WARN, "stderr", line),
         }
     }
@@ -258,7 +264,7 @@ mod tests {
     use super::*;
 
     fn log() -> GuestLog {
-        GuestLog::new("test".parse().unwrap(), 0, false)
+        GuestLog::new("test".parse().unwrap(), 0)
     }
 
     fn lines(writes: &[&[u8]]) -> Vec<String> {

@@ -112,11 +112,7 @@ impl HostState {
         limits: &Limits,
         reader: Box<dyn StateReader>,
     ) -> Self {
-        let log = GuestLog::new(
-            context.pipeline.clone(),
-            context.partition,
-            context.is_silent,
-        );
+        let log = GuestLog::new(context.pipeline.clone(), context.partition);
         Self {
             table: ResourceTable::new(),
             filesystem: WasiFilesystemCtx::default(),

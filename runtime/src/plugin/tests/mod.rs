@@ -27,7 +27,6 @@ fn context() -> InstanceContext {
         ports: vec!["out".to_owned()],
         config: vec![("window".to_owned(), "1h".to_owned())],
         metrics: std::sync::Arc::default(),
-        is_silent: false,
     }
 }
 
