@@ -54,7 +54,7 @@ fn every_guarantee_delivers_all_records_once_when_nothing_fails() {
 #[test]
 fn at_most_once_goes_on_behind_the_batch_that_failed() {
     let sandbox = Sandbox::new();
-    let settings = "delivery = \"at-most-once\"\nbatch = { max-records = 10 }";
+    let settings = "delivery = \"at-most-once\"\nbatch = { max-records = 10 }\ndead-letter = \"stop\"";
     sandbox.manifest(&passing("testing-traps", settings));
     let lines = (0..100).map(|number| match number {
         37 => "\"poison\"".to_owned(),
@@ -65,7 +65,8 @@ fn at_most_once_goes_on_behind_the_batch_that_failed() {
         .run(&["run", "millstream.toml", "--until-idle"])
         .expect_code(1)
         .expect_error(&[
-            "offset 37",
+            // The batch's first: which record it was is not looked for, since no record comes twice.
+            "offset 30: ",
             "the plugin trapped",
             "the batch does not come again",
         ]);
