@@ -12,6 +12,7 @@ mod flights;
 mod groups;
 mod kill;
 mod kill_produce;
+mod kill_queue;
 mod kill_topics;
 mod memory;
 mod queues;

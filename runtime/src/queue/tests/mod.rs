@@ -1,5 +1,6 @@
 //! Tests of queues as their users see them.
 
+mod concurrent;
 mod crash;
 mod dead_letters;
 mod enqueuing;
