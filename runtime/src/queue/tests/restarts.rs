@@ -74,3 +74,35 @@ fn whole_chunks_that_are_acknowledged_out_of_order_stay_so() {
     expected.extend(&all[3_500..4_999]);
     assert_eq!(values(&queue, 5_000), expected);
 }
+
+#[test]
+fn changes_that_lie_in_several_files_add_up() {
+    let mut fixture = Fixture::new();
+    let queue = fixture.queue();
+    let numbers: Vec<_> = (0..1_500).map(|number| number.to_string()).collect();
+    let numbers: Vec<_> = numbers.iter().map(String::as_str).collect();
+    enqueue(&queue, &numbers);
+    let store = fixture.queues().store().clone();
+    let mut left = Vec::new();
+    for round in 0..5_u64 {
+        let messages = lease(&queue, 1_500);
+        store.flush().unwrap();
+        let (done, rest): (Vec<_>, Vec<_>) = messages
+            .into_iter()
+            .partition(|message| message.offset() % 7 == round);
+        acknowledge(&queue, &done);
+        left = receipts(&rest);
+        store.flush().unwrap();
+        block_on(queue.release(&left, 1_000 * round)).unwrap();
+        fixture.clock.advance_ms(1_000 * round);
+    }
+    let expected: Vec<_> = left
+        .iter()
+        .map(|receipt| (receipt.offset.to_string(), receipt.delivery_count + 1))
+        .collect();
+    assert_eq!(expected[0].1, 6);
+    drop((queue, store));
+    fixture.reopen();
+    let queue = fixture.find("q");
+    assert_eq!(leased(&queue, 1_500), expected);
+}
