@@ -54,7 +54,8 @@ fn every_guarantee_delivers_all_records_once_when_nothing_fails() {
 #[test]
 fn at_most_once_goes_on_behind_the_batch_that_failed() {
     let sandbox = Sandbox::new();
-    let settings = "delivery = \"at-most-once\"\nbatch = { max-records = 10 }\ndead-letter = \"stop\"";
+    let settings =
+        "delivery = \"at-most-once\"\nbatch = { max-records = 10 }\ndead-letter = \"stop\"";
     sandbox.manifest(&passing("testing-traps", settings));
     let lines = (0..100).map(|number| match number {
         37 => "\"poison\"".to_owned(),

@@ -34,7 +34,7 @@ Usage: cargo xtask <verb>
   test               set-up, check, and every test
   check              formatting, clippy and tidy
   tidy               the rules of the code base that no compiler checks
-  bench WHICH [ARGS] plugin, log, queue or pipeline; ARGS go to `millstream bench`
+  bench WHICH [ARGS] plugin, log, queue, pipeline or poison; ARGS go to `millstream bench`
 
   build-plugin DIR   build the plugin project in DIR (also outside the repository) to a component
   build-plugins      build every plugin of the repository

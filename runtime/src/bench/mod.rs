@@ -10,12 +10,14 @@
 //! - `queue`: enqueue, lease and acknowledge with few and many messages waiting, and after many have
 //!   passed through; against a plain put and delete in RocksDB.
 //! - `pipeline`: topic → plugin → topic against the same pipeline with a native function.
+//! - `poison`: the same with records that fail, against none that do.
 
 mod environment;
 mod latency;
 mod log;
 mod pipeline;
 mod plugin;
+mod poison;
 mod queue;
 mod report;
 mod rounds;
@@ -37,6 +39,8 @@ pub enum BenchArgs {
     Queue(queue::Args),
     /// Measure a pipeline from topic to topic, against one with a native function
     Pipeline(pipeline::Args),
+    /// Measure what records that fail cost those that do not
+    Poison(poison::Args),
 }
 
 /// What every benchmark takes.
@@ -61,6 +65,7 @@ pub async fn run(args: BenchArgs, as_json: bool) -> anyhow::Result<ExitCode> {
         BenchArgs::Log(args) => (log::run(&args).await?, args.common),
         BenchArgs::Queue(args) => (queue::run(&args).await?, args.common),
         BenchArgs::Pipeline(args) => (pipeline::run(&args).await?, args.common),
+        BenchArgs::Poison(args) => (poison::run(&args).await?, args.common),
     };
     report.publish(common.json.as_deref(), as_json)?;
     Ok(ExitCode::SUCCESS)
