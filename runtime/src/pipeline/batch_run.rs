@@ -2,8 +2,8 @@
 //!
 //! What succeeds is committed. A record that the plugin fails is parked to be tried again, or becomes
 //! a dead letter. When the plugin faults (traps, runs past its deadline, …) nobody knows on which
-//! record, so the batch is halved until the poison record stands alone; each part that goes through
-//! is a checkpoint of its own. If one half of a part is fine the other one is known to be bad, and is
+//! record, so the batch is halved until the poison record stands alone; what the parts that go
+//! through lead to is gathered in one checkpoint. If one half of a part is fine the other one is known to be bad, and is
 //! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls.
 
 use std::ops::Range;
@@ -68,8 +68,19 @@ enum Outcome {
 }
 
 impl ConsumerTask {
-    /// Runs a batch to its end, part by part. Ends early, after a checkpoint, if told to stop.
+    /// Runs a batch to its end, part by part, or to the end of a part if it is told to stop. What goes
+    /// through is committed, also if a later part ends the task.
     pub(super) async fn run_batch(
+        &mut self,
+        batch: &Batch,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        let ran = self.run_parts(batch, stop).await;
+        self.submit_gathered().await?;
+        ran
+    }
+
+    async fn run_parts(
         &mut self,
         batch: &Batch,
         stop: &watch::Receiver<bool>,

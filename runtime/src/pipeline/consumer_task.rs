@@ -45,6 +45,9 @@ pub(super) struct ConsumerTask {
     /// Groups of a batch of parked records of which one stays parked: those after it must wait.
     pub(super) held_groups: HashSet<GroupId>,
     pub(super) outputs: Outputs,
+    /// What the parts of the current batch have led to, and how far its input is processed with it.
+    pub(super) gathered: Checkpoint,
+    pub(super) gathered_to: Option<(usize, u64)>,
     pub(super) checkpoints: Checkpoints,
     pub(super) status: Arc<TaskStatus>,
 }
@@ -88,6 +91,8 @@ impl ConsumerTask {
             part: Columns::new(),
             parked,
             held_groups: HashSet::new(),
+            gathered: Checkpoint::default(),
+            gathered_to: None,
             pipeline,
             task,
             inputs,

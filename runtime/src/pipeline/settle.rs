@@ -15,6 +15,9 @@ use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, TopicName
 use crate::plugin::Columns;
 use crate::storage::schema::parked::ParkedRecord;
 
+/// Bytes of a batch's checkpoint after which it is not gathered any further.
+const MAX_GATHERED_BYTES: usize = 16 << 20;
+
 impl ConsumerTask {
     pub(super) fn now_ms(&self) -> u64 {
         self.pipeline.log.store().clock().now_ms()
@@ -110,7 +113,7 @@ impl ConsumerTask {
         let group = self.group(batch, index);
         let mut parked = match batch.waiting(index) {
             Some(waiting) => waiting.parked.clone(),
-            None => fresh(&batch.columns, index)?,
+            None => fresh(&batch.columns, index, now_ms)?,
         };
         parked.attempt_count = attempt_count;
         parked.has_faulted |= cause.is_fault();
@@ -149,12 +152,12 @@ impl ConsumerTask {
             checkpoint.still_parked.push(index);
             return Ok(());
         }
-        let parked = fresh(&batch.columns, index)?;
+        let parked = fresh(&batch.columns, index, self.now_ms())?;
         self.parked.park(group, &parked, &mut checkpoint.commit);
         Ok(())
     }
 
-    /// Adds the progress to a part's checkpoint and hands it to the store.
+    /// Adds a part's checkpoint, with its progress, to that of the batch.
     pub(super) async fn finish_part(
         &mut self,
         batch: &Batch,
@@ -169,9 +172,7 @@ impl ConsumerTask {
                     batch.columns.offset(range.end.saturating_sub(1)) + 1
                 };
                 checkpoint.counts.records_in = range.len() as u64;
-                self.commit_offset(*turn, offset, &mut checkpoint.commit);
-                self.submit(checkpoint).await?;
-                self.show_offset(*turn, offset);
+                self.gathered_to = Some((*turn, offset));
             }
             Origin::Parked(waiting) => {
                 for index in range {
@@ -181,9 +182,25 @@ impl ConsumerTask {
                         self.parked.remove(done, &mut checkpoint.commit);
                     }
                 }
-                self.submit(checkpoint).await?;
             }
         }
+        self.gathered.commit.extend(checkpoint.commit);
+        self.gathered.counts.add(checkpoint.counts);
+        if self.gathered.commit.len_bytes() >= MAX_GATHERED_BYTES {
+            self.submit_gathered().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands what the parts of a batch have led to so far to the store.
+    pub(super) async fn submit_gathered(&mut self) -> Result<(), TaskError> {
+        let mut checkpoint = std::mem::take(&mut self.gathered);
+        let Some((turn, offset)) = self.gathered_to.take() else {
+            return self.submit(checkpoint).await;
+        };
+        self.commit_offset(turn, offset, &mut checkpoint.commit);
+        self.submit(checkpoint).await?;
+        self.show_offset(turn, offset);
         Ok(())
     }
 
@@ -281,12 +298,12 @@ impl Batch {
 }
 
 /// A record that has not failed yet, due at once.
-fn fresh(columns: &Columns, index: usize) -> Result<ParkedRecord, TaskError> {
+fn fresh(columns: &Columns, index: usize, now_ms: u64) -> Result<ParkedRecord, TaskError> {
     Ok(ParkedRecord {
         input: columns.input(),
         attempt_count: 0,
         has_faulted: false,
-        due_ms: 0,
+        due_ms: now_ms,
         first_failed_ms: 0,
         last_failed_ms: 0,
         reason: String::new(),

@@ -46,6 +46,15 @@ impl InputStatus {
     }
 }
 
+impl Counts {
+    pub(super) fn add(&mut self, other: Counts) {
+        self.records_in += other.records_in;
+        self.records_out += other.records_out;
+        self.retries += other.retries;
+        self.dead_letters += other.dead_letters;
+    }
+}
+
 /// One task's counters and flags.
 #[derive(Debug)]
 pub(super) struct TaskStatus {

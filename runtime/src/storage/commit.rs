@@ -103,6 +103,24 @@ impl Commit {
         Self::default()
     }
 
+    /// Adds the changes of another commit after its own, so that they happen together.
+    pub fn extend(&mut self, other: Commit) {
+        let Commit {
+            appends,
+            writes,
+            heads,
+            offsets,
+            outcomes,
+            bytes,
+        } = other;
+        self.appends.extend(appends);
+        self.writes.extend(writes);
+        self.heads.extend(heads);
+        self.offsets.extend(offsets);
+        self.outcomes.extend(outcomes);
+        self.bytes += bytes;
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.writes.is_empty() && self.heads.is_empty()

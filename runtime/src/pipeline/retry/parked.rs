@@ -30,6 +30,8 @@ pub(in crate::pipeline) struct Parked {
 struct Group {
     /// When its first record is due, in ms since the epoch.
     due_ms: u64,
+    /// Whether its first record has faulted, so that it is tried alone.
+    has_faulted: bool,
     count: u64,
 }
 
@@ -63,7 +65,7 @@ impl Parked {
             let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
             let value = bytes::Bytes::copy_from_slice(value);
             let record = parked::parse_value(&value).ok_or_else(damaged)?;
-            opened.insert(group, record.due_ms);
+            opened.insert(group, &record);
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
             Ok(Scan::Continue)
         })?;
@@ -104,7 +106,7 @@ impl Parked {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         commit.park(self.pipeline_id, self.task, group, sequence, record);
-        self.insert(group, record.due_ms);
+        self.insert(group, record);
     }
 
     /// Parks a record of a group again in its place, after another failure.
@@ -115,7 +117,7 @@ impl Parked {
             parked,
         } = again;
         commit.park(self.pipeline_id, self.task, *group, *sequence, parked);
-        self.set_due(*group, parked.due_ms);
+        self.set_first(*group, parked.due_ms, parked.has_faulted);
     }
 
     /// Removes a record that has an outcome; the next one of its group is due at once.
@@ -130,7 +132,8 @@ impl Parked {
             self.due.remove(&(group.due_ms, done.group));
             self.groups.remove(&done.group);
         } else {
-            self.set_due(done.group, 0);
+            // Not before everything else: whoever has been due for longer comes first.
+            self.set_first(done.group, done.parked.due_ms, false);
         }
     }
 
@@ -155,13 +158,17 @@ impl Parked {
         for group in due {
             let input = taken.first().map(|first| first.parked.input);
             let is_first = taken.is_empty();
+            let has_faulted = self.groups.get(&group).is_some_and(|it| it.has_faulted);
+            if has_faulted && !is_first {
+                continue;
+            }
             let found = self.head_of(group, max_records - taken.len(), max_bytes - bytes)?;
             let Some(head) = found.first() else {
                 continue;
             };
             if head.parked.due_ms > now_ms {
-                let due_ms = head.parked.due_ms;
-                self.set_due(group, due_ms);
+                let (due_ms, has_faulted) = (head.parked.due_ms, head.parked.has_faulted);
+                self.set_first(group, due_ms, has_faulted);
                 continue;
             }
             if head.parked.has_faulted {
@@ -222,21 +229,27 @@ impl Parked {
         Ok(found)
     }
 
-    fn insert(&mut self, group: GroupId, due_ms: u64) {
+    fn insert(&mut self, id: GroupId, record: &ParkedRecord) {
         self.count += 1;
-        match self.groups.get_mut(&group) {
+        match self.groups.get_mut(&id) {
             Some(group) => group.count += 1,
             None => {
-                self.groups.insert(group, Group { due_ms, count: 1 });
-                self.due.insert((due_ms, group));
+                let group = Group {
+                    due_ms: record.due_ms,
+                    has_faulted: record.has_faulted,
+                    count: 1,
+                };
+                self.groups.insert(id, group);
+                self.due.insert((record.due_ms, id));
             }
         }
     }
 
-    fn set_due(&mut self, id: GroupId, due_ms: u64) {
+    fn set_first(&mut self, id: GroupId, due_ms: u64, has_faulted: bool) {
         if let Some(group) = self.groups.get_mut(&id) {
             self.due.remove(&(group.due_ms, id));
             group.due_ms = due_ms;
+            group.has_faulted = has_faulted;
             self.due.insert((due_ms, id));
         }
     }
