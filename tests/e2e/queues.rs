@@ -128,6 +128,42 @@ fn options_are_attributes_and_a_record_can_say_otherwise() {
 }
 
 #[test]
+fn fields_of_a_line_are_attributes() {
+    let sandbox = Sandbox::new();
+    let lines = [
+        r#"{"order":1,"urgency":9,"customer":"c"}"#,
+        r#"{"order":1,"urgency":3}"#,
+        r#"{"order":2}"#,
+    ];
+    let file = sandbox.write_lines("f.jsonl", lines);
+    let produce = [
+        "produce",
+        "queue:q",
+        "--create",
+        "--file",
+        file.to_str().unwrap(),
+    ];
+    let fields = [
+        "--priority-field",
+        "urgency",
+        "--message-group-field",
+        "customer",
+        "--deduplication-id-field",
+        "order",
+    ];
+    let all = [&produce[..], &fields, &["--priority", "1"]].concat();
+    let summary = sandbox.json(&all);
+    assert_eq!(summary["messages"], 2);
+    assert_eq!(summary["duplicates"], 1);
+    let peeked = objects(&sandbox.succeed(&["queue", "peek", "q", "--output", "json"]));
+    let headers = peeked[0]["headers"].to_string();
+    let expected = r#"[["millstream-priority","1"],["millstream-priority","9"],["millstream-group","c"],["millstream-deduplication-id","1"]]"#;
+    assert_eq!(headers, expected);
+    // Also in another process, later.
+    assert_eq!(sandbox.json(&all)["duplicates"], 3);
+}
+
+#[test]
 fn mistakes_are_told() {
     let sandbox = with_messages(&["--dead-letter", "failed"], &[r#"{"value":"a"}"#]);
     sandbox

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::quantity;
+use crate::queue;
 
 /// Which fields of a line are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,13 +17,19 @@ pub(super) struct Selection {
     pub(super) key: Option<String>,
     /// The field that holds the timestamp.
     pub(super) timestamp: Option<String>,
+    /// The fields that hold attributes of a message, see [`ATTRIBUTES`].
+    pub(super) attributes: [Option<String>; ATTRIBUTES.len()],
 }
+
+/// The attributes of a message that can stand in a field.
+pub(super) const ATTRIBUTES: [&str; 3] = [queue::PRIORITY, queue::GROUP, queue::DEDUPLICATION_ID];
 
 /// The wanted fields of one line, as they are written.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Fields<'a> {
     key: Option<&'a str>,
     timestamp: Option<&'a str>,
+    attributes: [Option<&'a str>; ATTRIBUTES.len()],
 }
 
 impl Selection {
@@ -37,7 +44,7 @@ impl Selection {
             message: "expected JSON in UTF-8, found bytes that are not UTF-8".to_owned(),
         })?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let any_value = self.key.is_none() && self.timestamp.is_none();
+        let any_value = self.names().next().is_none();
         let expected = if any_value {
             "a JSON value"
         } else {
@@ -54,6 +61,43 @@ impl Selection {
             .end()
             .map_err(|error| Mistake::of_json(&error, "one JSON value a line"))?;
         Ok(fields)
+    }
+
+    /// The names of the wanted fields.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        let attributes = self.attributes.iter();
+        [&self.key, &self.timestamp]
+            .into_iter()
+            .chain(attributes)
+            .flatten()
+    }
+
+    /// The attributes of a message that a line has, by header; a field that is missing or null is none.
+    ///
+    /// # Errors
+    /// A field holds a list or an object.
+    pub(super) fn attributes<'a>(
+        &self,
+        fields: &Fields<'a>,
+    ) -> Result<Vec<(&'static str, Cow<'a, str>)>, Mistake> {
+        let mut attributes = Vec::new();
+        for ((header, raw), name) in ATTRIBUTES
+            .iter()
+            .zip(fields.attributes)
+            .zip(&self.attributes)
+        {
+            match (raw, name) {
+                (None | Some("null"), _) | (_, None) => {}
+                (Some(raw), Some(name)) if raw.starts_with(['{', '[']) => {
+                    return Err(Mistake::new(format!(
+                        "expected a text or a number in the field `{name}`, found {}",
+                        shorten(raw)
+                    )));
+                }
+                (Some(raw), _) => attributes.push((*header, text_of(raw)?)),
+            }
+        }
+        Ok(attributes)
     }
 
     /// The key of a line: the text of a string, the digits of a number, `true` or `false`.
@@ -189,38 +233,47 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
     type Value = Fields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted: Vec<_> = [&self.0.key, &self.0.timestamp]
-            .into_iter()
-            .flatten()
-            .map(|name| format!("`{name}`"))
-            .collect();
+        let wanted: Vec<_> = self.0.names().map(|name| format!("`{name}`")).collect();
         write!(f, "a JSON object with the field {}", wanted.join(" and "))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut fields = Fields::default();
-        while let Some((is_key, is_timestamp)) = map.next_key_seed(NameSeed(self.0))? {
-            if !is_key && !is_timestamp {
+        while let Some(wanted) = map.next_key_seed(NameSeed(self.0))? {
+            if wanted == Wanted::default() {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
             let raw = map.next_value::<&RawValue>()?.get();
-            if is_key {
+            if wanted.key {
                 fields.key = Some(raw);
             }
-            if is_timestamp {
+            if wanted.timestamp {
                 fields.timestamp = Some(raw);
+            }
+            for (field, is_wanted) in fields.attributes.iter_mut().zip(wanted.attributes) {
+                if is_wanted {
+                    *field = Some(raw);
+                }
             }
         }
         Ok(fields)
     }
 }
 
-/// Tells whether a field's name is that of the key, that of the timestamp.
+/// What a field is wanted as.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    key: bool,
+    timestamp: bool,
+    attributes: [bool; ATTRIBUTES.len()],
+}
+
+/// Tells from a field's name what it is wanted as.
 struct NameSeed<'s>(&'s Selection);
 
 impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
-    type Value = (bool, bool);
+    type Value = Wanted;
 
     fn deserialize<D: serde::Deserializer<'de>>(
         self,
@@ -231,15 +284,19 @@ impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
 }
 
 impl Visitor<'_> for NameSeed<'_> {
-    type Value = (bool, bool);
+    type Value = Wanted;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<(bool, bool), E> {
+    fn visit_str<E>(self, name: &str) -> Result<Wanted, E> {
         let is = |wanted: &Option<String>| wanted.as_deref() == Some(name);
-        Ok((is(&self.0.key), is(&self.0.timestamp)))
+        Ok(Wanted {
+            key: is(&self.0.key),
+            timestamp: is(&self.0.timestamp),
+            attributes: self.0.attributes.each_ref().map(is),
+        })
     }
 }
 
@@ -254,6 +311,7 @@ mod tests {
         Selection {
             key: name(key),
             timestamp: name(timestamp),
+            ..Selection::default()
         }
     }
 
@@ -360,6 +418,30 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn attributes_are_text_and_may_be_missing() {
+        let name = |name: &str| Some(name.to_owned());
+        let selection = Selection {
+            key: name("id"),
+            attributes: [name("p"), None, name("id")],
+            ..Selection::default()
+        };
+        let read = |line: &str| {
+            let fields = selection.read(line.as_bytes()).unwrap();
+            let attributes = selection.attributes(&fields)?;
+            let attributes = attributes.into_iter();
+            Ok::<_, Mistake>(
+                attributes
+                    .map(|(_, text)| text.into_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(read(r#"{"id":"a","p":9,"g":1}"#).unwrap(), ["9", "a"]);
+        assert_eq!(read(r#"{"p":null}"#).unwrap(), [""; 0]);
+        let mistake = read(r#"{"p":[1]}"#).unwrap_err().to_string();
+        assert!(mistake.contains("in the field `p`, found [1]"), "{mistake}");
     }
 
     #[test]

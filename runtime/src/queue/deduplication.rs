@@ -20,6 +20,7 @@ pub(super) struct Deduplication {
     /// Ids by the time of their enqueuing; those that were forgotten since are still named.
     by_time: VecDeque<(u64, u128)>,
     next_sequence: u64,
+    next_owner: u64,
     /// Entries that were stored before are deleted.
     deleted_to_ms: u64,
 }
@@ -27,8 +28,8 @@ pub(super) struct Deduplication {
 #[derive(Clone, Copy, Debug)]
 struct Id {
     enqueued_at_ms: u64,
-    /// Whether the commit has happened.
-    is_decided: bool,
+    /// The messages that it was reserved for together; `None` once the commit has happened.
+    owner: Option<u64>,
 }
 
 /// What is known of an id.
@@ -36,29 +37,29 @@ struct Id {
 enum Known {
     /// Nothing; from now on it is reserved.
     Reserved,
-    /// It was enqueued within the window.
+    /// It was enqueued within the window, or is among those that are enqueued together.
     Duplicate,
     /// It is being enqueued, and nobody knows whether it will be.
     Undecided,
 }
 
 impl Deduplication {
-    fn reserve(&mut self, id: u128, now_ms: u64, window_ms: u64) -> Known {
+    fn reserve(&mut self, id: u128, owner: u64, now_ms: u64, window_ms: u64) -> Known {
         self.forget_before(now_ms.saturating_sub(window_ms));
         match self.ids.get(&id) {
-            Some(known) if !known.is_decided => Known::Undecided,
-            Some(_) => Known::Duplicate,
+            Some(known) if known.owner.is_none_or(|other| other == owner) => Known::Duplicate,
+            Some(_) => Known::Undecided,
             None => {
-                self.remember(id, now_ms, false);
+                self.remember(id, now_ms, Some(owner));
                 Known::Reserved
             }
         }
     }
 
-    fn remember(&mut self, id: u128, enqueued_at_ms: u64, is_decided: bool) {
+    fn remember(&mut self, id: u128, enqueued_at_ms: u64, owner: Option<u64>) {
         let known = Id {
             enqueued_at_ms,
-            is_decided,
+            owner,
         };
         self.ids.insert(id, known);
         self.by_time.push_back((enqueued_at_ms, id));
@@ -72,7 +73,7 @@ impl Deduplication {
             self.by_time.pop_front();
             // A later one of the same id is another entry; one that is undecided is not forgotten.
             match self.ids.get(&id) {
-                Some(known) if known.enqueued_at_ms == at_ms && known.is_decided => {
+                Some(known) if known.enqueued_at_ms == at_ms && known.owner.is_none() => {
                     self.ids.remove(&id);
                 }
                 _ => {}
@@ -86,7 +87,7 @@ impl Deduplication {
             if !happened {
                 self.ids.remove(id);
             } else if let Some(known) = self.ids.get_mut(id) {
-                known.is_decided = true;
+                known.owner = None;
                 known.enqueued_at_ms = now_ms;
                 // It may have left the list while it was undecided.
                 self.by_time.push_back((now_ms, *id));
@@ -96,18 +97,25 @@ impl Deduplication {
 }
 
 impl Queue {
+    /// What messages that are enqueued together reserve their ids as: they happen together or not at all.
+    pub(super) fn id_owner(&self) -> u64 {
+        let mut known = self.state.deduplication.lock();
+        known.next_owner += 1;
+        known.next_owner
+    }
+
     /// Reserves a deduplication id for a message; `None` if it is a duplicate.
     ///
     /// # Errors
     /// [`Error::Undecided`]; reading what is stored.
-    pub(super) fn reserve_id(&self, id: &[u8]) -> Result<Option<u128>, Error> {
+    pub(super) fn reserve_id(&self, id: &[u8], owner: u64) -> Result<Option<u128>, Error> {
         let mut known = self.state.deduplication.lock();
         if !known.is_loaded {
             self.load_ids(&mut known)?;
         }
         let hash = attributes::deduplication_hash(id);
         let window_ms = self.config().deduplication_window_ms;
-        match known.reserve(hash, self.now_ms(), window_ms) {
+        match known.reserve(hash, owner, self.now_ms(), window_ms) {
             Known::Reserved => Ok(Some(hash)),
             Known::Duplicate => Ok(None),
             Known::Undecided => Err(Error::Undecided),
@@ -129,7 +137,7 @@ impl Queue {
                     })?;
                 known.next_sequence = known.next_sequence.max(sequence.saturating_add(1));
                 for id in ids {
-                    known.remember(id, at_ms, true);
+                    known.remember(id, at_ms, None);
                 }
                 Ok(Scan::Continue)
             })?;

@@ -34,6 +34,7 @@ pub struct MessageBatch {
     closed: Vec<EncodedBatch>,
     headers: HeadersBuf,
     reserved_ids: Vec<u128>,
+    id_owner: Option<u64>,
     pushed_count: u64,
     stored_count: u64,
     duplicates: Vec<u64>,
@@ -49,6 +50,7 @@ impl MessageBatch {
             closed: Vec::new(),
             headers: HeadersBuf::new(),
             reserved_ids: Vec::new(),
+            id_owner: None,
             pushed_count: 0,
             stored_count: 0,
             duplicates: Vec::new(),
@@ -74,7 +76,8 @@ impl MessageBatch {
         let mut id = None;
         let has_window = self.config.deduplication_window_ms > 0;
         if let Some(given) = attributes.deduplication_id.filter(|_| has_window) {
-            id = self.queue.reserve_id(given)?;
+            let owner = self.id_owner.get_or_insert_with(|| self.queue.id_owner());
+            id = self.queue.reserve_id(given, *owner)?;
             if id.is_none() {
                 self.duplicates.push(self.pushed_count);
                 self.pushed_count += 1;
@@ -205,6 +208,8 @@ impl MessageBatch {
         }
         if !self.reserved_ids.is_empty() {
             let ids = std::mem::take(&mut self.reserved_ids);
+            // What is pushed from now on goes with another commit.
+            self.id_owner = None;
             self.queue.remember_ids_in(ids, commit);
         }
     }

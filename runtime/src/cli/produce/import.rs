@@ -43,6 +43,7 @@ impl Import {
             selection: Selection {
                 key: args.key_field.clone(),
                 timestamp: args.timestamp_field.clone(),
+                attributes: args.message.fields(),
             },
             allow_null_key: args.allow_null_key,
             repartition: args.repartition,
@@ -136,9 +137,14 @@ impl Import {
                 let key = self.selection.key(&fields, self.allow_null_key)?;
                 let key = key.as_ref().map(|key| key.as_bytes());
                 let timestamp_ms = self.selection.timestamp_ms(&fields)?.unwrap_or(now_ms);
-                let none = HeadersRef::EMPTY;
+                self.headers.clear();
+                for (header, value) in self.selection.attributes(&fields)? {
+                    let pushed = self.headers.push(header, Some(value.as_bytes()));
+                    pushed.map_err(|error| Mistake::new(error.to_string()))?;
+                }
+                let headers = self.headers.as_headers();
                 self.sink
-                    .send(None, timestamp_ms, key, Some(line), none)
+                    .send(None, timestamp_ms, key, Some(line), headers)
                     .await?;
             }
             LineFormat::Record => {

@@ -82,7 +82,7 @@ pub(super) struct ProduceArgs {
     progress_interval: Duration,
 }
 
-/// What all messages of a queue say, unless a record's own headers do (--format record).
+/// What messages of a queue say; what a record or a field of a line says counts before what is said of all.
 #[derive(Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Messages of a queue")]
 struct Message {
@@ -101,6 +101,18 @@ struct Message {
     /// How long messages are of use
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration_ms)]
     time_to_live: Option<u64>,
+
+    /// The field that holds the priority
+    #[arg(long, value_name = "FIELD")]
+    priority_field: Option<String>,
+
+    /// The field that holds the FIFO group
+    #[arg(long, value_name = "FIELD")]
+    message_group_field: Option<String>,
+
+    /// The field that holds the deduplication id
+    #[arg(long, value_name = "FIELD")]
+    deduplication_id_field: Option<String>,
 }
 
 /// What a line is.
@@ -121,6 +133,15 @@ impl ProduceArgs {
         let of_json = [
             ("--key-field", self.key_field.is_some()),
             ("--timestamp-field", self.timestamp_field.is_some()),
+            ("--priority-field", self.message.priority_field.is_some()),
+            (
+                "--message-group-field",
+                self.message.message_group_field.is_some(),
+            ),
+            (
+                "--deduplication-id-field",
+                self.message.deduplication_id_field.is_some(),
+            ),
         ];
         let given = of_json.iter().find(|(_, is_given)| *is_given);
         if let (Some((option, _)), LineFormat::Record | LineFormat::Lines) = (given, self.format) {
@@ -140,7 +161,7 @@ impl ProduceArgs {
         }
         let without_effect = match &self.target {
             Target::Topic(_) if self.message != Message::default() => {
-                "--priority, --message-group, --delay and --time-to-live are of messages of a queue; they have no effect on a topic"
+                "--priority, --message-group, --delay, --time-to-live and the fields for them are of messages of a queue; they have no effect on a topic"
             }
             Target::Queue(_) if self.partitions.is_some() => {
                 "--partitions has no effect on a queue; leave it out"
@@ -415,6 +436,11 @@ mod tests {
             ("topic:t --repartition", "--format record only"),
             ("topic:t --partitions 4", "--create"),
             ("topic:t --delay 1s", "no effect on a topic"),
+            ("topic:t --priority-field p", "no effect on a topic"),
+            (
+                "queue:q --format lines --priority-field p",
+                "--priority-field names a field",
+            ),
             (
                 "queue:q --create --partitions 4",
                 "--partitions has no effect",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Message, ProduceArgs};
+use crate::cli::json_line::ATTRIBUTES;
 use crate::log::{self, Producer};
 use crate::model::{Header, HeadersBuf, HeadersRef};
 use crate::queue::{self, MessageBatch, Queue};
@@ -142,6 +143,15 @@ impl QueueSink {
 }
 
 impl Message {
+    /// The fields that hold attributes, in the order of [`ATTRIBUTES`].
+    pub(super) fn fields(&self) -> [Option<String>; ATTRIBUTES.len()] {
+        [
+            self.priority_field.clone(),
+            self.message_group_field.clone(),
+            self.deduplication_id_field.clone(),
+        ]
+    }
+
     /// As headers.
     fn attributes(&self) -> Vec<Header> {
         let number = |value: Option<u64>| value.map(|value| value.to_string());

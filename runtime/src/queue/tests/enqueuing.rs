@@ -35,6 +35,27 @@ fn an_id_is_enqueued_once_within_its_window_also_after_a_restart() {
 }
 
 #[test]
+fn an_id_is_enqueued_once_of_messages_that_are_enqueued_together() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue();
+    let twice = [message("a", ID), message("b", &[]), message("c", ID)];
+    let enqueued = block_on(queue.enqueue(&twice)).unwrap();
+    assert_eq!(enqueued.stored_count, 2);
+    assert_eq!(enqueued.duplicates, [2]);
+    assert_eq!(drain(&queue), ["a", "b"]);
+    // The next commit of a batch is another one: it is not known whether the first will happen.
+    let mut headers = crate::model::HeadersBuf::new();
+    headers.push(DEDUPLICATION_ID, Some(b"order-2")).unwrap();
+    let mut batch = queue.batch();
+    let mut commit = Commit::new();
+    assert!(batch.push(0, None, None, headers.as_headers()).unwrap());
+    assert!(!batch.push(0, None, None, headers.as_headers()).unwrap());
+    batch.add_to(&mut commit).unwrap();
+    let undecided = batch.push(0, None, None, headers.as_headers());
+    assert!(matches!(undecided, Err(Error::Undecided)));
+}
+
+#[test]
 fn an_id_is_free_again_when_its_commit_does_not_happen() {
     let fixture = Fixture::new();
     let queue = fixture.queue();
