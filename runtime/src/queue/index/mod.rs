@@ -319,8 +319,11 @@ impl Index {
             before: Before::Waiting { until_ms },
         };
         self.held += 1;
-        if message.group != 0 {
-            self.groups.hold(message.group, offset);
+        let group = message.group;
+        if group != 0 {
+            self.groups.hold(group, offset);
+            // Another may have been its first, and must wait now.
+            self.withdraw(group);
         }
         true
     }

@@ -59,6 +59,22 @@ fn what_comes_back_is_before_what_follows_in_its_group() {
 }
 
 #[test]
+fn a_lease_that_is_taken_up_again_holds_the_group() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue();
+    enqueue_in(&queue, "a", "a1");
+    enqueue_in(&queue, "a", "a2");
+    let messages = lease(&queue, 2);
+    fixture.clock.advance_ms(30_000);
+    assert_eq!(counts(&queue), (2, 0, 0));
+    queue.extend(&receipts(&messages[1..]), 60_000).unwrap();
+    // a1 is the first, but a2 is in flight.
+    assert!(lease(&queue, 10).is_empty());
+    acknowledge(&queue, &messages[1..]);
+    assert_eq!(values(&queue, 10), ["a1"]);
+}
+
+#[test]
 fn a_lease_that_is_too_large_leaves_the_rest_of_a_group_in_order() {
     let fixture = Fixture::new();
     let queue = fixture.queue();
