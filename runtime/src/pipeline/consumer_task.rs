@@ -29,6 +29,10 @@ use crate::storage::{self, Commit};
 /// How long a task waits at most that has nothing to do, before it looks again.
 const LONG_PAUSE: Duration = Duration::from_secs(3600);
 
+/// How long a task tries parked records again before it turns to new ones, and the other way round if
+/// there are both: each change costs the wait for a commit.
+const TURN: Duration = Duration::from_millis(5);
+
 /// One task: the pipeline on one partition of each of its inputs.
 pub(super) struct ConsumerTask {
     pub(super) pipeline: Arc<PipelineRuntime>,
@@ -115,7 +119,7 @@ impl ConsumerTask {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
         self.commit_start().await?;
-        let mut is_retry_turn = true;
+        let mut next_retries = Instant::now();
         while !*stop.borrow() {
             let next = if self.must_wait() {
                 None
@@ -123,12 +127,12 @@ impl ConsumerTask {
                 self.next_input()
             };
             let pause = self.pause_until_due();
-            if pause == Some(Duration::ZERO) && (is_retry_turn || next.is_none()) {
-                self.retry_due(stop).await?;
-                is_retry_turn = false;
+            let is_due = pause == Some(Duration::ZERO);
+            if is_due && (next.is_none() || Instant::now() >= next_retries) {
+                self.retry_for(TURN, stop).await?;
+                next_retries = Instant::now() + TURN;
                 continue;
             }
-            is_retry_turn = true;
             let Some(turn) = next else {
                 self.checkpoints.settle(&self.status).await?;
                 let inputs = if self.must_wait() {
@@ -287,6 +291,22 @@ impl ConsumerTask {
         };
         self.batch = batch.columns;
         ran
+    }
+
+    /// Tries parked records again until none is due, or the time is over.
+    async fn retry_for(
+        &mut self,
+        turn: Duration,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        let end = Instant::now() + turn;
+        while self.pause_until_due() == Some(Duration::ZERO) {
+            self.retry_due(stop).await?;
+            if *stop.borrow() || Instant::now() >= end {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Tries parked records again that are due, if there are any.
