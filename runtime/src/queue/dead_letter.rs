@@ -90,12 +90,14 @@ impl Queue {
     }
 
     /// Puts messages back that were taken.
-    fn undo(&self, offsets: &[u64]) {
+    pub(super) fn undo(&self, offsets: &[u64]) {
         let now_ms = self.now_ms();
         let mut index = self.state.index.lock();
         for offset in offsets.iter().rev() {
             index.undo_settle(*offset, now_ms);
         }
+        drop(index);
+        self.state.changed.notify_waiters();
     }
 }
 

@@ -104,6 +104,23 @@ impl MessageBatch {
         self.encode(timestamp_ms, key, value, headers, (None, None))
     }
 
+    /// Adds a message that comes back from a dead-letter queue: the queue's delay and time to live apply
+    /// as to any other, but it is no duplicate of what it was before.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] for a message beyond the limits.
+    pub(crate) fn push_redriven(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        let attributes = Attributes::parse_stored(headers);
+        let times = attributes.resolve(&self.config, self.queue.now_ms());
+        self.encode(timestamp_ms, key, value, headers, times)
+    }
+
     /// Adds a dead letter: what its headers say is taken as it is, and it is no duplicate of anything.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod index;
 mod ingest;
 mod lease;
 pub mod letter;
+mod letters;
 mod maintenance;
 mod message;
 mod offset_set;
@@ -29,6 +30,7 @@ mod queues;
 mod reader;
 mod settle;
 mod shared;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -41,9 +43,11 @@ pub use enqueue::{Enqueued, MessageBatch};
 pub use error::Error;
 pub use lease::LeaseRequest;
 pub use letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON};
+pub use letters::Letters;
 pub use maintenance::Maintenance;
 pub use message::{LeasedMessage, Receipt};
 pub use peek::{Description, MessageState, PeekedMessage};
 pub use queues::Queues;
 pub use settle::Settled;
 pub use shared::Queue;
+pub use take::Taken;

@@ -58,7 +58,7 @@ pub struct PeekedMessage {
     pub delivery_count: u32,
     /// What it waits for.
     pub state: MessageState,
-    stored: Stored,
+    pub(super) stored: Stored,
 }
 
 impl PeekedMessage {

@@ -291,6 +291,11 @@ impl Index {
         taken
     }
 
+    /// Takes a message that nobody holds, to be finished or undone; `false` if there is no such message.
+    pub(super) fn take_one(&mut self, offset: u64) -> bool {
+        self.progress.next_live(offset) == Some(offset) && self.take(offset)
+    }
+
     /// Takes a message that waits out of where it waits; `false` if it does not.
     fn take(&mut self, offset: u64) -> bool {
         let Some(message) = self.messages.get_mut(&offset) else {

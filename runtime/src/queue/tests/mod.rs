@@ -10,3 +10,4 @@ mod model;
 mod registry;
 mod restarts;
 mod support;
+mod taking;
