@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::error::Report;
@@ -52,9 +53,11 @@ pub enum Jitter {
 }
 
 /// Who waits for a record that is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RetryOrder {
     /// Later records of the same key.
+    #[default]
     Key,
     /// All later records of the partition.
     Partition,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Refusal;
 use crate::model::{PipelineName, PluginName, TopicName};
 use crate::plugin::Fault;
-use crate::{group, log, manifest, queue, storage};
+use crate::{group, log, manifest, model, queue, storage};
 
 /// A pipeline cannot be started or described.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum Error {
     /// The queues failed.
     #[error(transparent)]
     Queue(#[from] queue::Error),
+    /// A record is malformed or too large.
+    #[error(transparent)]
+    Batch(#[from] model::batch::Error),
     /// The data directory failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),

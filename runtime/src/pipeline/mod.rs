@@ -5,6 +5,8 @@
 //! (`consumer_task.rs`), or one for a producer (`producer_task.rs`). A task pulls a batch, calls the
 //! plugin and makes a checkpoint (`checkpoint.rs`): one commit of its outputs (`outputs.rs`), its
 //! state (`task_state.rs`) and its progress.
+//!
+//! [`Redrive`] sends dead letters back to where they come from (`redrive/`).
 
 mod batch_run;
 mod checkpoint;
@@ -15,6 +17,7 @@ mod plugins;
 mod processor;
 mod producer_task;
 mod queues;
+mod redrive;
 mod registry;
 mod retry;
 mod runtime;
@@ -28,6 +31,7 @@ pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use plugins::{Misfit, Plugins, Refusal};
 pub use processor::NativeFunction;
 pub use queues::ensure_queues;
+pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{PipelineDescription, describe, list};
 pub use status::Progress;
 pub use supervisor::Pipelines;

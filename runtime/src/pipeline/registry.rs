@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::group::{Groups, Lag};
 use crate::log::Log;
-use crate::model::{GroupName, PipelineName, PluginName, PortName, TopicName};
+use crate::manifest::RetryOrder;
+use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
 use crate::storage::schema::{KeyKind, pipeline as pipeline_key};
 use crate::storage::{self, Commit, Scan, Store};
 
@@ -20,6 +21,12 @@ pub(super) struct StoredPipeline {
     pub(super) inputs: Vec<TopicName>,
     pub(super) ports: Vec<(PortName, TopicName)>,
     pub(super) delivery: String,
+    /// Where it sends its dead letters; `None` if it has none.
+    #[serde(default)]
+    pub(super) dead_letter: Option<QueueName>,
+    /// Who waits for its records that are tried again.
+    #[serde(default)]
+    pub(super) retry_order: RetryOrder,
 }
 
 /// A pipeline that has run on a data directory, and where it stands.
@@ -39,6 +46,8 @@ pub struct PipelineDescription {
     pub ports: Vec<(PortName, TopicName)>,
     /// Its delivery guarantee.
     pub delivery: String,
+    /// The queue of its dead letters; `None` if it has none: a producer, or a pipeline that stops instead.
+    pub dead_letter: Option<QueueName>,
     /// Position and lag in each partition of its inputs.
     pub positions: Vec<Lag>,
 }
@@ -103,6 +112,7 @@ fn describe_stored(
         inputs: stored.inputs,
         ports: stored.ports,
         delivery: stored.delivery,
+        dead_letter: stored.dead_letter,
         positions,
     })
 }
@@ -140,7 +150,8 @@ pub(super) async fn register(
     Ok(pipeline.id)
 }
 
-fn stored(store: &Store) -> Result<Vec<(PipelineName, StoredPipeline)>, Error> {
+/// Everything that is stored, by name.
+pub(super) fn stored(store: &Store) -> Result<Vec<(PipelineName, StoredPipeline)>, Error> {
     let mut pipelines = Vec::new();
     store.scan_kind(KeyKind::Pipeline, |key, value| {
         let name = pipeline_key::parse_key(key).and_then(|name| PipelineName::try_from(name).ok());

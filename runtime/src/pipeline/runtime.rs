@@ -79,6 +79,8 @@ impl PipelineRuntime {
                 .map(|port| (port.name.clone(), port.topic.clone()))
                 .collect(),
             delivery: spec.delivery.to_string(),
+            dead_letter: dead_letters.as_ref().map(|queue| queue.name().clone()),
+            retry_order: spec.retry.order,
         };
         let id = registry::register(log.store(), &spec.name, stored).await?;
         let limits = Limits {

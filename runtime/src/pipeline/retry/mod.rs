@@ -24,13 +24,18 @@ const WHOLE_TASK: GroupId = 0;
 
 /// The group of a record of a batch.
 pub(super) fn group_of(order: RetryOrder, batch: &Columns, index: usize) -> GroupId {
-    match (order, batch.key(index)) {
+    group(order, batch.input(), batch.offset(index), batch.key(index))
+}
+
+/// The group of the record with this key at this offset of a task's input.
+pub(super) fn group(order: RetryOrder, input: u32, offset: u64, key: Option<&[u8]>) -> GroupId {
+    match (order, key) {
         (RetryOrder::Partition, _) => WHOLE_TASK,
         (RetryOrder::Key, Some(key)) => key_hash(key),
         // Nothing has to wait for it. An odd multiplier keeps the offsets of an input apart.
-        (RetryOrder::Key, None) | (RetryOrder::None, _) => (u64::from(batch.input()) << 56
-            ^ batch.offset(index))
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        (RetryOrder::Key, None) | (RetryOrder::None, _) => {
+            (u64::from(input) << 56 ^ offset).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        }
     }
 }
 

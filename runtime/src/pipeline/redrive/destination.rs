@@ -1,0 +1,208 @@
+//! The places that letters go back to.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::plan::Planned;
+use crate::log::Topic;
+use crate::manifest::RetryOrder;
+use crate::model::{BatchBuilder, Compression, HeadersBuf, PipelineName, RecordRef, batch};
+use crate::pipeline::Error;
+use crate::pipeline::retry::{Parked, group};
+use crate::queue::{MessageBatch, Queue, letter};
+use crate::storage::schema::parked::ParkedRecord;
+use crate::storage::{Commit, Partition, Store};
+
+/// Bytes after which a batch of a topic is closed.
+const BATCH_BYTES: usize = 60 << 10;
+
+/// A place that letters go back to.
+#[derive(Clone, Debug)]
+pub(super) enum Destination {
+    /// The task of a pipeline, among the records that it is to try again.
+    Task {
+        name: PipelineName,
+        id: u32,
+        order: RetryOrder,
+        /// Its number is that of the task.
+        partition: Arc<Partition>,
+    },
+    /// The end of a partition.
+    Partition {
+        topic: Topic,
+        partition: Arc<Partition>,
+    },
+    /// A queue.
+    Queue(Queue),
+}
+
+/// What tells destinations apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// Pipeline and task.
+    Task(u32, u32),
+    /// Topic and partition.
+    Partition(u32, u32),
+    /// Queue.
+    Queue(u32),
+}
+
+impl Destination {
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Task { id, partition, .. } => Place::Task(*id, partition.index()),
+            Self::Partition { topic, partition } => Place::Partition(topic.id(), partition.index()),
+            Self::Queue(queue) => Place::Queue(queue.id()),
+        }
+    }
+
+    /// Gets ready to send letters there.
+    pub(super) fn open(&self, store: &Store) -> Result<Outgoing, Error> {
+        Ok(match self {
+            Self::Task {
+                id,
+                order,
+                partition,
+                ..
+            } => Outgoing::Task {
+                parked: Parked::open(store.clone(), *id, partition.index())?,
+                order: *order,
+                partition: Arc::clone(partition),
+            },
+            Self::Partition { topic, partition } => {
+                let config = topic.config();
+                Outgoing::Partition {
+                    builder: BatchBuilder::new(config.batch_compression()),
+                    batch_bytes: BATCH_BYTES.min(config.max_batch_bytes / 2),
+                    partition: Arc::clone(partition),
+                }
+            }
+            Self::Queue(queue) => Outgoing::Queue(queue.batch()),
+        })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task { name, .. } => write!(f, "pipeline:{name}"),
+            Self::Partition { topic, .. } => write!(f, "topic:{}", topic.name()),
+            Self::Queue(queue) => write!(f, "queue:{}", queue.name()),
+        }
+    }
+}
+
+/// Letters on their way to one place.
+pub(super) enum Outgoing {
+    Task {
+        parked: Parked,
+        order: RetryOrder,
+        partition: Arc<Partition>,
+    },
+    Partition {
+        builder: BatchBuilder,
+        batch_bytes: usize,
+        partition: Arc<Partition>,
+    },
+    Queue(MessageBatch),
+}
+
+impl Outgoing {
+    /// Adds a letter to a commit, or to what [`finish`](Self::finish) adds to it.
+    pub(super) fn push(
+        &mut self,
+        planned: &Planned,
+        source: &Queue,
+        record: &RecordRef<'_>,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
+        let mut headers = HeadersBuf::new();
+        letter::redriven(record.headers, source.name(), planned.letter, &mut headers)?;
+        let record = RecordRef {
+            headers: headers.as_headers(),
+            ..*record
+        };
+        match self {
+            Self::Task { parked, order, .. } => {
+                let fresh = fresh(planned, &record)?;
+                let group = group(*order, planned.input, planned.offset, record.key);
+                parked.park(group, &fresh, commit);
+            }
+            Self::Partition {
+                builder,
+                batch_bytes,
+                partition,
+            } => {
+                let is_full = builder.size_bytes() + record.size_bytes() > *batch_bytes;
+                if is_full {
+                    append(builder, partition, commit)?;
+                }
+                let RecordRef {
+                    timestamp_ms,
+                    key,
+                    value,
+                    headers,
+                    ..
+                } = record;
+                builder.push(timestamp_ms, key, value, headers)?;
+            }
+            Self::Queue(batch) => {
+                batch.push_redriven(
+                    record.timestamp_ms,
+                    record.key,
+                    record.value,
+                    record.headers,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes a commit.
+    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), Error> {
+        match self {
+            // Records of a topic that is deleted are of no use to a pipeline.
+            Self::Task { partition, .. } => commit.require_partition(partition),
+            Self::Partition {
+                builder, partition, ..
+            } => append(builder, partition, commit)?,
+            Self::Queue(batch) => {
+                batch.add_to(commit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn append(
+    builder: &mut BatchBuilder,
+    partition: &Arc<Partition>,
+    commit: &mut Commit,
+) -> Result<(), Error> {
+    if let Some(batch) = builder.build()? {
+        commit.append(Arc::clone(partition), batch);
+    }
+    Ok(())
+}
+
+/// A record as if it had not failed yet, due at once, where it was.
+fn fresh(planned: &Planned, record: &RecordRef<'_>) -> Result<ParkedRecord, batch::Error> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(
+        record.timestamp_ms,
+        record.key,
+        record.value,
+        record.headers,
+    )?;
+    let batch = builder.build()?.ok_or(batch::Error::BatchFull)?;
+    Ok(ParkedRecord {
+        input: planned.input,
+        attempt_count: 0,
+        has_faulted: false,
+        due_ms: 0,
+        first_failed_ms: 0,
+        last_failed_ms: 0,
+        reason: String::new(),
+        record: batch.assign(planned.offset),
+    })
+}

@@ -1,0 +1,309 @@
+//! Redriving against what is simple to say: everything once, in the order of its origin.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::log::TopicConfig;
+use crate::manifest::RetryOrder;
+use crate::model::{Header, QueueName, Record};
+use crate::pipeline::registry::{self, StoredPipeline};
+use crate::pipeline::retry::Parked;
+use crate::queue::letter::{ORIGIN, PIPELINE, REASON, REDRIVE_COUNT, REDRIVEN_FROM};
+use crate::queue::{LeaseRequest, QueueConfig};
+use crate::storage::tests::support::{START_MS, TestStore, block_on, cases, stored_records};
+
+const PARTITIONS: u32 = 2;
+
+/// A data directory with a topic `in`, the queues `work` and `dead`, and the pipeline `p` on the topic.
+struct Scene {
+    log: Log,
+    queues: Queues,
+    dead: Queue,
+    directory: TestStore,
+}
+
+fn queue_name(name: &str) -> QueueName {
+    name.parse().unwrap()
+}
+
+impl Scene {
+    fn new(order: RetryOrder) -> Self {
+        let directory = TestStore::new();
+        let store = directory.store().clone();
+        let (log, queues) = (
+            Log::open(store.clone()).unwrap(),
+            Queues::open(store.clone()).unwrap(),
+        );
+        let config = TopicConfig {
+            partitions: PARTITIONS,
+            ..TopicConfig::default()
+        };
+        block_on(log.create_topic(&"in".parse().unwrap(), config)).unwrap();
+        for name in ["work", "dead"] {
+            block_on(queues.create_queue(&queue_name(name), QueueConfig::default())).unwrap();
+        }
+        let pipeline = StoredPipeline {
+            id: 0,
+            group: "p".parse().unwrap(),
+            plugin: "x".parse().unwrap(),
+            plugin_digest: String::new(),
+            inputs: vec!["other".parse().unwrap(), "in".parse().unwrap()],
+            ports: Vec::new(),
+            delivery: "exactly-once".to_owned(),
+            dead_letter: Some(queue_name("dead")),
+            retry_order: order,
+        };
+        block_on(registry::register(&store, &"p".parse().unwrap(), pipeline)).unwrap();
+        Self {
+            dead: queues.queue(&queue_name("dead")).unwrap(),
+            log,
+            queues,
+            directory,
+        }
+    }
+
+    fn letter(&self, key: &str, value: &str, headers: &[(&str, &str)]) {
+        let header = |(name, value): &(&str, &str)| {
+            Header::new(*name, Some(Bytes::copy_from_slice(value.as_bytes())))
+        };
+        let record = Record {
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+            headers: headers.iter().map(header).collect(),
+            timestamp_ms: START_MS - 5,
+        };
+        block_on(self.dead.enqueue(&[record])).unwrap();
+    }
+
+    fn plan(&self, to: RedriveTo, max_records: u64) -> Redrive {
+        let filter = Filter::default();
+        let plan = Redrive::plan(&self.log, &self.queues, &self.dead, filter, to, max_records);
+        block_on(plan).unwrap()
+    }
+
+    fn redrive(&self, to: RedriveTo, batch: usize) -> (Sent, Vec<Stranded>) {
+        let mut redrive = self.plan(to, u64::MAX);
+        let mut total = Sent::default();
+        while let Some(sent) = block_on(redrive.next_batch(batch)).unwrap() {
+            total.sent_count += sent.sent_count;
+            total.held_count += sent.held_count;
+        }
+        (total, redrive.stranded())
+    }
+
+    fn in_topic(&self, partition: u32) -> Vec<Record> {
+        let topic = self.log.topic(&"in".parse().unwrap()).unwrap();
+        let partition = topic.partition(partition).unwrap();
+        let records = stored_records(self.directory.store(), partition);
+        records.into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// Input, offset and value of the records that a task finds parked, in the order of each group.
+    fn parked(&self, task: u32) -> BTreeMap<u64, Vec<(u32, u64, String)>> {
+        let mut parked = Parked::open(self.directory.store().clone(), 0, task).unwrap();
+        let mut groups: BTreeMap<u64, Vec<(u32, u64, String)>> = BTreeMap::new();
+        while !parked.is_empty() {
+            let due = parked.take_due(START_MS, 7, 1 << 20).unwrap();
+            assert!(!due.is_empty());
+            let mut commit = Commit::new();
+            for waiting in due {
+                let records = waiting.parked.record.records().unwrap();
+                let record = records.iter().next().unwrap().unwrap();
+                let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                let found = (waiting.parked.input, record.offset, value);
+                groups.entry(waiting.group).or_default().push(found);
+                parked.remove(&waiting, &mut commit);
+            }
+            self.directory.commit(commit);
+        }
+        groups
+    }
+}
+
+#[test]
+fn a_record_of_a_pipeline_comes_back_to_it_as_it_was() {
+    let scene = Scene::new(RetryOrder::Key);
+    let origin = [(ORIGIN, "topic:in/1/137"), (PIPELINE, "p"), ("h", "1")];
+    scene.letter("k", "v", &origin);
+    let (sent, stranded) = scene.redrive(RedriveTo::Pipeline, 500);
+    assert_eq!((sent.sent_count, stranded), (1, Vec::new()));
+    let mut parked = Parked::open(scene.directory.store().clone(), 0, 1).unwrap();
+    let due = parked.take_due(START_MS, 10, 1 << 20).unwrap();
+    let [waiting] = due.as_slice() else {
+        panic!("{due:?}");
+    };
+    assert_eq!((waiting.parked.input, waiting.parked.attempt_count), (1, 0));
+    let records = waiting.parked.record.records().unwrap();
+    let record = records.iter().next().unwrap().unwrap();
+    assert_eq!((record.offset, record.timestamp_ms), (137, START_MS - 5));
+    assert_eq!(
+        (record.key, record.value),
+        (Some(&b"k"[..]), Some(&b"v"[..]))
+    );
+    let headers: Vec<_> = record.headers.iter().collect();
+    let expected: [(&str, Option<&[u8]>); 3] = [
+        ("h", Some(b"1")),
+        (REDRIVEN_FROM, Some(b"queue:dead/0")),
+        (REDRIVE_COUNT, Some(b"1")),
+    ];
+    assert_eq!(headers, expected);
+    assert!(scene.in_topic(1).is_empty());
+    assert_eq!(block_on(scene.dead.message_count()).unwrap(), 0);
+}
+
+#[test]
+fn what_cannot_go_back_stays_and_the_rest_goes() {
+    let scene = Scene::new(RetryOrder::Key);
+    for origin in [
+        "topic:gone/0/1",
+        "topic:in/7/1",
+        "queue:gone/3",
+        "nowhere",
+        "queue:work/3",
+        "topic:in/0/9",
+    ] {
+        scene.letter("k", origin, &[(ORIGIN, origin)]);
+    }
+    let planned = scene.plan(RedriveTo::Pipeline, u64::MAX);
+    assert_eq!(planned.left_count(), 2);
+    let (sent, stranded) = scene.redrive(RedriveTo::Pipeline, 500);
+    assert_eq!(sent.sent_count, 2);
+    let reasons: Vec<_> = stranded
+        .iter()
+        .map(|it| (it.reason.as_str(), it.count))
+        .collect();
+    let expected = [
+        ("it does not say where it comes from", 1),
+        (
+            "its origin, partition 7 of the topic `in`, does not exist",
+            1,
+        ),
+        ("its origin, the queue `gone`, does not exist", 1),
+        ("its origin, the topic `gone`, does not exist", 1),
+    ];
+    assert_eq!(reasons, expected);
+    assert_eq!(block_on(scene.dead.message_count()).unwrap(), 4);
+    let work = scene.queues.queue(&queue_name("work")).unwrap();
+    assert_eq!(block_on(work.message_count()).unwrap(), 1);
+    // No pipeline says that it gave up on it.
+    assert_eq!(scene.in_topic(0).len(), 1);
+}
+
+#[test]
+fn a_queue_that_is_full_keeps_its_letters_out_and_no_others() {
+    let scene = Scene::new(RetryOrder::Key);
+    let small = QueueConfig {
+        max_length: Some(2),
+        ..QueueConfig::default()
+    };
+    block_on(scene.queues.create_queue(&queue_name("small"), small)).unwrap();
+    for offset in 0..5 {
+        scene.letter("k", "v", &[(ORIGIN, &format!("queue:small/{offset}"))]);
+        scene.letter("k", "v", &[(ORIGIN, &format!("queue:work/{offset}"))]);
+    }
+    let (sent, stranded) = scene.redrive(RedriveTo::Pipeline, 2);
+    assert_eq!(sent.sent_count, 7);
+    assert_eq!((stranded.len(), stranded[0].count), (1, 3));
+    assert!(stranded[0].reason.contains("the queue `small` is full"));
+    assert_eq!(block_on(scene.dead.message_count()).unwrap(), 3);
+}
+
+/// One letter: which key, partition and offset it comes from, and whether somebody holds it.
+type Given = (u8, u32, u64, bool);
+
+fn given() -> impl Strategy<Value = Vec<Given>> {
+    proptest::collection::vec(
+        (
+            0..4u8,
+            0..PARTITIONS,
+            0..1_000u64,
+            prop::bool::weighted(0.1),
+        ),
+        1..120,
+    )
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// Whatever order they were given up on in, records of a key are there again in the order of their
+    /// offsets, each once, whatever the size of the batches; what is leased stays.
+    #[test]
+    fn everything_goes_back_once_and_in_order(
+        letters in given(),
+        batch in 1usize..40,
+        to_topic: bool,
+        order in prop::sample::select(vec![RetryOrder::Key, RetryOrder::Partition, RetryOrder::None]),
+    ) {
+        let scene = Scene::new(order);
+        // Leasing takes the oldest.
+        let held = letters.iter().filter(|letter| letter.3).count();
+        let (first, last): (Vec<&Given>, Vec<&Given>) = letters.iter().partition(|letter| letter.3);
+        for (key, partition, offset, _) in first.iter().chain(&last) {
+            let origin = format!("topic:in/{partition}/{offset}");
+            let headers = [(ORIGIN, origin.as_str()), (PIPELINE, "p"), (REASON, "trap")];
+            scene.letter(&format!("k{key}"), &format!("{key} {offset}"), &headers);
+        }
+        if held > 0 {
+            let request = LeaseRequest { max_messages: held, ..LeaseRequest::default() };
+            prop_assert_eq!(block_on(scene.dead.lease(&request)).unwrap().len(), held);
+        }
+        let to = if to_topic { RedriveTo::Topic } else { RedriveTo::Pipeline };
+        let (sent, stranded) = scene.redrive(to, batch);
+        prop_assert_eq!(sent, Sent { sent_count: last.len() as u64, held_count: held as u64 });
+        prop_assert!(stranded.is_empty());
+        prop_assert_eq!(block_on(scene.dead.message_count()).unwrap(), held as u64);
+        for partition in 0..PARTITIONS {
+            let mut expected: Vec<(u64, u8)> = last
+                .iter()
+                .filter(|letter| letter.1 == partition)
+                .map(|letter| (letter.2, letter.0))
+                .collect();
+            expected.sort_by_key(|(offset, _)| *offset);
+            let mut found: Vec<u64> = Vec::new();
+            if to_topic {
+                for record in scene.in_topic(partition) {
+                    let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                    found.push(value.split(' ').nth(1).unwrap().parse().unwrap());
+                }
+                prop_assert!(found.is_sorted(), "{:?}", found);
+            } else {
+                prop_assert!(scene.in_topic(partition).is_empty());
+                for (_, records) in scene.parked(partition) {
+                    prop_assert!(records.iter().all(|(input, ..)| *input == 1));
+                    prop_assert!(records.iter().is_sorted_by_key(|(_, offset, _)| *offset));
+                    if order == RetryOrder::Key {
+                        let keys = records.iter().map(|(.., value)| value.split(' ').next());
+                        prop_assert!(keys.clone().all(|key| key == keys.clone().next().unwrap()));
+                    }
+                    found.extend(records.iter().map(|(_, offset, _)| *offset));
+                }
+                found.sort_unstable();
+            }
+            let expected: Vec<u64> = expected.iter().map(|(offset, _)| *offset).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
+
+#[test]
+fn a_maximum_takes_those_that_were_there_first() {
+    let scene = Scene::new(RetryOrder::Key);
+    for offset in [9, 5, 7] {
+        let origin = format!("topic:in/0/{offset}");
+        scene.letter("k", &offset.to_string(), &[(ORIGIN, &origin)]);
+    }
+    let mut redrive = scene.plan(RedriveTo::Pipeline, 2);
+    assert_eq!(redrive.destinations(), [("topic:in".to_owned(), 2)]);
+    assert_eq!(block_on(scene.dead.message_count()).unwrap(), 3);
+    while block_on(redrive.next_batch(1)).unwrap().is_some() {}
+    let values: Vec<_> = scene
+        .in_topic(0)
+        .into_iter()
+        .map(|record| record.value.unwrap())
+        .collect();
+    assert_eq!(values, ["5", "7"]);
+}
