@@ -324,7 +324,7 @@ pub(super) fn message_line(known: &str, record: &RecordRef<'_>, into: &mut Vec<u
 }
 
 /// Appends bytes so that they stay in their line and do nothing to the terminal.
-fn push_readable(bytes: Option<&[u8]>, into: &mut String) {
+pub(super) fn push_readable(bytes: Option<&[u8]>, into: &mut String) {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => into.push_str("null"),
         Some((_, Ok(text))) if !text.contains(char::is_control) => into.push_str(text),

@@ -124,6 +124,11 @@ fn write_field(field: Option<&[u8]>, into: &mut Vec<u8>) {
     }
 }
 
+/// Base64 as it stands in a record.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// Writes a JSON string: stretches without anything to escape are copied as they are.
 fn write_string(text: &str, into: &mut Vec<u8>) {
     let bytes = text.as_bytes();

@@ -7,6 +7,7 @@
 mod check;
 mod confirm;
 mod consume;
+mod dead_letter;
 mod exit;
 mod group;
 mod input;
@@ -125,6 +126,9 @@ enum Command {
     /// List, describe, create, delete, purge queues, and peek into them
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// List, show, redrive, export and purge dead letters
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterCommand),
     /// List, describe, reset and delete consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
@@ -163,6 +167,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Check(args) => check::run(&args, &mut output),
         Command::Topic(command) => topic::run(command, &global, &mut output).await,
         Command::Queue(command) => queue::run(command, &global, &mut output).await,
+        Command::DeadLetter(command) => dead_letter::run(command, &global, &mut output).await,
         Command::Group(command) => group::run(command, &global, &mut output).await,
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,

@@ -8,7 +8,7 @@ use super::exit::Ending;
 use super::group::{LagView, lag_table};
 use super::open::{Access, DataDirectory};
 use super::output::{Column, Output, Table};
-use crate::model::{GroupName, PipelineName, PluginName, PortName, TopicName};
+use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
 use crate::pipeline::{self, PipelineDescription};
 
 /// The verbs on pipelines.
@@ -37,6 +37,7 @@ struct PipelineView {
     plugin: PluginName,
     plugin_digest: String,
     delivery: String,
+    dead_letter: Option<QueueName>,
     inputs: Vec<TopicName>,
     outputs: Vec<PortView>,
     lag_records: u64,
@@ -52,6 +53,7 @@ impl From<PipelineDescription> for PipelineView {
             plugin: description.plugin,
             plugin_digest: description.plugin_digest,
             delivery: description.delivery,
+            dead_letter: description.dead_letter,
             inputs: description.inputs,
             outputs: outputs
                 .map(|(port, topic)| PortView { port, topic })
@@ -131,6 +133,9 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
                 .map(|port| ("to", port)),
         );
         fields.push(("delivery", pipeline.delivery.clone()));
+        if let Some(queue) = &pipeline.dead_letter {
+            fields.push(("dead-letter", format!("queue:{queue}")));
+        }
         output.fields(&fields)?;
         if pipeline.positions.is_empty() {
             return Ok(());

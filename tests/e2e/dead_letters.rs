@@ -1,0 +1,436 @@
+//! Dead letters on the command line: look at them, keep them elsewhere, delete them, send them back.
+//!
+//! What these checks catch was tried by breaking the code by hand, one break at a time; see the comment of
+//! each test.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::records::Consumed;
+use crate::support::{Random, Sandbox, note};
+
+const QUEUE: &str = "queue:suspect.dead-letters";
+/// The steps of a commit.
+const STEPS: [&str; 3] = [
+    "commit::before-write",
+    "commit::after-write",
+    "commit::before-reply",
+];
+/// How long the thread has to come to the step again after it has said that it was there.
+const TO_THE_NEXT: Duration = Duration::from_millis(100);
+
+/// A pipeline `suspect` from `in` to `out` with a plugin.
+fn wire(sandbox: &Sandbox, plugin: &str, partitions: u32, settings: &str) {
+    sandbox.manifest(&format!(
+        r#"
+name = "dead-letters"
+
+[topics.in]
+partitions = {partitions}
+
+[topics.out]
+partitions = {partitions}
+
+[plugins.suspect]
+path = "{{{plugin}}}"
+
+[pipelines.suspect]
+from = "topic:in"
+plugin = "suspect"
+to = "topic:out"
+{settings}
+"#
+    ));
+}
+
+fn run(sandbox: &Sandbox) -> Value {
+    sandbox.json(&["run", "millstream.toml", "--until-idle"])
+}
+
+fn produce(sandbox: &Sandbox, records: impl IntoIterator<Item = Value>) {
+    let lines = records.into_iter().map(|record| record.to_string());
+    let file = sandbox.write_lines("records.jsonl", lines);
+    sandbox.produce_records("in", &file);
+}
+
+/// A sandbox in which `suspect` has rejected every record of `count` that is poison, which one in `one_in`
+/// is.
+fn with_rejected(count: u64, one_in: u64, partitions: u32) -> Sandbox {
+    let sandbox = Sandbox::new();
+    wire(&sandbox, "testing-rejects", partitions, "");
+    produce(
+        &sandbox,
+        (0..count).map(|number| {
+            let word = if number % one_in == 0 { "poison" } else { "record" };
+            json!({ "key": format!("k{}", number % 7), "value": format!("{word} {number}"),
+                    "headers": [["traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]] })
+        }),
+    );
+    let summary = run(&sandbox);
+    assert_eq!(summary["dead_letters"], count.div_ceil(one_in));
+    sandbox
+}
+
+fn list(sandbox: &Sandbox, arguments: &[&str]) -> Vec<Value> {
+    let arguments = [&["dead-letter", "list", "suspect"], arguments].concat();
+    match sandbox.json(&arguments) {
+        Value::Array(letters) => letters,
+        other => panic!("{other}"),
+    }
+}
+
+fn letter_count(sandbox: &Sandbox) -> u64 {
+    let described = sandbox.json(&["queue", "describe", "suspect.dead-letters"]);
+    described["waiting"].as_u64().unwrap()
+}
+
+/// By key, the numbers of the records in the order of the output.
+fn numbers_by_key(out: &[Consumed]) -> BTreeMap<String, Vec<u64>> {
+    let mut by_key: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for record in out {
+        let number = record.value_text().split(' ').nth(1).unwrap();
+        let numbers = by_key.entry(record.key_text().to_owned()).or_default();
+        numbers.push(number.parse().unwrap());
+    }
+    by_key
+}
+
+/// Everything that an engineer needs is there, as a table and as JSON.
+///
+/// Fails when a header is not read, when a filter is not asked, and when `list` stops at the wrong place.
+#[test]
+fn letters_tell_their_story() {
+    let sandbox = with_rejected(100, 10, 1);
+    let letters = list(&sandbox, &[]);
+    assert_eq!(letters.len(), 10);
+    assert_eq!(letters[3]["id"], 3);
+    assert_eq!(letters[3]["origin"], "topic:in/0/30");
+    assert_eq!(list(&sandbox, &["--max", "4"]).len(), 4);
+
+    let shown = sandbox.json(&["dead-letter", "show", "suspect", "3"]);
+    assert_eq!(shown, letters[3]);
+    assert_eq!(shown["reason"], "rejected");
+    assert_eq!(shown["error"], "the record is poison");
+    assert_eq!(shown["attempts"], 1);
+    assert_eq!(shown["key"], "k2");
+    assert_eq!(shown["value"], "poison 30");
+    assert!(shown["timestamp_ms"].as_u64() > Some(1_600_000_000_000));
+    assert_eq!(
+        (&shown["pipeline"], &shown["plugin"]),
+        (&json!("suspect"), &json!("suspect"))
+    );
+    assert_eq!(shown["plugin_digest"].as_str().unwrap().len(), 64);
+    assert_eq!(shown["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert!(shown["first_failed_ms"].as_u64() > Some(1_600_000_000_000));
+    assert!(shown["dead_lettered_ms"].as_u64() >= shown["first_failed_ms"].as_u64());
+
+    let table = sandbox.succeed(&["dead-letter", "list", QUEUE]);
+    assert!(table.contains("3\ttopic:in/0/30\trejected\t1\t"), "{table}");
+    let table = sandbox.succeed(&["dead-letter", "show", QUEUE, "3"]);
+    assert!(table.contains("value\tpoison 30\n"), "{table}");
+    assert!(
+        table.contains("trace-id\t4bf92f3577b34da6a3ce929d0e0e4736\n"),
+        "{table}"
+    );
+
+    for (filter, count) in [
+        ("reason=rejected", 10),
+        ("reason=trap", 0),
+        ("origin-topic=in", 10),
+        ("origin-topic=out", 0),
+        ("plugin=suspect", 10),
+        ("pipeline=other", 0),
+    ] {
+        assert_eq!(
+            list(&sandbox, &["--filter", filter]).len(),
+            count,
+            "{filter}"
+        );
+    }
+    assert_eq!(list(&sandbox, &["--since", "1h"]).len(), 10);
+    assert_eq!(
+        list(&sandbox, &["--since", "2100-01-01T00:00:00Z"]).len(),
+        0
+    );
+}
+
+/// A trap's letter shows where it happened.
+#[test]
+fn a_trap_shows_its_backtrace() {
+    let sandbox = Sandbox::new();
+    wire(&sandbox, "testing-traps", 1, "retry = { max-attempts = 1 }");
+    produce(&sandbox, [json!({ "value": "poison 0" })]);
+    run(&sandbox);
+    let table = sandbox.succeed(&["dead-letter", "show", "suspect", "0"]);
+    assert!(table.contains("reason\ttrap\n"), "{table}");
+    let (_, backtrace) = table.split_once("backtrace:\n").expect(&table);
+    assert!(!backtrace.trim().is_empty(), "{table}");
+}
+
+/// What is exported is what `produce` takes, and what is purged is what the filter says.
+///
+/// Fails when `export` leaves headers out, or `purge` does not ask the filter.
+#[test]
+fn letters_are_exported_and_purged() {
+    let sandbox = with_rejected(30, 3, 1);
+    let path = sandbox.path("letters.jsonl");
+    let file = path.to_str().unwrap();
+    let exported = sandbox.json(&["dead-letter", "export", "suspect", "--file", file]);
+    assert_eq!(exported["exported"], 10);
+    let lines = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(lines, sandbox.succeed(&["dead-letter", "export", QUEUE]));
+    sandbox
+        .run(&["dead-letter", "export", "suspect", "--file", file])
+        .expect_code(1)
+        .expect_error(&["cannot write", "letters.jsonl"]);
+
+    sandbox
+        .run(&[
+            "dead-letter",
+            "purge",
+            "suspect",
+            "--filter",
+            "reason=rejected",
+        ])
+        .expect_code(2)
+        .expect_error(&["delete 10 dead letters", "give --yes"]);
+    let purge = ["dead-letter", "purge", "suspect", "--yes"];
+    let none = sandbox.json(&[&purge[..], &["--filter", "reason=trap"]].concat());
+    assert_eq!(none["deleted"], 0);
+    assert_eq!(letter_count(&sandbox), 10);
+    let all = sandbox.json(&[&purge[..], &["--filter", "reason=rejected"]].concat());
+    assert_eq!(all["deleted"], 10);
+    assert_eq!(letter_count(&sandbox), 0);
+
+    let produce = ["produce", QUEUE, "--format", "record", "--file", file];
+    sandbox.succeed(&produce);
+    let again = list(&sandbox, &[]);
+    assert_eq!(again.len(), 10);
+    assert_eq!(again[0]["origin"], "topic:in/0/0");
+    assert_eq!(sandbox.json(&purge)["deleted"], 10);
+    assert_eq!(letter_count(&sandbox), 0);
+}
+
+/// After the plugin is replaced a redrive completes the output: only the pipeline sees the records again,
+/// each once and in the order of its key, although the newest was given up on first. A dry run changes
+/// nothing.
+///
+/// Fails when letters are sent in the order of the queue, when the letter stays or is sent twice, when a
+/// dry run sends, and when the record goes to the topic.
+#[test]
+fn a_redrive_completes_the_table() {
+    const RECORDS: u64 = 300;
+    let sandbox = with_rejected(RECORDS, 3, 2);
+    // Other orders of dying are other orders in the queue.
+    reverse_letters(&sandbox);
+    wire(&sandbox, "passthrough", 2, "");
+    let redrive = ["dead-letter", "redrive", "suspect"];
+    let dry = sandbox.json(&[&redrive[..], &["--dry-run"]].concat());
+    assert_eq!(dry["redriven"], 100);
+    assert_eq!(
+        dry["destinations"],
+        json!([{ "to": "pipeline:suspect", "letters": 100 }])
+    );
+    assert_eq!(letter_count(&sandbox), 100);
+    assert_eq!(run(&sandbox)["records_out"], 0);
+
+    let done = sandbox.json(&[&redrive[..], &["--rate", "100000/s"]].concat());
+    assert_eq!((&done["redriven"], &done["held"]), (&json!(100), &json!(0)));
+    assert_eq!(letter_count(&sandbox), 0);
+    run(&sandbox);
+    assert_eq!(sandbox.consume("in").len() as u64, RECORDS);
+    assert_complete(&sandbox.consume("out"), RECORDS);
+}
+
+/// Every record is there once, and those that were redriven in the order of each key.
+#[track_caller]
+fn assert_complete(out: &[Consumed], count: u64) {
+    let mut numbers: Vec<u64> = numbers_by_key(out).into_values().flatten().collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+    let redriven: Vec<Consumed> = out
+        .iter()
+        .filter(|record| record.value_text().starts_with("poison"))
+        .cloned()
+        .collect();
+    for (key, numbers) in numbers_by_key(&redriven) {
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{key}: {numbers:?}");
+    }
+    for record in &redriven {
+        let names: Vec<&str> = record
+            .headers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let expected = [
+            "traceparent",
+            "millstream-redriven-from",
+            "millstream-redrive-count",
+        ];
+        assert_eq!(names, expected, "{record:?}");
+    }
+}
+
+/// Puts the letters into their queue again, the last first.
+fn reverse_letters(sandbox: &Sandbox) {
+    let exported = sandbox.succeed(&["dead-letter", "export", "suspect"]);
+    let mut lines: Vec<&str> = exported.lines().collect();
+    lines.reverse();
+    let file = sandbox.write_lines("reversed.jsonl", lines);
+    sandbox.succeed(&["dead-letter", "purge", "suspect", "--yes"]);
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&["produce", QUEUE, "--format", "record", "--file", file]);
+}
+
+/// Killed at any step of a commit and at any moment, again and again, a redrive loses nothing, doubles
+/// nothing, and keeps the order of each key.
+///
+/// Fails when taking the letters and sending them are two commits, in either order.
+fn assert_survives_kills(to: &str) {
+    const RECORDS: u64 = 3_000;
+    let mut random = Random::from_environment();
+    let sandbox = with_rejected(RECORDS, 1, 2);
+    reverse_letters(&sandbox);
+    wire(&sandbox, "passthrough", 2, "");
+    let redrive = ["dead-letter", "redrive", "suspect", "--to", to];
+    // 200 letters in a commit, of which each kill lets two happen at most.
+    let limited = [&redrive[..], &["--rate", "2000"]].concat();
+    for (step, before) in STEPS
+        .iter()
+        .flat_map(|step| [(step, ""), (step, "1*off->")])
+    {
+        let mut command = sandbox.command(&limited);
+        let failpoint = format!("{step}={before}1*print(is near)->pause");
+        command
+            .env("FAILPOINTS", failpoint)
+            .env("RUST_LOG", "warn,fail=info");
+        let mut running = sandbox.start_command(command);
+        running.wait_for_error("is near");
+        std::thread::sleep(TO_THE_NEXT);
+        assert!(running.kill().0, "{step}: it ended by itself");
+    }
+    assert!(letter_count(&sandbox) > 0);
+    for _ in 0..4 {
+        let running = sandbox.start(&limited);
+        std::thread::sleep(random.within_ms(20..250));
+        let (was_running, _) = running.kill();
+        note(format_args!("killed while running: {was_running}"));
+    }
+    sandbox.succeed(&redrive);
+    assert_eq!(letter_count(&sandbox), 0);
+    run(&sandbox);
+    let expected_in = if to == "topic" { 2 * RECORDS } else { RECORDS };
+    assert_eq!(sandbox.consume("in").len() as u64, expected_in);
+    assert_complete(&sandbox.consume("out"), RECORDS);
+}
+
+#[test]
+fn a_redrive_to_the_pipeline_survives_kills() {
+    assert_survives_kills("pipeline");
+}
+
+#[test]
+fn a_redrive_to_the_topic_survives_kills() {
+    assert_survives_kills("topic");
+}
+
+/// What is given up on again is a letter again, that says how often it was redriven; `--max` sends back
+/// that many.
+#[test]
+fn a_redrive_can_be_tried_on_a_few_and_fail_again() {
+    let sandbox = with_rejected(50, 5, 1);
+    let redrive = ["dead-letter", "redrive", "suspect", "--max", "3"];
+    assert_eq!(sandbox.json(&redrive)["redriven"], 3);
+    assert_eq!(letter_count(&sandbox), 7);
+    assert_eq!(run(&sandbox)["dead_letters"], 3);
+    let letters = list(&sandbox, &[]);
+    assert_eq!(letters.len(), 10);
+    // Those that failed again are the last; among them keys have no order.
+    for letter in &letters[7..] {
+        let offset = letter["origin"].as_str().unwrap();
+        let offset: u64 = offset.strip_prefix("topic:in/0/").unwrap().parse().unwrap();
+        assert!(offset <= 10, "{letter}");
+        let first = format!("queue:suspect.dead-letters/{}", offset / 5);
+        assert_eq!(letter["redriven_from"], first);
+        assert_eq!(
+            (&letter["redrive_count"], &letter["attempts"]),
+            (&json!(1), &json!(1))
+        );
+    }
+    // And so a second time: the count goes on.
+    assert_eq!(sandbox.json(&redrive[..3])["redriven"], 10);
+    run(&sandbox);
+    let counts = list(&sandbox, &[])
+        .into_iter()
+        .map(|letter| letter["redrive_count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 7 + 2 * 3);
+}
+
+/// A message goes back to its queue, and letters whose origin is gone stay and are told.
+///
+/// Fails when such a letter ends the redrive, or is taken out of the queue.
+#[test]
+fn a_redrive_leaves_what_has_nowhere_to_go() {
+    let sandbox = Sandbox::new();
+    for name in ["work", "gone"] {
+        let create = ["queue", "create", name, "--dead-letter", "dead"];
+        let limits = ["--max-length", "1", "--max-length-policy", "drop-oldest"];
+        sandbox.succeed(&[&create[..], &limits].concat());
+        for word in ["first", "second"] {
+            let file = sandbox.write_lines("m.jsonl", [format!("\"{word}\"")]);
+            let file = file.to_str().unwrap();
+            sandbox.succeed(&["produce", &format!("queue:{name}"), "--file", file]);
+        }
+        sandbox.succeed(&["queue", "purge", name, "--yes"]);
+    }
+    sandbox.succeed(&["queue", "delete", "gone", "--yes"]);
+    let finished = sandbox
+        .run(&["dead-letter", "redrive", "queue:dead", "--output", "json"])
+        .expect_code(1)
+        .expect_error(&["1 dead letters stay: its origin, the queue `gone`, does not exist"]);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(report["redriven"], 1);
+    assert_eq!(report["stranded"][0]["letters"], 1);
+    let back = sandbox.succeed(&["consume", "queue:work", "--ack"]);
+    assert!(back.contains("first"), "{back}");
+    let left = sandbox.json(&["dead-letter", "list", "queue:dead"]);
+    assert_eq!(left[0]["origin"], "queue:gone/0");
+    assert_eq!(left[0]["reason"], "max-length");
+}
+
+#[test]
+fn mistakes_are_told() {
+    let sandbox = with_rejected(3, 3, 1);
+    for (arguments, code, error) in [
+        (
+            &["list", "suspekt"][..],
+            1,
+            "there is no pipeline `suspekt`",
+        ),
+        (
+            &["list", "suspect.dead-letters"],
+            2,
+            "did you mean `queue:suspect.dead-letters`?",
+        ),
+        (&["list", "topic:in"], 2, "`topic:` holds no dead letters"),
+        (&["show", "suspect", "7"], 1, "holds no message 7"),
+        (
+            &["list", "suspect", "--filter", "why=trap"],
+            2,
+            "`why` is no field",
+        ),
+        (
+            &["redrive", "suspect", "--rate", "0"],
+            2,
+            "expected a number a second",
+        ),
+    ] {
+        let arguments = [&["dead-letter"], arguments].concat();
+        sandbox
+            .run(&arguments)
+            .expect_code(code)
+            .expect_error(&[error]);
+    }
+}
