@@ -12,6 +12,8 @@ use crate::storage::Commit;
 
 /// How often looking begins anew because what was found is gone.
 const MAX_ATTEMPTS: u32 = 1_000;
+/// Bytes of messages that are looked at together; one message in any case.
+const MAX_PEEK_BYTES: usize = 16 << 20;
 
 /// How a queue is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +82,8 @@ impl PeekedMessage {
 }
 
 impl Queue {
-    /// Messages from an offset on, in order of offsets, whatever they wait for. Nothing changes.
+    /// Messages from an offset on, in order of offsets, whatever they wait for. Nothing changes. Of
+    /// large messages there are fewer than asked for, but one if there is any.
     ///
     /// # Errors
     /// [`Error::Deleted`], [`Error::Storage`], [`Error::Batch`]
@@ -93,7 +96,8 @@ impl Queue {
         loop {
             self.catch_up().await?;
             let found = self.look(from_offset, max_messages);
-            let stored = match self.read(found.iter().map(|(offset, ..)| *offset)) {
+            let offsets: Vec<u64> = found.iter().map(|(offset, ..)| *offset).collect();
+            let stored = match self.read_up_to(&offsets, MAX_PEEK_BYTES) {
                 // Acknowledged and removed since it was found.
                 Err(error) if is_overtaken(&error) && overtaken < MAX_ATTEMPTS => {
                     overtaken += 1;
