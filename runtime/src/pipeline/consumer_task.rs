@@ -85,6 +85,12 @@ impl ConsumerTask {
         let state = pipeline.state(task)?;
         let parked = Parked::open(store.clone(), pipeline.id, task)?;
         status.parked.store(parked.len(), Ordering::Release);
+        if !parked.is_empty() && parked.max_input() as usize >= pipeline.spec.inputs.len() {
+            return Err(TaskError::ParkedInput {
+                input: parked.max_input(),
+                count: parked.len(),
+            });
+        }
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {

@@ -103,6 +103,16 @@ pub enum TaskError {
     /// Reading the group's offsets failed.
     #[error(transparent)]
     Group(#[from] group::Error),
+    /// Records are parked of an input that the manifest no longer names.
+    #[error(
+        "{count} records wait to be tried again, some of them from input {input} of `from`, which is not there any more; put the inputs back in their order until they are done"
+    )]
+    ParkedInput {
+        /// Index of the input.
+        input: u32,
+        /// All parked records of the task.
+        count: u64,
+    },
     /// The queue of the dead letters failed.
     #[error(transparent)]
     Queue(#[from] queue::Error),
@@ -119,6 +129,8 @@ pub enum TaskError {
 pub enum PositionAfterFailure {
     /// Before the batch: it comes again.
     Kept,
+    /// Behind the record, which is parked: it is tried again first.
+    Parked,
     /// Behind the batch, as `at-most-once` asks: its progress was committed before the plugin saw it.
     BehindBatch,
 }
@@ -127,6 +139,9 @@ impl std::fmt::Display for PositionAfterFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Kept => "the position is kept before it",
+            Self::Parked => {
+                "it stays parked, and the next start tries it again before the records of its key"
+            }
             Self::BehindBatch => {
                 "the batch does not come again, since its delivery is at-most-once"
             }

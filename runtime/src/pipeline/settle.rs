@@ -248,6 +248,7 @@ impl ConsumerTask {
         let offset = batch.columns.offset(index);
         let position = match self.pipeline.spec.delivery {
             Delivery::AtMostOnce => PositionAfterFailure::BehindBatch,
+            _ if batch.is_parked() => PositionAfterFailure::Parked,
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => PositionAfterFailure::Kept,
         };
         let (verdict, reason) = match cause {

@@ -7,6 +7,9 @@ use crate::manifest::{Jitter, RetrySpec};
 /// `0.0..1.0`.
 pub(in crate::pipeline) fn backoff_ms(retry: &RetrySpec, attempt_count: u32, random: f64) -> u64 {
     let exponent = attempt_count.saturating_sub(1).min(10_000) as i32;
+    if retry.initial.is_zero() {
+        return 0;
+    }
     let initial_ms = retry.initial.as_millis() as f64;
     let max_ms = retry.max.as_millis() as f64;
     // A power that is too large is infinite, and then the cap counts.
@@ -45,6 +48,13 @@ mod tests {
             .collect();
         assert_eq!(pauses, [1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
         assert_eq!(backoff_ms(&retry, u32::MAX, 0.0), 60_000);
+    }
+
+    #[test]
+    fn no_pause_stays_none_however_often_it_fails() {
+        let mut retry = retry(Jitter::None);
+        retry.initial = Duration::ZERO;
+        assert_eq!(backoff_ms(&retry, 5000, 0.5), 0);
     }
 
     proptest! {

@@ -25,6 +25,8 @@ pub(in crate::pipeline) struct Parked {
     due: BTreeSet<(u64, GroupId)>,
     count: u64,
     next_sequence: u64,
+    /// The greatest index of an input that a record came from when this was opened.
+    max_input: u32,
 }
 
 struct Group {
@@ -58,6 +60,7 @@ impl Parked {
             due: BTreeSet::new(),
             count: 0,
             next_sequence: 0,
+            max_input: 0,
         };
         let from = parked::key(pipeline_id, task, 0, 0);
         let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
@@ -66,6 +69,7 @@ impl Parked {
             let value = bytes::Bytes::copy_from_slice(value);
             let record = parked::parse_value(&value).ok_or_else(damaged)?;
             opened.insert(group, &record);
+            opened.max_input = opened.max_input.max(record.input);
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
             Ok(Scan::Continue)
         })?;
@@ -74,6 +78,11 @@ impl Parked {
 
     pub(in crate::pipeline) fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    /// The greatest index of an input that a record came from, as of the start.
+    pub(in crate::pipeline) fn max_input(&self) -> u32 {
+        self.max_input
     }
 
     /// How many records are parked.

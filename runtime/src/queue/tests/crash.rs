@@ -77,7 +77,7 @@ async fn work_for_ever(queue: Queue) {
             .iter()
             .filter(|receipt| !settled.stale.contains(receipt))
         {
-            say("acknowledged", receipt.offset);
+            say("acknowledged", receipt);
         }
         queue.release(&of(1), 1).await.unwrap();
     }
@@ -154,7 +154,8 @@ struct Said {
     enqueued: BTreeSet<u64>,
     delivered: BTreeMap<u64, u32>,
     acknowledging: BTreeSet<u64>,
-    acknowledged: BTreeSet<u64>,
+    /// The delivery that was acknowledged.
+    acknowledged: BTreeMap<u64, u32>,
 }
 
 impl Said {
@@ -174,13 +175,20 @@ impl Said {
                 let receipt: Receipt = which.parse().unwrap();
                 let count = self.delivered.entry(receipt.offset).or_default();
                 *count = receipt.delivery_count.max(*count);
+                // A worker may say what was delivered to it after another has acknowledged a later
+                // delivery.
+                let acknowledged = self.acknowledged.get(&receipt.offset);
                 assert!(
-                    !self.acknowledged.contains(&receipt.offset),
+                    acknowledged.is_none_or(|last| receipt.delivery_count <= *last),
                     "{receipt} came back"
                 );
             }
             "acknowledging" => _ = self.acknowledging.insert(which.parse().unwrap()),
-            "acknowledged" => _ = self.acknowledged.insert(which.parse().unwrap()),
+            "acknowledged" => {
+                let receipt: Receipt = which.parse().unwrap();
+                self.acknowledged
+                    .insert(receipt.offset, receipt.delivery_count);
+            }
             _ => {}
         }
     }
@@ -193,7 +201,7 @@ impl Said {
             .iter()
             .map(|message| (message.offset, message.delivery_count))
             .collect();
-        for offset in &self.acknowledged {
+        for offset in self.acknowledged.keys() {
             assert!(
                 !held.contains_key(offset) && !dead.contains(offset),
                 "{offset} came back"
