@@ -21,30 +21,6 @@ const STEPS: [&str; 3] = [
 /// How long the thread has to come to the step again after it has said that it was there.
 const TO_THE_NEXT: Duration = Duration::from_millis(100);
 
-/// A pipeline `suspect` from `in` to `out` with a plugin.
-fn wire(sandbox: &Sandbox, plugin: &str, partitions: u32, settings: &str) {
-    sandbox.manifest(&format!(
-        r#"
-name = "dead-letters"
-
-[topics.in]
-partitions = {partitions}
-
-[topics.out]
-partitions = {partitions}
-
-[plugins.suspect]
-path = "{{{plugin}}}"
-
-[pipelines.suspect]
-from = "topic:in"
-plugin = "suspect"
-to = "topic:out"
-{settings}
-"#
-    ));
-}
-
 fn run(sandbox: &Sandbox) -> Value {
     sandbox.json(&["run", "millstream.toml", "--until-idle"])
 }
@@ -59,7 +35,7 @@ fn produce(sandbox: &Sandbox, records: impl IntoIterator<Item = Value>) {
 /// is.
 fn with_rejected(count: u64, one_in: u64, partitions: u32) -> Sandbox {
     let sandbox = Sandbox::new();
-    wire(&sandbox, "testing-rejects", partitions, "");
+    sandbox.wire_suspect("testing-rejects", partitions, "");
     produce(
         &sandbox,
         (0..count).map(|number| {
@@ -160,7 +136,7 @@ fn letters_tell_their_story() {
 #[test]
 fn a_trap_shows_its_backtrace() {
     let sandbox = Sandbox::new();
-    wire(&sandbox, "testing-traps", 1, "retry = { max-attempts = 1 }");
+    sandbox.wire_suspect("testing-traps", 1, "retry = { max-attempts = 1 }");
     produce(&sandbox, [json!({ "value": "poison 0" })]);
     run(&sandbox);
     let table = sandbox.succeed(&["dead-letter", "show", "suspect", "0"]);
@@ -225,7 +201,7 @@ fn a_redrive_completes_the_table() {
     let sandbox = with_rejected(RECORDS, 3, 2);
     // Other orders of dying are other orders in the queue.
     reverse_letters(&sandbox);
-    wire(&sandbox, "passthrough", 2, "");
+    sandbox.wire_suspect("passthrough", 2, "");
     let redrive = ["dead-letter", "redrive", "suspect"];
     let dry = sandbox.json(&[&redrive[..], &["--dry-run"]].concat());
     assert_eq!(dry["redriven"], 100);
@@ -293,7 +269,7 @@ fn assert_survives_kills(to: &str) {
     let mut random = Random::from_environment();
     let sandbox = with_rejected(RECORDS, 1, 2);
     reverse_letters(&sandbox);
-    wire(&sandbox, "passthrough", 2, "");
+    sandbox.wire_suspect("passthrough", 2, "");
     let redrive = ["dead-letter", "redrive", "suspect", "--to", to];
     // 200 letters in a commit, of which each kill lets two happen at most.
     let limited = [&redrive[..], &["--rate", "2000"]].concat();

@@ -314,7 +314,8 @@ impl Queue {
             let mut index = self.state.index.lock();
             let behind = self.partition().high_watermark() - index.indexed_to();
             let reserved = self.state.reserved_count.load(Ordering::Relaxed);
-            let held = index.counts().live + behind + reserved;
+            let dropping = self.state.dropping_count.load(Ordering::Relaxed);
+            let held = (index.counts().live + behind + reserved).saturating_sub(dropping);
             let excess = (held + added).saturating_sub(limit);
             if excess > 0 && config.max_length_policy == MaxLengthPolicy::DropOldest {
                 dropped = index.take_oldest(excess);
@@ -331,12 +332,14 @@ impl Queue {
                     limit,
                 });
             }
-            let reserved = &self.state.reserved_count;
-            reserved.fetch_add(added, Ordering::Relaxed);
-            drop(index);
+            let dropping = dropped.len() as u64;
             let state = Arc::clone(&self.state);
+            state.reserved_count.fetch_add(added, Ordering::Relaxed);
+            state.dropping_count.fetch_add(dropping, Ordering::Relaxed);
+            drop(index);
             commit.on_outcome(move |_| {
                 state.reserved_count.fetch_sub(added, Ordering::Relaxed);
+                state.dropping_count.fetch_sub(dropping, Ordering::Relaxed);
             });
         }
         if dropped.is_empty() {

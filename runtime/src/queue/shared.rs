@@ -35,6 +35,9 @@ pub(super) struct State {
     pub(super) deduplication: Mutex<Deduplication>,
     /// Messages of commits on their way.
     pub(super) reserved_count: AtomicU64,
+    /// Messages that go to make room, in commits of which it is not known yet how they went; they still
+    /// count as held.
+    pub(super) dropping_count: AtomicU64,
     /// Told when a message may have become ready other than by an append, or an id is decided on.
     pub(super) changed: Notify,
     /// Held by the commit that removes a prefix.
@@ -65,6 +68,7 @@ impl Queue {
             reader: Mutex::default(),
             deduplication: Mutex::default(),
             reserved_count: AtomicU64::new(0),
+            dropping_count: AtomicU64::new(0),
             changed: Notify::new(),
             trimming: Arc::default(),
             first_chunk: AtomicU64::new(0),

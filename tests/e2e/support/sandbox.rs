@@ -83,6 +83,32 @@ impl Sandbox {
         self.write("millstream.toml", manifest)
     }
 
+    /// Writes the manifest of a pipeline `suspect` from `in` to `out`, with this plugin and these further
+    /// settings.
+    #[track_caller]
+    pub fn wire_suspect(&self, plugin: &str, partitions: u32, settings: &str) {
+        self.manifest(&format!(
+            r#"
+name = "suspect"
+
+[topics.in]
+partitions = {partitions}
+
+[topics.out]
+partitions = {partitions}
+
+[plugins.suspect]
+path = "{{{plugin}}}"
+
+[pipelines.suspect]
+from = "topic:in"
+plugin = "suspect"
+to = "topic:out"
+{settings}
+"#
+        ));
+    }
+
     /// `millstream` with these arguments, on the sandbox's data directory.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare_command(arguments);

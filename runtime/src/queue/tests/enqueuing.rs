@@ -197,6 +197,27 @@ fn a_full_queue_can_drop_its_oldest_instead() {
 }
 
 #[test]
+fn commits_under_way_at_the_same_time_drop_one_message_for_each_that_they_add() {
+    let fixture = Fixture::new();
+    let queue = fixture.create("q", bounded(MaxLengthPolicy::DropOldest));
+    enqueue(&queue, &["a", "b", "c"]);
+    let commits = ["d", "e"].map(|value| {
+        let mut batch = queue.batch();
+        let headers = crate::model::HeadersRef::EMPTY;
+        batch
+            .push(START_MS, None, Some(value.as_bytes()), headers)
+            .unwrap();
+        let mut commit = Commit::new();
+        batch.add_to(&mut commit).unwrap();
+        commit
+    });
+    for commit in commits {
+        fixture.directory.commit(commit);
+    }
+    assert_eq!(values(&queue, 10), ["c", "d", "e"]);
+}
+
+#[test]
 fn bad_attributes_are_refused() {
     let fixture = Fixture::new();
     let queue = fixture.queue();
