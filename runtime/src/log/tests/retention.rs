@@ -251,7 +251,7 @@ fn space_is_given_back() {
 
 #[test]
 fn blob_files_that_are_mostly_garbage_are_rewritten_and_others_are_not() {
-    const BATCHES: usize = 400;
+    const BATCHES: usize = 2_400;
     let fixture = Fixture::new();
     let short = fixture.topic(keep_for(HOUR_MS));
     let long = block_on(
@@ -260,8 +260,8 @@ fn blob_files_that_are_mostly_garbage_are_rewritten_and_others_are_not() {
             .create_topic(&"long".parse().unwrap(), TopicConfig::default()),
     )
     .unwrap();
-    // Batches of both topics lie side by side: no blob file goes as a whole.
-    let value = "v".repeat(64 << 10);
+    // Batches of both topics lie side by side, several in each file: no blob file goes as a whole.
+    let value = "v".repeat(6 << 10);
     for at in 0..BATCHES {
         let record = [record("k", Some(&value), START_MS)];
         append(fixture.log(), short.partition(0).unwrap(), &record);
