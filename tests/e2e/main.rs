@@ -16,6 +16,7 @@ mod kill_produce;
 mod kill_queue;
 mod kill_topics;
 mod memory;
+mod queue_pipelines;
 mod queues;
 mod retries;
 mod support;

@@ -74,12 +74,12 @@ fn document(manifest: &ResolvedManifest, plugins: &Plugins) -> Value {
             "is_producer": plugin.map(Plugin::is_producer),
         })
     };
-    let external = manifest.external_topics.iter().map(|topic| &topic.name);
+    let external = manifest.external_targets.iter().map(|named| &named.target);
     json!({
         "name": manifest.name,
         "path": manifest.path,
         "topics": manifest.topics.iter().map(topic_document).collect::<Vec<_>>(),
-        "external_topics": external.collect::<Vec<_>>(),
+        "external_targets": external.collect::<Vec<_>>(),
         "queues": manifest.queues.iter().map(queue_document).collect::<Vec<_>>(),
         "plugins": manifest.plugins.iter().map(plugin).collect::<Vec<_>>(),
         "pipelines": manifest.pipelines.iter().map(pipeline_document).collect::<Vec<_>>(),
@@ -120,7 +120,7 @@ fn pipeline_document(pipeline: &PipelineSpec) -> Value {
     let ports = pipeline
         .ports
         .iter()
-        .map(|port| json!({ "port": port.name, "topic": port.topic }));
+        .map(|port| json!({ "port": port.name, "target": port.target }));
     let config = pipeline
         .config
         .iter()

@@ -18,11 +18,10 @@ use super::interrupt::Interrupt;
 use super::json_record;
 use super::open::{Access, DataDirectory, partitions_of, resolve_offset};
 use super::output::{Format, Output};
-use super::target::Target;
 use super::{offset_spec, quantity};
 use crate::group::Groups;
 use crate::log::{Cursor, OffsetSpec, Topic};
-use crate::model::{GroupName, RecordRef};
+use crate::model::{GroupName, RecordRef, Target};
 use crate::storage::Partition;
 
 /// Records and bytes of one partition before it is another's turn.

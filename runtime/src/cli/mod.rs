@@ -24,7 +24,6 @@ mod progress;
 mod quantity;
 mod queue;
 mod run;
-mod target;
 mod telemetry;
 mod topic;
 

@@ -8,7 +8,7 @@ use super::exit::Ending;
 use super::group::{LagView, lag_table};
 use super::open::{Access, DataDirectory};
 use super::output::{Column, Output, Table};
-use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
+use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
 use crate::pipeline::{self, PipelineDescription};
 
 /// The verbs on pipelines.
@@ -26,7 +26,7 @@ pub(super) enum PipelineCommand {
 #[derive(Debug, Serialize)]
 struct PortView {
     port: PortName,
-    topic: TopicName,
+    target: Target,
 }
 
 /// A pipeline as it is shown.
@@ -38,15 +38,27 @@ struct PipelineView {
     plugin_digest: String,
     delivery: String,
     dead_letter: Option<QueueName>,
-    inputs: Vec<TopicName>,
+    inputs: Vec<Target>,
     outputs: Vec<PortView>,
     lag_records: u64,
     positions: Vec<LagView>,
+    queues: Vec<QueueView>,
+}
+
+/// A queue that a pipeline reads.
+#[derive(Debug, Serialize)]
+struct QueueView {
+    queue: QueueName,
+    messages: u64,
 }
 
 impl From<PipelineDescription> for PipelineView {
     fn from(description: PipelineDescription) -> Self {
         let outputs = description.ports.into_iter();
+        let lags = description.positions.iter().map(|lag| lag.lag_records);
+        let waiting = description.queues.iter().map(|(_, messages)| *messages);
+        let queues = description.queues.iter().cloned();
+        let queues = queues.map(|(queue, messages)| QueueView { queue, messages });
         Self {
             name: description.name,
             group: description.group,
@@ -56,13 +68,10 @@ impl From<PipelineDescription> for PipelineView {
             dead_letter: description.dead_letter,
             inputs: description.inputs,
             outputs: outputs
-                .map(|(port, topic)| PortView { port, topic })
+                .map(|(port, target)| PortView { port, target })
                 .collect(),
-            lag_records: description
-                .positions
-                .iter()
-                .map(|lag| lag.lag_records)
-                .sum(),
+            lag_records: lags.chain(waiting).sum(),
+            queues: queues.collect(),
             positions: description
                 .positions
                 .into_iter()
@@ -81,11 +90,11 @@ pub(super) fn run(
     let data = DataDirectory::open(global, Access::Existing)?;
     match command {
         PipelineCommand::List => {
-            let all = pipeline::list(&data.log, &data.groups)?;
+            let all = pipeline::list(&data.log, &data.queues, &data.groups)?;
             list(output, all.into_iter().map(PipelineView::from).collect())?;
         }
         PipelineCommand::Describe { name } => {
-            let found = pipeline::describe(&data.log, &data.groups, name)?;
+            let found = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
             describe(output, &found.into())?;
         }
     }
@@ -136,6 +145,9 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
         if let Some(queue) = &pipeline.dead_letter {
             fields.push(("dead-letter", format!("queue:{queue}")));
         }
+        for QueueView { queue, messages } in &pipeline.queues {
+            fields.push(("messages", format!("{messages} in queue:{queue}")));
+        }
         output.fields(&fields)?;
         if pipeline.positions.is_empty() {
             return Ok(());
@@ -146,15 +158,12 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn names(topics: &[TopicName]) -> String {
-    let topics: Vec<_> = topics
-        .iter()
-        .map(|topic| format!("topic:{topic}"))
-        .collect();
-    topics.join(", ")
+fn names(targets: &[Target]) -> String {
+    let targets: Vec<_> = targets.iter().map(ToString::to_string).collect();
+    targets.join(", ")
 }
 
 fn ports(outputs: &[PortView]) -> Vec<String> {
-    let port = |output: &PortView| format!("{} = topic:{}", output.port, output.topic);
+    let port = |output: &PortView| format!("{} = {}", output.port, output.target);
     outputs.iter().map(port).collect()
 }

@@ -145,7 +145,7 @@ fn load(
 ) -> anyhow::Result<(Plugins, Option<DataDirectory>)> {
     let existing = match open::is_missing(&global.data_dir) {
         true => {
-            manifest.check_external_topics(|_| false)?;
+            manifest.check_external_targets(|_| false)?;
             None
         }
         false => Some(DataDirectory::open(global, Access::Create)?),

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Whether topics that are named but not declared exist is known to the data directory only:
-//! [`ResolvedManifest::check_external_topics`].
+//! [`ResolvedManifest::check_external_targets`].
 
 mod config;
 mod error;
@@ -25,6 +25,7 @@ mod resolved;
 mod retry;
 mod schema;
 mod syntax;
+mod target;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -38,10 +39,11 @@ pub use error::{Error, Place, Problem};
 pub use queue::{GroupBy, MaxLengthPolicy, QueueSpec};
 pub use resolve::resolve;
 pub use resolved::{
-    Allow, BatchSpec, Cleanup, Delivery, ExternalTopic, LimitsSpec, PipelineSpec, PluginSpec, Port,
+    Allow, BatchSpec, Cleanup, Delivery, LimitsSpec, PipelineSpec, PluginSpec, Port,
     ResolvedManifest, Start, TopicSpec,
 };
 pub use retry::{DeadLetter, Jitter, RetryOrder, RetrySpec};
+pub use target::ExternalTarget;
 
 /// The largest manifest that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;

@@ -9,19 +9,22 @@ use super::config;
 use super::error::Report;
 use super::quantity::parse_time_ms;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, in_file_order, name};
-use super::resolve::TopicUse;
 use super::resolved::{Allow, BatchSpec, DELIVERIES, LimitsSpec, PipelineSpec, Port, Start};
 use super::retry;
 use super::schema;
-use super::words::{Key, describe, did_you_mean, list_words, or_default, quoted, suggest};
-use crate::model::{GroupName, PipelineName, PluginName, PortName, TopicName, limits};
+use super::target::{self, TargetUse};
+use super::words::{Key, did_you_mean, list_words, or_default};
+use crate::model::{GroupName, PipelineName, PluginName, PortName, limits};
 
-/// The most topics one pipeline reads.
+/// The most topics and queues one pipeline reads.
 const MAX_INPUTS: usize = 64;
 /// The most output ports of one pipeline.
 const MAX_PORTS: usize = 64;
 /// The name of the only port when `to` is a single target.
 const DEFAULT_PORT: &str = "default";
+
+/// The most instances of one task; each has a memory of its own.
+const MAX_CONCURRENCY: u64 = 256;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -40,11 +43,11 @@ const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration:
 const DEFAULT_OUTPUT_BYTES: u64 = 16 * MIB;
 const OUTPUT_BYTES: RangeInclusive<u64> = KIB..=64 * MIB;
 
-/// A pipeline and the places where it names topics, for the checks between pipelines.
+/// A pipeline and the places where it names topics and queues, for the checks between pipelines.
 pub(super) struct Read {
     pub(super) spec: PipelineSpec,
-    pub(super) inputs: Vec<TopicUse>,
-    pub(super) outputs: Vec<TopicUse>,
+    pub(super) inputs: Vec<TargetUse>,
+    pub(super) outputs: Vec<TargetUse>,
 }
 
 /// Reads a pipeline; `plugins` are the names the manifest declares. `None` after a problem that
@@ -67,9 +70,13 @@ pub(super) fn read(
     if is_producer {
         refuse_for_producer(&table, report);
     }
+    if !inputs.is_empty() && inputs.iter().all(|input| input.target.topic().is_none()) {
+        refuse_for_queues(&table, report);
+    }
     let start = start(&table, report);
     let group = group(&table, pipeline_name.as_ref(), report);
     let delivery = table.choice("delivery", &DELIVERIES, report);
+    let concurrency = table.integer("concurrency", 1..=MAX_CONCURRENCY, 1, report);
     let batch = batch(&table, is_producer, report);
     let retry_table = nested(&table, "retry", &schema::RETRY, report).unwrap_or_default();
     let retry = retry::read(&retry_table, report);
@@ -82,12 +89,13 @@ pub(super) fn read(
     Some(Read {
         spec: PipelineSpec {
             name: pipeline_name?,
-            inputs: inputs.iter().map(|input| input.name.clone()).collect(),
+            inputs: inputs.iter().map(|input| input.target.clone()).collect(),
             group: group?,
             start,
             plugin: plugin?,
             ports: outputs.iter().map(|(port, _)| port.clone()).collect(),
             delivery,
+            concurrency: u32::try_from(concurrency).ok()?,
             batch: batch?,
             retry: retry?,
             dead_letter: dead_letter?,
@@ -97,25 +105,25 @@ pub(super) fn read(
             place: report.place(&key.span()),
         },
         inputs,
-        outputs: outputs.into_iter().map(|(_, topic)| topic).collect(),
+        outputs: outputs.into_iter().map(|(_, named)| named).collect(),
     })
 }
 
 /// `from`: a target or a list of targets.
-fn inputs(table: &Table<'_>, report: &mut Report<'_>) -> Vec<TopicUse> {
+fn inputs(table: &Table<'_>, report: &mut Report<'_>) -> Vec<TargetUse> {
     let Some(value) = table.value("from") else {
         return Vec::new();
     };
-    let mut inputs: Vec<TopicUse> = Vec::new();
+    let mut inputs: Vec<TargetUse> = Vec::new();
     match value.get_ref() {
-        DeValue::String(_) => inputs.extend(target("`from`", value, report)),
+        DeValue::String(_) => inputs.extend(target::read("`from`", value, report)),
         DeValue::Array(entries) if (1..=MAX_INPUTS).contains(&entries.len()) => {
             for entry in entries.iter() {
-                let Some(input) = target("every entry of `from`", entry, report) else {
+                let Some(input) = target::read("every entry of `from`", entry, report) else {
                     continue;
                 };
-                if inputs.iter().any(|other| other.name == input.name) {
-                    let message = format!("`from` names topic `{}` twice", input.name);
+                if inputs.iter().any(|other| other.target == input.target) {
+                    let message = format!("`from` names `{}` twice", input.target);
                     report.error(input.span, message, "remove one of the two");
                 } else {
                     inputs.push(input);
@@ -123,7 +131,8 @@ fn inputs(table: &Table<'_>, report: &mut Report<'_>) -> Vec<TopicUse> {
             }
         }
         _ => {
-            let expected = format!("\"topic:NAME\" or a list of 1 to {MAX_INPUTS} such");
+            let expected =
+                format!("\"topic:NAME\", \"queue:NAME\" or a list of 1 to {MAX_INPUTS} such");
             let help = "a pipeline without input leaves `from` out";
             table.wrong("from", value, &expected, help, report);
         }
@@ -132,7 +141,11 @@ fn inputs(table: &Table<'_>, report: &mut Report<'_>) -> Vec<TopicUse> {
 }
 
 /// `to`: a target, or a table of ports and their targets.
-fn outputs(table: &Table<'_>, is_producer: bool, report: &mut Report<'_>) -> Vec<(Port, TopicUse)> {
+fn outputs(
+    table: &Table<'_>,
+    is_producer: bool,
+    report: &mut Report<'_>,
+) -> Vec<(Port, TargetUse)> {
     let Some(value) = table.value("to") else {
         if is_producer {
             let message = format!(
@@ -145,20 +158,20 @@ fn outputs(table: &Table<'_>, is_producer: bool, report: &mut Report<'_>) -> Vec
         }
         return Vec::new();
     };
-    let port = |port_name: PortName, topic: TopicUse| {
+    let port = |port_name: PortName, named: TargetUse| {
         let port = Port {
             name: port_name,
-            topic: topic.name.clone(),
+            target: named.target.clone(),
         };
-        (port, topic)
+        (port, named)
     };
     match value.get_ref() {
         DeValue::String(_) => {
-            let topic = target("`to`", value, report);
+            let named = target::read("`to`", value, report);
             let default = DEFAULT_PORT.parse().ok();
-            topic
+            named
                 .zip(default)
-                .map(|(topic, name)| port(name, topic))
+                .map(|(named, name)| port(name, named))
                 .into_iter()
                 .collect()
         }
@@ -166,13 +179,13 @@ fn outputs(table: &Table<'_>, is_producer: bool, report: &mut Report<'_>) -> Vec
             .into_iter()
             .filter_map(|(key, value)| {
                 let port_name = name("a port's name", key.get_ref(), key.span(), report);
-                let topic = target(&format!("port `{}`", key.get_ref()), value, report);
-                Some(port(port_name?, topic?))
+                let named = target::read(&format!("port `{}`", key.get_ref()), value, report);
+                Some(port(port_name?, named?))
             })
             .collect(),
         _ => {
             let expected = format!(
-                "\"topic:NAME\" or a table of 1 to {MAX_PORTS} ports such as \
+                "\"topic:NAME\", \"queue:NAME\" or a table of 1 to {MAX_PORTS} ports such as \
                  `{{ stats = \"topic:NAME\" }}`"
             );
             let help = "a pipeline without output leaves `to` out";
@@ -180,30 +193,6 @@ fn outputs(table: &Table<'_>, is_producer: bool, report: &mut Report<'_>) -> Vec
             Vec::new()
         }
     }
-}
-
-/// One target, `topic:NAME`.
-fn target(what: &str, value: Value<'_>, report: &mut Report<'_>) -> Option<TopicUse> {
-    let text = value.get_ref().as_str().unwrap_or_default();
-    let help = match text.split_once(':') {
-        Some(("topic", topic)) => {
-            let name = name("a topic's name", topic, value.span(), report)?;
-            let span = value.span();
-            return Some(TopicUse { name, span });
-        }
-        Some(("queue", _)) => "this version does not support queues".to_owned(),
-        Some((kind, topic)) if suggest(kind, ["topic"]).is_some() => {
-            format!("did you mean {}?", quoted(&format!("topic:{topic}")))
-        }
-        Some(_) => "the only kind of target is `topic`".to_owned(),
-        None if text.parse::<TopicName>().is_ok() => {
-            format!("did you mean {}?", quoted(&format!("topic:{text}")))
-        }
-        None => "for example \"topic:flights\"".to_owned(),
-    };
-    let message = format!("{what} must be \"topic:NAME\", found {}", describe(value));
-    report.error(value.span(), message, help);
-    None
 }
 
 /// `plugin`: one of the manifest's.
@@ -236,7 +225,7 @@ fn plugin(table: &Table<'_>, plugins: &[&str], report: &mut Report<'_>) -> Optio
 /// Notes keys that only mean something with an input.
 fn refuse_for_producer(table: &Table<'_>, report: &mut Report<'_>) {
     let help = "remove it, or add `from = \"topic:NAME\"`";
-    for key in ["group", "start", "retry", "dead-letter"] {
+    for key in ["group", "start", "concurrency", "retry", "dead-letter"] {
         if table.value(key).is_some() {
             let message = format!("`{key}` has no effect in a pipeline without `from`");
             report.error(table.key_span(key), message, help);
@@ -249,6 +238,18 @@ fn refuse_for_producer(table: &Table<'_>, report: &mut Report<'_>) {
              are always one atomic write",
             help,
         );
+    }
+}
+
+/// Notes keys that mean nothing to a pipeline which reads queues only.
+fn refuse_for_queues(table: &Table<'_>, report: &mut Report<'_>) {
+    for key in ["group", "start"] {
+        if table.value(key).is_some() {
+            let message = format!(
+                "`{key}` has no effect in a pipeline that reads queues: they have no offsets"
+            );
+            report.error(table.key_span(key), message, "remove it");
+        }
     }
 }
 
@@ -354,17 +355,17 @@ fn allow(table: &Table<'_>, report: &mut Report<'_>) -> Allow {
 }
 
 /// Notes outputs that lead back to an input: such a pipeline would feed itself without end.
-fn refuse_loops(inputs: &[TopicUse], outputs: &[(Port, TopicUse)], report: &mut Report<'_>) {
+fn refuse_loops(inputs: &[TargetUse], outputs: &[(Port, TargetUse)], report: &mut Report<'_>) {
     for (_, output) in outputs {
-        if inputs.iter().any(|input| input.name == output.name) {
+        if inputs.iter().any(|input| input.target == output.target) {
+            let (kind, name) = (output.target.kind(), output.target.name());
             report.error(
                 output.span.clone(),
                 format!(
-                    "the pipeline writes to topic `{}`, which it reads: it would process its own \
-                     output without end",
-                    output.name
+                    "the pipeline writes to {kind} `{name}`, which it reads: it would process its \
+                     own output without end"
                 ),
-                "write to another topic",
+                format!("write to another {kind}"),
             );
         }
     }

@@ -1,8 +1,7 @@
 //! From a manifest's text to its resolved form: reads every table, fills in defaults, then checks
 //! what concerns several tables.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +12,10 @@ use super::pipeline::{self, Read};
 use super::plugin_file;
 use super::quantity::DURATION_EXPECTED;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, is_minus_one, name, to_duration};
-use super::resolved::{
-    CLEANUPS, COMPRESSIONS, Cleanup, ExternalTopic, PluginSpec, ResolvedManifest, TopicSpec,
-};
-use super::words::{Key, did_you_mean, or_default, suggest};
-use super::{queue, schema, syntax};
-use crate::model::{GroupName, TopicName, limits};
+use super::resolved::{CLEANUPS, COMPRESSIONS, Cleanup, PluginSpec, ResolvedManifest, TopicSpec};
+use super::words::{Key, did_you_mean, or_default};
+use super::{queue, schema, syntax, target};
+use crate::model::{GroupName, Target, limits};
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,9 +59,10 @@ pub fn resolve(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
         .iter()
         .filter_map(|(key, value)| topic(key, value, &mut report))
         .collect();
-    let queues: Vec<_> = root
-        .named("queues", &mut report)
-        .into_iter()
+    let declared_queues = root.named("queues", &mut report);
+    let queues: Vec<_> = declared_queues
+        .iter()
+        .copied()
         .filter_map(|(key, value)| queue::read(key, value, &mut report))
         .collect();
     queue::check_dead_letters(&queues, &mut report);
@@ -83,19 +81,35 @@ pub fn resolve(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
         })
         .collect();
     check_groups(&pipelines, &mut report);
-    let external_topics = external_topics(&names(&declared_topics), &pipelines, &report);
+    let uses = pipelines
+        .iter()
+        .flat_map(|read| read.inputs.iter().chain(&read.outputs));
+    let declared = declared_targets(&declared_topics, &declared_queues);
+    let external_targets = target::external(&declared, uses, &report);
 
     let manifest = ResolvedManifest {
         name,
         path: path.to_owned(),
         topics,
-        external_topics,
+        external_targets,
         queues: queues.into_iter().map(|read| read.spec).collect(),
         plugins,
         pipelines: pipelines.into_iter().map(|read| read.spec).collect(),
     };
     report.finish()?;
     Ok(manifest)
+}
+
+/// The topics and queues that have tables, as far as their names are right.
+fn declared_targets(
+    topics: &[(KeyRef<'_>, Value<'_>)],
+    queues: &[(KeyRef<'_>, Value<'_>)],
+) -> Vec<Target> {
+    let topics = names(topics).into_iter();
+    let topics = topics.filter_map(|name| Some(Target::Topic(name.parse().ok()?)));
+    let queues = names(queues).into_iter();
+    let queues = queues.filter_map(|name| Some(Target::Queue(name.parse().ok()?)));
+    topics.chain(queues).collect()
 }
 
 /// The names of named tables.
@@ -268,15 +282,17 @@ fn check_groups(pipelines: &[Read], report: &mut Report<'_>) {
     for read in pipelines {
         let spec = &read.spec;
         for input in &read.inputs {
-            let first = first_readers
-                .entry((&spec.group, &input.name))
-                .or_insert(spec);
+            // Those that read one queue share its messages.
+            let Some(topic) = input.target.topic() else {
+                continue;
+            };
+            let first = first_readers.entry((&spec.group, topic)).or_insert(spec);
             if first.name != spec.name {
                 report.error(
                     input.span.clone(),
                     format!(
                         "pipelines `{}` (line {}) and `{}` both read topic `{}` as group `{}`",
-                        first.name, first.place.line, spec.name, input.name, spec.group
+                        first.name, first.place.line, spec.name, topic, spec.group
                     ),
                     "give one of them a `group` of its own: a group has one position in each \
                      partition",
@@ -284,30 +300,4 @@ fn check_groups(pipelines: &[Read], report: &mut Report<'_>) {
             }
         }
     }
-}
-
-/// The topics that pipelines name and the manifest does not declare, by first use.
-fn external_topics(
-    declared: &[&str],
-    pipelines: &[Read],
-    report: &Report<'_>,
-) -> Vec<ExternalTopic> {
-    let mut seen = BTreeSet::new();
-    let uses = pipelines
-        .iter()
-        .flat_map(|read| read.inputs.iter().chain(&read.outputs));
-    uses.filter(|topic| !declared.contains(&topic.name.as_str()) && seen.insert(&topic.name))
-        .map(|topic| ExternalTopic {
-            name: topic.name.clone(),
-            similar: suggest(topic.name.as_str(), declared.iter().copied())
-                .and_then(|name| name.parse().ok()),
-            place: report.place(&topic.span),
-        })
-        .collect()
-}
-
-/// A topic that a pipeline names, and where.
-pub(super) struct TopicUse {
-    pub(super) name: TopicName,
-    pub(super) span: Range<usize>,
 }

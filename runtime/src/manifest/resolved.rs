@@ -7,12 +7,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{Error, Place, Problem};
+use super::error::{Place, Problem};
 use super::quantity::{format_duration, format_size, format_time_ms};
 use super::queue::QueueSpec;
 use super::retry::{DeadLetter, RetrySpec};
+use super::target::ExternalTarget;
 use super::words::{Key, Text};
-use crate::model::{Compression, GroupName, PipelineName, PluginName, PortName, TopicName};
+use crate::model::{Compression, GroupName, PipelineName, PluginName, PortName, Target, TopicName};
 
 /// A manifest that has been found right, as far as that can be told without a data directory.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,9 +24,9 @@ pub struct ResolvedManifest {
     pub path: PathBuf,
     /// The topics it declares, in its order.
     pub topics: Vec<TopicSpec>,
-    /// The topics its pipelines name but it does not declare: they must exist already.
-    /// See [`ResolvedManifest::check_external_topics`].
-    pub external_topics: Vec<ExternalTopic>,
+    /// The topics and queues its pipelines name but it does not declare: they must exist already.
+    /// See [`ResolvedManifest::check_external_targets`].
+    pub external_targets: Vec<ExternalTarget>,
     /// The queues it declares, in its order.
     pub queues: Vec<QueueSpec>,
     /// The plugins it declares, in its order.
@@ -71,17 +72,6 @@ pub enum Cleanup {
     Compact,
 }
 
-/// A topic that a pipeline names and the manifest does not declare.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalTopic {
-    /// The topic's name.
-    pub name: TopicName,
-    /// A declared topic with a similar name, if there is one: the author may have meant that.
-    pub similar: Option<TopicName>,
-    /// Where it is first named.
-    pub place: Place,
-}
-
 /// A plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginSpec {
@@ -98,8 +88,8 @@ pub struct PluginSpec {
 pub struct PipelineSpec {
     /// The pipeline's name.
     pub name: PipelineName,
-    /// The topics it reads, in the order of `from`; empty for a producer.
-    pub inputs: Vec<TopicName>,
+    /// The topics and queues it reads, in the order of `from`; empty for a producer.
+    pub inputs: Vec<Target>,
     /// The consumer group its progress is recorded under.
     pub group: GroupName,
     /// Where a partition starts for which the group has no committed offset.
@@ -110,6 +100,8 @@ pub struct PipelineSpec {
     pub ports: Vec<Port>,
     /// The delivery guarantee; `exactly-once` for a producer.
     pub delivery: Delivery,
+    /// How many instances of the plugin each task runs at a time; 1 for a producer.
+    pub concurrency: u32,
     /// How large a batch may get.
     pub batch: BatchSpec,
     /// What happens to records that fail.
@@ -130,6 +122,11 @@ impl PipelineSpec {
     /// Whether the pipeline has no input, so that its plugin has to be a producer.
     pub fn is_producer(&self) -> bool {
         self.inputs.is_empty()
+    }
+
+    /// Whether the pipeline reads a topic, so that it has a group with offsets.
+    pub fn reads_topics(&self) -> bool {
+        self.inputs.iter().any(|input| input.topic().is_some())
     }
 }
 
@@ -152,8 +149,8 @@ pub enum Start {
 pub struct Port {
     /// The name the plugin knows it by.
     pub name: PortName,
-    /// The topic it writes to.
-    pub topic: TopicName,
+    /// The topic or queue it writes to.
+    pub target: Target,
 }
 
 /// A delivery guarantee.
@@ -200,34 +197,6 @@ pub struct Allow {
 }
 
 impl ResolvedManifest {
-    /// Checks that every topic which is named but not declared exists.
-    ///
-    /// # Errors
-    ///
-    /// One problem for each topic that does not.
-    pub fn check_external_topics(&self, exists: impl Fn(&TopicName) -> bool) -> Result<(), Error> {
-        let problems: Vec<_> = self
-            .external_topics
-            .iter()
-            .filter(|topic| !exists(&topic.name))
-            .map(|topic| {
-                let name = &topic.name;
-                let message = format!(
-                    "unknown topic `{name}`: expected one that is declared here or exists already"
-                );
-                Problem::new(&self.path, &topic.place, message).with_help(match &topic.similar {
-                    Some(similar) => format!("did you mean `topic:{similar}`?"),
-                    None => format!("declare it with `[topics.{}]`", Key(name.as_str())),
-                })
-            })
-            .collect();
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Invalid(problems))
-        }
-    }
-
     /// A problem of this manifest that shows only later, for example a plugin that is no consumer.
     pub fn problem(&self, place: &Place, message: impl Into<String>) -> Problem {
         Problem::new(&self.path, place, message)
@@ -378,13 +347,13 @@ impl fmt::Display for PipelineSpec {
         writeln!(f, "[pipelines.{}]", Key(self.name.as_str()))?;
         match self.inputs.as_slice() {
             [] => {}
-            [topic] => writeln!(f, "from = \"topic:{topic}\"")?,
-            topics => {
-                let list: Vec<_> = topics.iter().map(|t| format!("\"topic:{t}\"")).collect();
+            [target] => writeln!(f, "from = \"{target}\"")?,
+            targets => {
+                let list: Vec<_> = targets.iter().map(|t| format!("\"{t}\"")).collect();
                 writeln!(f, "from = [{}]", list.join(", "))?;
             }
         }
-        if !self.is_producer() {
+        if self.reads_topics() {
             writeln!(f, "group = \"{}\"", self.group)?;
             writeln!(f, "start = \"{}\"", self.start)?;
         }
@@ -393,11 +362,14 @@ impl fmt::Display for PipelineSpec {
             let ports = self
                 .ports
                 .iter()
-                .map(|port| (port.name.as_str(), format!("\"topic:{}\"", port.topic)));
+                .map(|port| (port.name.as_str(), format!("\"{}\"", port.target)));
             writeln!(f, "to = {}", InlineTable(ports.collect()))?;
         }
         if !self.is_producer() {
             writeln!(f, "delivery = \"{}\"", self.delivery)?;
+            if self.concurrency > 1 {
+                writeln!(f, "concurrency = {}", self.concurrency)?;
+            }
         }
         let max_records = self.batch.max_records;
         let max_wait = format_duration(self.batch.max_wait);

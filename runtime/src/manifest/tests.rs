@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Compression, QueueName, TopicName};
+use crate::model::{Compression, QueueName, Target};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/manifests");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/manifest-reference.md");
@@ -55,7 +55,7 @@ fn outcome(manifest: &Path) -> (bool, String) {
     match load(manifest) {
         Ok(resolved) => {
             let mut text = resolved.to_string();
-            if let Err(error) = resolved.check_external_topics(|_| false) {
+            if let Err(error) = resolved.check_external_targets(|_| false) {
                 text.push_str(&format!("\n--- without a data directory ---\n{error}\n"));
             }
             (true, text)
@@ -151,17 +151,17 @@ fn a_file_that_cannot_be_read() {
 }
 
 #[test]
-fn external_topics_that_exist_are_fine() {
+fn external_targets_that_exist_are_fine() {
     let text = "name = \"a\"\n[plugins.p]\npath = \"p.wasm\"\n\
                 [pipelines.a]\nfrom = \"topic:there\"\nplugin = \"p\"\n";
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("p.wasm"), b"");
     let resolved = resolve(&folder.path().join(FILE_NAME), text).unwrap();
-    assert_eq!(resolved.external_topics.len(), 1);
+    assert_eq!(resolved.external_targets.len(), 1);
     resolved
-        .check_external_topics(|name| name.as_str() == "there")
+        .check_external_targets(|target| target.name() == "there")
         .unwrap();
-    assert!(resolved.check_external_topics(|_| false).is_err());
+    assert!(resolved.check_external_targets(|_| false).is_err());
 }
 
 /// The part of the reference below a heading, up to the next one.
@@ -266,7 +266,7 @@ fn without_places(mut manifest: ResolvedManifest) -> ResolvedManifest {
         .topics
         .iter_mut()
         .map(|topic| &mut topic.place)
-        .chain(manifest.external_topics.iter_mut().map(|t| &mut t.place))
+        .chain(manifest.external_targets.iter_mut().map(|t| &mut t.place))
         .chain(manifest.queues.iter_mut().map(|queue| &mut queue.place))
         .chain(manifest.plugins.iter_mut().map(|plugin| &mut plugin.place))
         .chain(manifest.pipelines.iter_mut().map(|p| &mut p.place));
@@ -352,26 +352,30 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
     (
         (any_name(), any_name(), any_start(), deliveries),
         // Inputs and outputs have different first letters, so that there is no loop.
-        prop::collection::btree_set("i[a-z.]{1,10}", 0..4),
-        prop::collection::btree_map(any_name(), "o[a-z.]{1,10}", 1..4),
+        prop::collection::btree_set("(topic|queue):i[a-z.]{1,10}", 0..4),
+        prop::collection::btree_map(any_name(), "(topic|queue):o[a-z.]{1,10}", 1..4),
         (batch, limits, config, any::<(bool, bool)>()),
     )
         .prop_map(|((name, group, start, delivery), inputs, ports, more)| {
             let (batch, limits, config, (clocks, random)) = more;
             let producer = inputs.is_empty();
+            let no_topics = !inputs.iter().any(|input| input.starts_with("topic:"));
             PipelineSpec {
                 name: name.parse().unwrap(),
-                group: if producer { &name } else { &group }.parse().unwrap(),
-                inputs: inputs.iter().map(|topic| topic.parse().unwrap()).collect(),
-                start: if producer { Start::Earliest } else { start },
+                group: if no_topics { &name } else { &group }.parse().unwrap(),
+                inputs: inputs
+                    .iter()
+                    .map(|target| target.parse().unwrap())
+                    .collect(),
+                start: if no_topics { Start::Earliest } else { start },
                 plugin: "p".parse().unwrap(),
                 ports: ports
                     .iter()
                     // Not in the order of their names.
                     .rev()
-                    .map(|(name, topic)| Port {
+                    .map(|(name, target)| Port {
                         name: name.parse().unwrap(),
-                        topic: topic.parse().unwrap(),
+                        target: target.parse().unwrap(),
                     })
                     .collect(),
                 delivery: if producer {
@@ -379,6 +383,7 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
                 } else {
                     delivery
                 },
+                concurrency: 1,
                 batch: BatchSpec {
                     max_records: batch.0,
                     max_bytes: if producer { 1 << 20 } else { batch.1 },
@@ -581,7 +586,7 @@ proptest! {
             name,
             path: path.clone(),
             topics: unique(topics, |topic| topic.name.clone()),
-            external_topics: Vec::new(),
+            external_targets: Vec::new(),
             queues,
             plugins: vec![PluginSpec {
                 name: "p".parse().unwrap(),
@@ -595,11 +600,13 @@ proptest! {
             Ok(read) => read,
             Err(error) => return Err(TestCaseError::fail(format!("{error}\n\n{text}"))),
         };
-        let declared: BTreeSet<TopicName> = read.topics.iter().map(|t| t.name.clone()).collect();
-        for topic in &read.external_topics {
-            prop_assert!(!declared.contains(&topic.name));
+        let topics = read.topics.iter().map(|topic| Target::Topic(topic.name.clone()));
+        let queues = read.queues.iter().map(|queue| Target::Queue(queue.name.clone()));
+        let declared: BTreeSet<Target> = topics.chain(queues).collect();
+        for external in &read.external_targets {
+            prop_assert!(!declared.contains(&external.target));
         }
-        let read = ResolvedManifest { external_topics: Vec::new(), ..without_places(read) };
+        let read = ResolvedManifest { external_targets: Vec::new(), ..without_places(read) };
         prop_assert_eq!(read, manifest);
     }
 }

@@ -7,6 +7,7 @@
 //! - [`batch`]: the codec. [`RecordBatch`] is read without copying, [`BatchBuilder`] writes one
 //!   exact allocation per batch.
 //! - [`compression`]: the five codecs of the batch format, bounded against decompression bombs.
+//! - [`target`]: a topic or a queue, `topic:NAME` or `queue:NAME`.
 //! - [`partitioner`]: Kafka's default key to partition mapping.
 //!
 //! This module depends on no other module of the crate, and everything in it that reads bytes from
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod names;
 pub mod partitioner;
 pub mod record;
+pub mod target;
 
 pub use batch::{
     BatchBuilder, EncodedBatch, HeadersBuf, HeadersRef, RecordBatch, RecordIter, RecordPosition,
@@ -27,3 +29,4 @@ pub use compression::Compression;
 pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
 pub use partitioner::{key_hash, partition_for_key};
 pub use record::{Header, Record};
+pub use target::Target;

@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::TaskError;
+use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
-use super::consumer_task::ConsumerTask;
 use super::outputs::OutputError;
 use super::processor::Processed;
 use super::retry::{Cause, GroupId, Waiting};
 use crate::manifest::RetryOrder;
 use crate::plugin::{Columns, FailureKind, Fault, Output};
+use crate::queue::{Queue, Receipt};
 use crate::storage::schema::changelog::Change;
 
 /// Records to run together, and where they come from.
@@ -34,6 +35,19 @@ pub(super) enum Origin {
     Input { turn: usize, next_offset: u64 },
     /// They were parked; one for each record.
     Parked(Vec<Waiting>),
+    /// A queue.
+    Queue(Leased),
+}
+
+/// The messages of a batch from a queue.
+pub(super) struct Leased {
+    pub(super) queue: Queue,
+    /// One for each record.
+    pub(super) receipts: Vec<Receipt>,
+    /// Who waits for whom, for each record.
+    pub(super) groups: Vec<GroupId>,
+    /// When the first lease ends, in ms since the epoch.
+    pub(super) until_ms: u64,
 }
 
 /// A record that failed: its index in the batch, and why.
@@ -57,6 +71,17 @@ enum Called {
     },
     /// The plugin faulted; if it is known on which record, its index in the batch.
     Faulted(Fault, Option<usize>),
+    /// An output takes nothing now.
+    Blocked(String),
+}
+
+/// How far a batch was run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// To its end.
+    Whole,
+    /// To the end of a part, since the task is to stop.
+    Stopped,
 }
 
 /// What running a part led to.
@@ -65,9 +90,11 @@ enum Outcome {
     Faulted(Fault, Option<usize>),
     /// The record with this index stops the pipeline; those before it can go through first.
     Stops(usize),
+    /// An output takes nothing now: later again.
+    Blocked(String),
 }
 
-impl ConsumerTask {
+impl BatchRunner {
     /// Runs a batch to its end, part by part, or to the end of a part if it is told to stop. What goes
     /// through is committed, also if a later part ends the task.
     pub(super) async fn run_batch(
@@ -75,22 +102,30 @@ impl ConsumerTask {
         batch: &Batch,
         stop: &watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
+        self.leased_until_ms = batch.leased_until_ms();
         let ran = self.run_parts(batch, stop).await;
         self.submit_gathered().await?;
-        ran
+        match ran {
+            Ok(Progress::Whole) => Ok(()),
+            Ok(Progress::Stopped) => self.give_back(batch),
+            Err(error) => {
+                self.give_back(batch)?;
+                Err(error)
+            }
+        }
     }
 
     async fn run_parts(
         &mut self,
         batch: &Batch,
         stop: &watch::Receiver<bool>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Progress, TaskError> {
         let mut parts = vec![Part::new(0..batch.columns.len())];
         self.held_groups.clear();
         let mut has_faulted = false;
         while let Some(part) = parts.pop() {
             if part.range.start > 0 && *stop.borrow() {
-                return Ok(());
+                return Ok(Progress::Stopped);
             }
             let range = part.range.clone();
             if part.is_bad && range.len() > 1 {
@@ -98,12 +133,13 @@ impl ConsumerTask {
                 continue;
             }
             self.processor.mute_stderr(has_faulted);
+            let claim = self.claim(batch, &range)?;
             let outcome = {
                 let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
-                block_in_place(|| self.run_part(batch, &range))?
+                block_in_place(|| self.run_part(batch, &range, &claim.lost))?
             };
             has_faulted |= matches!(outcome, Outcome::Faulted(..));
-            let checkpoint = match outcome {
+            let mut checkpoint = match outcome {
                 Outcome::Done(checkpoint) => {
                     if let Some(right) = parts.last_mut() {
                         // Both together faulted, and this one is fine.
@@ -114,6 +150,14 @@ impl ConsumerTask {
                 }
                 Outcome::Stops(index) => {
                     isolate(&mut parts, range, index);
+                    continue;
+                }
+                Outcome::Blocked(reason) => {
+                    parts.push(part);
+                    drop(claim);
+                    if self.wait_for_room(&reason, stop).await? == Progress::Stopped {
+                        return Ok(Progress::Stopped);
+                    }
                     continue;
                 }
                 Outcome::Faulted(fault, Some(index)) if range.len() > 1 => {
@@ -134,21 +178,38 @@ impl ConsumerTask {
                     checkpoint
                 }
             };
-            self.finish_part(batch, range, checkpoint).await?;
+            checkpoint.commit.extend(claim.commit);
+            self.finish_part(batch, range, checkpoint, claim.lost.len())
+                .await?;
         }
-        Ok(())
+        Ok(Progress::Whole)
     }
 
-    /// Runs a batch once, for at-most-once: its progress is committed already, so that nothing is
-    /// tried again, and what fails is given up on.
-    pub(super) async fn run_batch_once(&mut self, batch: &Batch) -> Result<(), TaskError> {
-        let all: Vec<usize> = (0..batch.columns.len()).collect();
-        let mut checkpoint = Checkpoint::default();
-        let called = {
-            let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
-            block_in_place(|| self.call(&batch.columns, &all, &mut checkpoint))?
+    /// Runs a batch once, for at-most-once: its progress is committed first, so that after a crash nothing
+    /// of it is seen again; and what fails is given up on.
+    pub(super) async fn run_batch_once(
+        &mut self,
+        batch: &Batch,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        let all = self.commit_progress(batch).await?;
+        let records_in = all.len() as u64;
+        let (called, mut checkpoint) = loop {
+            let mut checkpoint = Checkpoint::default();
+            let called = {
+                let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+                block_in_place(|| self.call(&batch.columns, &all, &mut checkpoint))?
+            };
+            let Called::Blocked(reason) = &called else {
+                break (called, checkpoint);
+            };
+            if self.wait_for_room(reason, stop).await? == Progress::Stopped {
+                // What it gives is lost, as a crash would have lost it.
+                return Ok(());
+            }
         };
         let failed: Vec<Failed> = match called {
+            Called::Blocked(_) => Vec::new(),
             Called::Succeeded { failed, changes } => {
                 self.state.lock().apply(changes, &mut checkpoint.commit);
                 let give_up = |cause| match cause {
@@ -168,14 +229,23 @@ impl ConsumerTask {
             }
         };
         self.settle_failed(batch, &failed, &mut checkpoint)?;
-        checkpoint.counts.records_in = batch.columns.len() as u64;
+        checkpoint.counts.records_in = records_in;
         self.submit(checkpoint).await
     }
 
     /// Runs those records of a part that need not wait for others.
-    fn run_part(&mut self, batch: &Batch, range: &Range<usize>) -> Result<Outcome, TaskError> {
+    fn run_part(
+        &mut self,
+        batch: &Batch,
+        range: &Range<usize>,
+        lost: &[usize],
+    ) -> Result<Outcome, TaskError> {
         let mut behind = Vec::new();
-        let selection = self.select(batch, range, &mut behind);
+        let mut selection = self.select(batch, range, &mut behind);
+        if !lost.is_empty() {
+            selection.retain(|index| lost.binary_search(index).is_err());
+            behind.retain(|(index, _)| lost.binary_search(index).is_err());
+        }
         let outcome = self.run_selection(batch, selection)?;
         let Outcome::Done(mut checkpoint) = outcome else {
             return Ok(outcome);
@@ -231,6 +301,7 @@ impl ConsumerTask {
             let (failed, changes) = match self.call(&batch.columns, &selection, &mut checkpoint)? {
                 Called::Succeeded { failed, changes } => (failed, changes),
                 Called::Faulted(fault, index) => return Ok(Outcome::Faulted(fault, index)),
+                Called::Blocked(reason) => return Ok(Outcome::Blocked(reason)),
             };
             let overtaken = self.overtaken(batch, &selection, &failed);
             if overtaken.is_empty() {
@@ -287,14 +358,17 @@ impl ConsumerTask {
             .processor
             .route(&processed, batch, now_ms, &mut self.outputs, commit)
             .and_then(|()| self.outputs.finish(commit));
-        if let Err(OutputError { source, reason }) = routed {
+        if let Err(error) = routed {
             self.outputs.discard();
             self.reopen()?;
-            return Ok(Called::Faulted(
-                Fault::Output { reason },
-                source.map(index_of),
-            ));
+            return Ok(match error {
+                OutputError::Blocked { reason } => Called::Blocked(reason),
+                OutputError::Record { source, reason } => {
+                    Called::Faulted(Fault::Output { reason }, source.map(index_of))
+                }
+            });
         }
+        self.blocked_pause = None;
         checkpoint.counts.records_out += commit.record_count();
         Ok(Called::Succeeded {
             failed: match &processed {

@@ -1,30 +1,24 @@
 //! A task of a pipeline that takes records: pull a batch, call the plugin, make a checkpoint.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hashbrown::HashSet;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
-use super::checkpoint::{Checkpoint, Checkpoints};
-use super::outputs::Outputs;
-use super::processor::Processor;
-use super::retry::{GroupId, Parked, Waiting};
-use super::runtime::PipelineRuntime;
+use super::batch_runner::BatchRunner;
+use super::checkpoint::Checkpoint;
+use super::input::{Input, Source};
+use super::retry::Waiting;
+use super::runtime::{PipelineRuntime, TaskInput};
 use super::status::TaskStatus;
-use super::task_state::TaskState;
 use crate::log::{self, Cursor};
 use crate::manifest::{Delivery, RetryOrder, Start};
 use crate::plugin::Columns;
-use crate::storage::schema::group_offset::CommittedOffset;
-use crate::storage::{self, Commit};
+use crate::storage::Commit;
 
 /// How long a task waits at most that has nothing to do, before it looks again.
 const LONG_PAUSE: Duration = Duration::from_secs(3600);
@@ -35,31 +29,11 @@ const TURN: Duration = Duration::from_millis(5);
 
 /// One task: the pipeline on one partition of each of its inputs.
 pub(super) struct ConsumerTask {
-    pub(super) pipeline: Arc<PipelineRuntime>,
-    pub(super) task: u32,
+    runner: BatchRunner,
     inputs: Vec<Input>,
     /// The input read last; the next one has its turn first.
     turn: usize,
-    pub(super) state: Arc<Mutex<TaskState>>,
-    pub(super) processor: Processor,
     batch: Columns,
-    /// Some records of a batch, when not all of it can run.
-    pub(super) part: Columns,
-    pub(super) parked: Parked,
-    /// Groups of a batch of parked records of which one stays parked: those after it must wait.
-    pub(super) held_groups: HashSet<GroupId>,
-    pub(super) outputs: Outputs,
-    /// What the parts of the current batch have led to, and how far its input is processed with it.
-    pub(super) gathered: Checkpoint,
-    pub(super) gathered_to: Option<(usize, u64)>,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) status: Arc<TaskStatus>,
-}
-
-struct Input {
-    /// Its index in the manifest's `from`.
-    index: u32,
-    cursor: Cursor,
 }
 
 impl ConsumerTask {
@@ -72,43 +46,24 @@ impl ConsumerTask {
     ) -> Result<Self, TaskError> {
         let store = pipeline.log.store().clone();
         let mut inputs = Vec::new();
-        for ((index, partition), input) in
-            pipeline.task_inputs(task).into_iter().zip(&status.inputs)
-        {
-            let offset = pipeline.start_offset(&partition)?;
-            input.offset.store(offset, Ordering::Release);
-            inputs.push(Input {
-                index,
-                cursor: Cursor::new(store.clone(), partition, offset),
-            });
+        for (turn, (index, input)) in pipeline.task_inputs(task).into_iter().enumerate() {
+            let source = match input {
+                TaskInput::Queue(queue) => Source::Queue(queue),
+                TaskInput::Partition(partition) => {
+                    let offset = pipeline.start_offset(&partition)?;
+                    if let Some(shown) = status.inputs.get(turn) {
+                        shown.set_offset(offset);
+                    }
+                    Source::Topic(Cursor::new(store.clone(), partition, offset))
+                }
+            };
+            inputs.push(Input { index, source });
         }
-        let state = pipeline.state(task)?;
-        let parked = Parked::open(store.clone(), pipeline.id, task)?;
-        status.parked.store(parked.len(), Ordering::Release);
-        if !parked.is_empty() && parked.max_input() as usize >= pipeline.spec.inputs.len() {
-            return Err(TaskError::ParkedInput {
-                input: parked.max_input(),
-                count: parked.len(),
-            });
-        }
-        let processor =
-            Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
-            outputs: pipeline.outputs(),
-            checkpoints: Checkpoints::new(store),
+            runner: BatchRunner::open(pipeline, task, status)?,
             turn: 0,
             batch: Columns::new(),
-            part: Columns::new(),
-            parked,
-            held_groups: HashSet::new(),
-            gathered: Checkpoint::default(),
-            gathered_to: None,
-            pipeline,
-            task,
             inputs,
-            state,
-            processor,
-            status,
         })
     }
 
@@ -116,7 +71,7 @@ impl ConsumerTask {
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
         let ended = self.run_until_stopped(&mut stop).await;
         // A checkpoint that failed is the cause of whatever came after it.
-        self.checkpoints.settle(&self.status).await?;
+        self.runner.settle_checkpoint().await?;
         ended
     }
 
@@ -130,7 +85,7 @@ impl ConsumerTask {
             let next = if self.must_wait() {
                 None
             } else {
-                self.next_input()
+                self.next_input()?
             };
             let pause = self.pause_until_due();
             let is_due = pause == Some(Duration::ZERO);
@@ -140,163 +95,112 @@ impl ConsumerTask {
                 continue;
             }
             let Some(turn) = next else {
-                self.checkpoints.settle(&self.status).await?;
+                self.runner.settle_checkpoint().await?;
                 let inputs = if self.must_wait() {
                     &[]
                 } else {
                     self.inputs.as_slice()
                 };
-                wait_for_records(inputs, pause, &self.status, stop).await;
+                wait_for_records(inputs, pause, &self.runner.status, stop).await;
                 continue;
             };
             self.turn = turn;
-            self.fill(turn, stop).await?;
-            if self.batch.is_empty() {
-                self.skip(turn).await?;
-            } else {
-                self.process(turn, stop).await?;
-            }
+            self.take_batch(turn, stop).await?;
         }
         Ok(())
     }
 
     /// Whether no new records may be taken until parked ones are done.
     fn must_wait(&self) -> bool {
-        let blocks = self.pipeline.spec.retry.order == RetryOrder::Partition;
-        (blocks && !self.parked.is_empty()) || self.parked.is_full()
+        let parked = &self.runner.parked;
+        let blocks = self.runner.pipeline.spec.retry.order == RetryOrder::Partition;
+        (blocks && !parked.is_empty()) || parked.is_full()
     }
 
     /// How long until a parked record is due.
     fn pause_until_due(&self) -> Option<Duration> {
-        let due_ms = self.parked.next_due_ms()?;
-        Some(Duration::from_millis(due_ms.saturating_sub(self.now_ms())))
+        let due_ms = self.runner.parked.next_due_ms()?;
+        let pause_ms = due_ms.saturating_sub(self.runner.now_ms());
+        Some(Duration::from_millis(pause_ms))
     }
 
     /// Commits where the inputs start that have no position yet: `latest`, or a time, is meant once,
     /// and not again by each run until records come.
     async fn commit_start(&mut self) -> Result<(), TaskError> {
-        if matches!(self.pipeline.spec.start, Start::Earliest) {
+        let pipeline = &self.runner.pipeline;
+        if matches!(pipeline.spec.start, Start::Earliest) {
             return Ok(());
         }
         let mut commit = Commit::new();
         for (turn, input) in self.inputs.iter().enumerate() {
-            let group = &self.pipeline.spec.group;
-            let partition = input.cursor.partition();
-            if self.pipeline.groups.committed(group, partition)?.is_none() {
-                self.commit_offset(turn, input.cursor.offset(), &mut commit);
+            let Source::Topic(cursor) = &input.source else {
+                continue;
+            };
+            let group = &pipeline.spec.group;
+            if pipeline
+                .groups
+                .committed(group, cursor.partition())?
+                .is_none()
+            {
+                self.runner
+                    .commit_offset(turn, cursor.offset(), &mut commit);
             }
         }
         if !commit.is_empty() {
-            self.pipeline.log.store().commit(commit).await?;
+            pipeline.log.store().commit(commit).await?;
         }
-        Ok(())
-    }
-
-    /// Commits that there is nothing to process before the cursor: retention or cleaning took it.
-    async fn skip(&mut self, turn: usize) -> Result<(), TaskError> {
-        let offset = self
-            .inputs
-            .get(turn)
-            .map_or(0, |input| input.cursor.offset());
-        let mut checkpoint = Checkpoint::default();
-        self.commit_offset(turn, offset, &mut checkpoint.commit);
-        self.submit(checkpoint).await?;
-        self.show_offset(turn, offset);
         Ok(())
     }
 
     /// The next input that has records, in turn.
-    fn next_input(&self) -> Option<usize> {
+    fn next_input(&self) -> Result<Option<usize>, TaskError> {
         let count = self.inputs.len();
-        (1..=count)
-            .map(|step| (self.turn + step) % count)
-            .find(|turn| !self.inputs[*turn].cursor.is_at_end())
+        for step in 1..=count {
+            let turn = (self.turn + step) % count;
+            if self.inputs[turn].has_records()? {
+                return Ok(Some(turn));
+            }
+        }
+        Ok(None)
     }
 
-    /// Reads the next batch of an input. Waits `max-wait` for a batch that is not full.
-    async fn fill(
+    /// Reads a batch of an input and runs it.
+    async fn take_batch(
         &mut self,
         turn: usize,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        let limits = self.pipeline.spec.batch;
-        let Self {
-            inputs,
-            batch,
-            pipeline,
-            ..
-        } = self;
-        let Some(input) = inputs.get_mut(turn) else {
+        let Some(input) = self.inputs.get_mut(turn) else {
             return Ok(());
         };
-        batch.start(input.index, input.cursor.partition().index());
-        let mut bytes = 0;
-        let deadline = Instant::now() + limits.max_wait;
-        loop {
-            let max_records = (limits.max_records as usize).saturating_sub(batch.len());
-            let max_bytes = limits.max_bytes.saturating_sub(bytes);
-            let read = block_in_place(|| {
-                input.cursor.read(max_records, max_bytes, |record| {
-                    bytes += record.size_bytes();
-                    batch.push(record);
-                })
-            });
-            match read {
-                Ok(_) => {}
-                Err(log::Error::Storage(storage::Error::OffsetOutOfRange {
-                    offset,
-                    start,
-                    ..
-                })) if offset < start => {
-                    let (pipeline, topic) = (
-                        &pipeline.spec.name,
-                        &pipeline.spec.inputs[input.index as usize],
-                    );
-                    let lost = start - offset;
-                    tracing::warn!(%pipeline, %topic, offset, start, lost, "retention has deleted records before they were read; going on at the first that is left");
-                    input.cursor.seek(start);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            let is_full = batch.len() >= limits.max_records as usize || bytes >= limits.max_bytes;
-            if is_full || batch.is_empty() || limits.max_wait.is_zero() {
-                return Ok(());
-            }
-            tokio::select! {
-                () = tokio::time::sleep_until(deadline) => return Ok(()),
-                () = input.cursor.wait() => {}
-                _ = stop.changed() => return Ok(()),
-            }
+        let pipeline = Arc::clone(&self.runner.pipeline);
+        let origin = input.fill(turn, &mut self.batch, &pipeline, stop).await?;
+        if self.batch.is_empty() {
+            return self.skip(&origin).await;
         }
-    }
-
-    async fn process(
-        &mut self,
-        turn: usize,
-        stop: &watch::Receiver<bool>,
-    ) -> Result<(), TaskError> {
-        let next_offset = self
-            .inputs
-            .get(turn)
-            .map_or(0, |input| input.cursor.offset());
         let batch = Batch {
             columns: std::mem::take(&mut self.batch),
-            origin: Origin::Input { turn, next_offset },
+            origin,
         };
-        let ran = if self.pipeline.spec.delivery == Delivery::AtMostOnce {
-            // Progress first: after a crash these records are not seen again.
-            let mut progress = Commit::new();
-            self.commit_offset(turn, next_offset, &mut progress);
-            self.checkpoints.settle(&self.status).await?;
-            self.pipeline.log.store().commit(progress).await?;
-            self.show_offset(turn, next_offset);
-            self.run_batch_once(&batch).await
+        let ran = if pipeline.spec.delivery == Delivery::AtMostOnce {
+            self.runner.run_batch_once(&batch, stop).await
         } else {
-            self.run_batch(&batch, stop).await
+            self.runner.run_batch(&batch, stop).await
         };
         self.batch = batch.columns;
         ran
+    }
+
+    /// Commits that there is nothing to process before the cursor: retention or cleaning took it.
+    async fn skip(&mut self, origin: &Origin) -> Result<(), TaskError> {
+        if let Origin::Input { turn, next_offset } = *origin {
+            let mut checkpoint = Checkpoint::default();
+            self.runner
+                .commit_offset(turn, next_offset, &mut checkpoint.commit);
+            self.runner.submit(checkpoint).await?;
+            self.runner.show_offset(turn, next_offset);
+        }
+        Ok(())
     }
 
     /// Tries parked records again until none is due, or the time is over.
@@ -318,20 +222,20 @@ impl ConsumerTask {
     /// Tries parked records again that are due, if there are any.
     async fn retry_due(&mut self, stop: &watch::Receiver<bool>) -> Result<(), TaskError> {
         // They are read from the store.
-        self.checkpoints.settle(&self.status).await?;
-        let limits = self.pipeline.spec.batch;
-        let now_ms = self.now_ms();
+        self.runner.settle_checkpoint().await?;
+        let limits = self.runner.pipeline.spec.batch;
+        let now_ms = self.runner.now_ms();
         let max_records = limits.max_records as usize;
-        let waiting =
-            block_in_place(|| self.parked.take_due(now_ms, max_records, limits.max_bytes))?;
+        let parked = &mut self.runner.parked;
+        let waiting = block_in_place(|| parked.take_due(now_ms, max_records, limits.max_bytes))?;
         let Some(first) = waiting.first() else {
             return Ok(());
         };
-        let input = first.parked.input;
-        let partition = self.inputs.iter().find(|of| of.index == input);
-        let partition = partition.map_or(self.task, |of| of.cursor.partition().index());
+        let index = first.parked.input;
+        let input = self.inputs.iter().find(|input| input.index == index);
+        let partition = input.map_or(self.runner.task, |input| input.partition().index());
         let mut columns = Columns::new();
-        columns.start(input, partition);
+        columns.start(index, partition);
         for Waiting { parked, .. } in &waiting {
             let delivery_count = parked.attempt_count.saturating_add(1);
             let records = parked.record.records().map_err(log::Error::from)?;
@@ -343,29 +247,7 @@ impl ConsumerTask {
             columns,
             origin: Origin::Parked(waiting),
         };
-        self.run_batch(&batch, stop).await
-    }
-
-    pub(super) fn show_offset(&self, turn: usize, offset: u64) {
-        if let Some(status) = self.status.inputs.get(turn) {
-            status.offset.store(offset, Ordering::Release);
-        }
-    }
-
-    pub(super) fn commit_offset(&self, turn: usize, offset: u64, commit: &mut Commit) {
-        if let Some(input) = self.inputs.get(turn) {
-            let committed = CommittedOffset {
-                offset,
-                committed_at_ms: self.now_ms(),
-            };
-            let partition = input.cursor.partition();
-            commit.commit_offset(
-                self.pipeline.spec.group.as_str(),
-                partition.topic_id(),
-                partition.index(),
-                committed,
-            );
-        }
+        self.runner.run_batch(&batch, stop).await
     }
 }
 
@@ -377,10 +259,7 @@ async fn wait_for_records(
     status: &TaskStatus,
     stop: &mut watch::Receiver<bool>,
 ) {
-    let mut waits: Vec<_> = inputs
-        .iter()
-        .map(|input| Box::pin(input.cursor.wait()))
-        .collect();
+    let mut waits: Vec<_> = inputs.iter().map(Input::wait).collect();
     let any = std::future::poll_fn(|context| {
         let is_ready = waits
             .iter_mut()

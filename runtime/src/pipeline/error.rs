@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Refusal;
-use crate::model::{PipelineName, PluginName, TopicName};
+use crate::model::{PipelineName, PluginName};
 use crate::plugin::Fault;
+use crate::queue::letter::Origin;
 use crate::{group, log, manifest, model, queue, storage};
 
 /// A pipeline cannot be started or described.
@@ -63,14 +64,10 @@ pub enum TaskError {
     #[error("the plugin could not be opened: {0}")]
     Open(Fault),
     /// The plugin faulted on one record.
-    #[error("topic `{topic}`, partition {partition}, offset {offset}: {fault}; {position}")]
+    #[error("{}: {fault}; {position}", place_text(place))]
     Fault {
-        /// The input's topic.
-        topic: TopicName,
-        /// The input's partition.
-        partition: u32,
-        /// The record on which it faults, or the first of the batch if no single one does it.
-        offset: u64,
+        /// The record on which it faults.
+        place: Origin,
         /// What happened.
         fault: Fault,
         /// Where the pipeline goes on.
@@ -78,15 +75,12 @@ pub enum TaskError {
     },
     /// The plugin said that it cannot process a record.
     #[error(
-        "topic `{topic}`, partition {partition}, offset {offset}: the plugin {verdict} the record: {reason}; {position}"
+        "{}: the plugin {verdict} the record: {reason}; {position}",
+        place_text(place)
     )]
     Record {
-        /// The input's topic.
-        topic: TopicName,
-        /// The input's partition.
-        partition: u32,
         /// The record.
-        offset: u64,
+        place: Origin,
         /// `rejected` or `asks to retry`.
         verdict: &'static str,
         /// Why, in the plugin's words.
@@ -122,6 +116,18 @@ pub enum TaskError {
     /// A bug in Millstream: the task panicked.
     #[error("the task panicked: {0}; this is a bug of millstream, please report it")]
     Panicked(String),
+}
+
+/// Where a record is, for people.
+fn place_text(place: &Origin) -> String {
+    match place {
+        Origin::Topic {
+            topic,
+            partition,
+            offset,
+        } => format!("topic `{topic}`, partition {partition}, offset {offset}"),
+        Origin::Queue { queue, offset } => format!("queue `{queue}`, message {offset}"),
+    }
 }
 
 /// Where a pipeline stands after a batch has failed.

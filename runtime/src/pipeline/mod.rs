@@ -9,9 +9,12 @@
 //! [`Redrive`] sends dead letters back to where they come from (`redrive/`).
 
 mod batch_run;
+mod batch_runner;
 mod checkpoint;
+mod claim;
 mod consumer_task;
 mod error;
+mod input;
 mod outputs;
 mod plugins;
 mod processor;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::outputs::{OutputError, OutputRecord, Outputs};
 use super::runtime::PipelineRuntime;
 use super::task_state::TaskState;
-use crate::model::HeadersRef;
+use crate::model::{HeadersRef, Target};
 use crate::plugin::{
     Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, RangeLimit, StateReader,
 };
@@ -32,6 +32,14 @@ pub(super) enum Processor {
 pub(super) enum Processed {
     Plugin(Box<Output>),
     Native,
+}
+
+/// What a plugin calls an input: a topic by its name, a queue as `queue:NAME`.
+fn input_name(input: &Target) -> String {
+    match input {
+        Target::Topic(name) => name.to_string(),
+        Target::Queue(_) => input.to_string(),
+    }
 }
 
 /// The task's state as an instance reads it.
@@ -74,7 +82,7 @@ impl Processor {
         let context = InstanceContext {
             pipeline: spec.name.clone(),
             partition,
-            inputs: spec.inputs.iter().map(ToString::to_string).collect(),
+            inputs: spec.inputs.iter().map(input_name).collect(),
             ports: spec
                 .ports
                 .iter()

@@ -9,7 +9,7 @@ use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::checkpoint::Checkpoints;
-use super::outputs::Outputs;
+use super::outputs::{OutputError, Outputs};
 use super::processor::Processor;
 use super::runtime::PipelineRuntime;
 use super::status::{Counts, TaskStatus};
@@ -21,6 +21,14 @@ use crate::storage::Commit;
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// What a call led to.
+enum Produced {
+    /// So many records.
+    Records(u64),
+    /// An output takes nothing now.
+    Blocked(String),
+}
 
 /// A producer's only task.
 pub(super) struct ProducerTask {
@@ -76,6 +84,22 @@ impl ProducerTask {
                 let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
                 block_in_place(|| self.call(&mut commit))?
             };
+            let records = match records {
+                Produced::Records(count) => count,
+                Produced::Blocked(reason) => {
+                    // The instance is as it was before the call: it makes the same records again.
+                    self.checkpoints.settle(&self.status).await?;
+                    if pause == shortest {
+                        tracing::info!(pipeline = %self.pipeline.spec.name, reason, "waiting for an output");
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = stop.changed() => {}
+                    }
+                    pause = (pause * 2).min(MAX_PAUSE);
+                    continue;
+                }
+            };
             let counts = Counts {
                 records_out: records,
                 ..Counts::default()
@@ -99,23 +123,33 @@ impl ProducerTask {
         Ok(())
     }
 
-    fn call(&mut self, commit: &mut Commit) -> Result<u64, TaskError> {
+    fn call(&mut self, commit: &mut Commit) -> Result<Produced, TaskError> {
         let max_records = self.pipeline.spec.batch.max_records;
         let output = self
             .processor
             .produce(max_records)
             .map_err(TaskError::Producer)?;
         let now_ms = self.pipeline.log.store().clock().now_ms();
-        self.outputs
+        let added = self
+            .outputs
             .add_output(&output, &Columns::new(), now_ms, commit)
-            .and_then(|()| self.outputs.finish(commit))
-            .map_err(|error| {
-                TaskError::Producer(Fault::Output {
-                    reason: error.reason,
-                })
-            })?;
+            .and_then(|()| self.outputs.finish(commit));
+        match added {
+            Ok(()) => {}
+            Err(OutputError::Blocked { reason }) => {
+                self.outputs.discard();
+                *commit = Commit::new();
+                self.processor =
+                    Processor::open(&self.pipeline, 0, &self.state, &self.pipeline.metrics)
+                        .map_err(TaskError::Open)?;
+                return Ok(Produced::Blocked(reason));
+            }
+            Err(OutputError::Record { reason, .. }) => {
+                return Err(TaskError::Producer(Fault::Output { reason }));
+            }
+        }
         let changes = self.processor.take_state_changes();
         self.state.lock().apply(changes, commit);
-        Ok(output.len() as u64)
+        Ok(Produced::Records(output.len() as u64))
     }
 }

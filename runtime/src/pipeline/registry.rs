@@ -6,7 +6,8 @@ use super::Error;
 use crate::group::{Groups, Lag};
 use crate::log::Log;
 use crate::manifest::RetryOrder;
-use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
+use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
+use crate::queue::Queues;
 use crate::storage::schema::{KeyKind, pipeline as pipeline_key};
 use crate::storage::{self, Commit, Scan, Store};
 
@@ -18,8 +19,8 @@ pub(super) struct StoredPipeline {
     pub(super) group: GroupName,
     pub(super) plugin: PluginName,
     pub(super) plugin_digest: String,
-    pub(super) inputs: Vec<TopicName>,
-    pub(super) ports: Vec<(PortName, TopicName)>,
+    pub(super) inputs: Vec<Target>,
+    pub(super) ports: Vec<(PortName, Target)>,
     pub(super) delivery: String,
     /// Where it sends its dead letters; `None` if it has none.
     #[serde(default)]
@@ -41,22 +42,28 @@ pub struct PipelineDescription {
     /// SHA-256 of the component that it last ran with.
     pub plugin_digest: String,
     /// Its inputs.
-    pub inputs: Vec<TopicName>,
+    pub inputs: Vec<Target>,
     /// Its outputs.
-    pub ports: Vec<(PortName, TopicName)>,
+    pub ports: Vec<(PortName, Target)>,
     /// Its delivery guarantee.
     pub delivery: String,
     /// The queue of its dead letters; `None` if it has none: a producer, or a pipeline that stops instead.
     pub dead_letter: Option<QueueName>,
-    /// Position and lag in each partition of its inputs.
+    /// Position and lag in each partition of the topics that it reads.
     pub positions: Vec<Lag>,
+    /// The queues that it reads, and how many messages each has.
+    pub queues: Vec<(QueueName, u64)>,
 }
 
 /// All pipelines that have run on a data directory, by name.
-pub fn list(log: &Log, groups: &Groups) -> Result<Vec<PipelineDescription>, Error> {
+pub fn list(
+    log: &Log,
+    queues: &Queues,
+    groups: &Groups,
+) -> Result<Vec<PipelineDescription>, Error> {
     stored(log.store())?
         .into_iter()
-        .map(|(name, stored)| describe_stored(log, groups, name, stored))
+        .map(|(name, stored)| describe_stored(log, queues, groups, name, stored))
         .collect()
 }
 
@@ -66,13 +73,14 @@ pub fn list(log: &Log, groups: &Groups) -> Result<Vec<PipelineDescription>, Erro
 /// [`Error::UnknownPipeline`]
 pub fn describe(
     log: &Log,
+    queues: &Queues,
     groups: &Groups,
     name: &PipelineName,
 ) -> Result<PipelineDescription, Error> {
     let all = stored(log.store())?;
     let known: Vec<String> = all.iter().map(|(name, _)| format!("`{name}`")).collect();
     match all.into_iter().find(|(stored, _)| stored == name) {
-        Some((name, stored)) => describe_stored(log, groups, name, stored),
+        Some((name, stored)) => describe_stored(log, queues, groups, name, stored),
         None => {
             let hint = match known.is_empty() {
                 true => "; none has run here yet".to_owned(),
@@ -88,12 +96,23 @@ pub fn describe(
 
 fn describe_stored(
     log: &Log,
+    queues: &Queues,
     groups: &Groups,
     name: PipelineName,
     stored: StoredPipeline,
 ) -> Result<PipelineDescription, Error> {
     let mut positions = Vec::new();
-    for topic_name in &stored.inputs {
+    let mut waiting = Vec::new();
+    for input in &stored.inputs {
+        let topic_name = match input {
+            Target::Topic(name) => name,
+            Target::Queue(name) => {
+                if let Ok(queue) = queues.queue(name) {
+                    waiting.push((name.clone(), queue.waiting_count()?));
+                }
+                continue;
+            }
+        };
         // A topic that has been deleted since has no position.
         let Ok(topic) = log.topic(topic_name) else {
             continue;
@@ -114,6 +133,7 @@ fn describe_stored(
         delivery: stored.delivery,
         dead_letter: stored.dead_letter,
         positions,
+        queues: waiting,
     })
 }
 

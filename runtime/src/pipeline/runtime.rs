@@ -6,15 +6,15 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::Error;
-use super::outputs::Outputs;
+use super::outputs::{Destination, Outputs};
 use super::plugins::grants_of;
 use super::processor::NativeFunction;
 use super::registry::{self, StoredPipeline};
 use super::task_state::TaskState;
 use crate::group::Groups;
-use crate::log::{self, Log, OffsetSpec, Topic};
+use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
-use crate::model::PortName;
+use crate::model::{PortName, Target};
 use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition};
@@ -33,14 +33,26 @@ pub(super) struct PipelineRuntime {
     pub(super) calls: Arc<Semaphore>,
     pub(super) log: Log,
     pub(super) groups: Groups,
-    pub(super) inputs: Vec<Topic>,
+    inputs: Vec<Source>,
     /// Where records go that are given up on; without it the pipeline stops at them.
     pub(super) dead_letters: Option<Queue>,
-    ports: Vec<(PortName, Topic)>,
+    ports: Vec<(PortName, Destination)>,
+}
+
+/// What an input of a pipeline reads.
+enum Source {
+    Topic(Topic),
+    Queue(Queue),
+}
+
+/// What an input of a task reads.
+pub(super) enum TaskInput {
+    Partition(Arc<Partition>),
+    Queue(Queue),
 }
 
 impl PipelineRuntime {
-    /// Resolves a pipeline's topics and registers it. Its plugin's contract has been checked.
+    /// Resolves a pipeline's topics and queues, and registers it. Its plugin's contract has been checked.
     pub(super) async fn open(
         spec: &PipelineSpec,
         plugin: Plugin,
@@ -50,16 +62,7 @@ impl PipelineRuntime {
         groups: &Groups,
         calls: Arc<Semaphore>,
     ) -> Result<Self, Error> {
-        let inputs = spec
-            .inputs
-            .iter()
-            .map(|name| log.topic(name))
-            .collect::<Result<Vec<_>, _>>()?;
-        let ports = spec
-            .ports
-            .iter()
-            .map(|port| Ok((port.name.clone(), log.topic(&port.topic)?)))
-            .collect::<Result<Vec<_>, log::Error>>()?;
+        let (inputs, ports) = (sources(spec, log, queues)?, ports(spec, log, queues)?);
         let dead_letters = match &spec.dead_letter {
             DeadLetter::Queue(name) if !spec.is_producer() => Some(match queues.queue(name) {
                 Ok(queue) => queue,
@@ -76,7 +79,7 @@ impl PipelineRuntime {
             ports: spec
                 .ports
                 .iter()
-                .map(|port| (port.name.clone(), port.topic.clone()))
+                .map(|port| (port.name.clone(), port.target.clone()))
                 .collect(),
             delivery: spec.delivery.to_string(),
             dead_letter: dead_letters.as_ref().map(|queue| queue.name().clone()),
@@ -106,22 +109,30 @@ impl PipelineRuntime {
         })
     }
 
-    /// Number of tasks: as many as the input with the most partitions has, or one for a producer.
+    /// Number of tasks: as many as the topic with the most partitions has; one for a producer, and for a
+    /// pipeline that reads queues only.
     pub(super) fn task_count(&self) -> u32 {
-        self.inputs
-            .iter()
-            .map(Topic::partition_count)
-            .max()
-            .unwrap_or(1)
+        let partitions = self.inputs.iter().map(|input| match input {
+            Source::Topic(topic) => topic.partition_count(),
+            Source::Queue(_) => 1,
+        });
+        partitions.max().unwrap_or(1)
     }
 
-    /// The partitions that a task reads: that of its number in every input that has it, with the
-    /// index of the input.
-    pub(super) fn task_inputs(&self, task: u32) -> Vec<(u32, Arc<Partition>)> {
-        let indexed = (0u32..).zip(&self.inputs);
-        indexed
-            .filter_map(|(index, topic)| Some((index, Arc::clone(topic.partition(task).ok()?))))
-            .collect()
+    /// What a task reads: the partition of its number in every topic that has it, and queues if it is the
+    /// first; with the index of the input.
+    pub(super) fn task_inputs(&self, task: u32) -> Vec<(u32, TaskInput)> {
+        let read = |(index, input): (u32, &Source)| {
+            let input = match input {
+                Source::Topic(topic) => {
+                    TaskInput::Partition(Arc::clone(topic.partition(task).ok()?))
+                }
+                Source::Queue(queue) if task == 0 => TaskInput::Queue(queue.clone()),
+                Source::Queue(_) => return None,
+            };
+            Some((index, input))
+        };
+        (0u32..).zip(&self.inputs).filter_map(read).collect()
     }
 
     /// Where a task starts in a partition: at the group's committed offset, or as `start` says.
@@ -145,4 +156,31 @@ impl PipelineRuntime {
         let state = TaskState::open(self.log.store().clone(), self.id, task)?;
         Ok(Arc::new(Mutex::new(state)))
     }
+}
+
+/// What a pipeline reads.
+fn sources(spec: &PipelineSpec, log: &Log, queues: &Queues) -> Result<Vec<Source>, Error> {
+    let inputs = spec.inputs.iter().map(|input| {
+        Ok(match input {
+            Target::Topic(name) => Source::Topic(log.topic(name)?),
+            Target::Queue(name) => Source::Queue(queues.queue(name)?),
+        })
+    });
+    inputs.collect()
+}
+
+/// What a pipeline writes to.
+fn ports(
+    spec: &PipelineSpec,
+    log: &Log,
+    queues: &Queues,
+) -> Result<Vec<(PortName, Destination)>, Error> {
+    let ports = spec.ports.iter().map(|port| {
+        let destination = match &port.target {
+            Target::Topic(name) => Destination::Topic(log.topic(name)?),
+            Target::Queue(name) => Destination::Queue(queues.queue(name)?),
+        };
+        Ok((port.name.clone(), destination))
+    });
+    ports.collect()
 }

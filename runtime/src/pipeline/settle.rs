@@ -4,25 +4,22 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::batch_run::{Batch, Failed, Origin};
+use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
-use super::consumer_task::ConsumerTask;
 use super::processor::Processor;
 use super::retry::{Cause, DeadLetters, GroupId, Letter, Waiting, backoff_ms, group_of};
 use super::{PositionAfterFailure, TaskError};
 use crate::log;
 use crate::manifest::Delivery;
-use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, TopicName};
+use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, Target};
 use crate::plugin::Columns;
+use crate::queue::letter;
 use crate::storage::schema::parked::ParkedRecord;
 
 /// Bytes of a batch's checkpoint after which it is not gathered any further.
 const MAX_GATHERED_BYTES: usize = 16 << 20;
 
-impl ConsumerTask {
-    pub(super) fn now_ms(&self) -> u64 {
-        self.pipeline.log.store().clock().now_ms()
-    }
-
+impl BatchRunner {
     /// Puts a new instance in the place of one that faulted, or whose changes must not count.
     pub(super) fn reopen(&mut self) -> Result<(), TaskError> {
         self.processor = Processor::open(
@@ -38,6 +35,7 @@ impl ConsumerTask {
     pub(super) fn group(&self, batch: &Batch, index: usize) -> GroupId {
         match &batch.origin {
             Origin::Parked(waiting) => waiting.get(index).map_or(0, |waiting| waiting.group),
+            Origin::Queue(leased) => leased.groups.get(index).copied().unwrap_or_default(),
             Origin::Input { .. } => group_of(self.pipeline.spec.retry.order, &batch.columns, index),
         }
     }
@@ -163,8 +161,10 @@ impl ConsumerTask {
         batch: &Batch,
         range: Range<usize>,
         mut checkpoint: Checkpoint,
+        lost_count: usize,
     ) -> Result<(), TaskError> {
         match &batch.origin {
+            Origin::Queue(_) => checkpoint.counts.records_in = (range.len() - lost_count) as u64,
             Origin::Input { turn, next_offset } => {
                 let offset = if range.end == batch.columns.len() {
                     *next_offset
@@ -223,14 +223,13 @@ impl ConsumerTask {
         now_ms: u64,
     ) -> Letter<'a> {
         let columns = &batch.columns;
-        let (topic, partition) = (self.topic_name(columns.input()), columns.partition());
         let earlier = batch.waiting(index);
         Letter {
             timestamp_ms: columns.timestamp_ms(index),
             key: columns.key(index),
             value: columns.value(index),
             headers: columns.headers(index),
-            origin: format!("topic:{topic}/{partition}/{}", columns.offset(index)),
+            origin: self.origin(columns, index).to_string(),
             cause,
             attempt_count: batch.attempt_count(index).saturating_add(1),
             first_failed_ms: earlier
@@ -243,9 +242,7 @@ impl ConsumerTask {
 
     /// The error of a pipeline that stops at a record instead of giving up on it.
     fn stopped_at(&self, batch: &Batch, index: usize, cause: &Cause) -> TaskError {
-        let topic = self.topic_name(batch.columns.input());
-        let partition = batch.columns.partition();
-        let offset = batch.columns.offset(index);
+        let place = self.origin(&batch.columns, index);
         let position = match self.pipeline.spec.delivery {
             Delivery::AtMostOnce => PositionAfterFailure::BehindBatch,
             _ if batch.is_parked() => PositionAfterFailure::Parked,
@@ -254,9 +251,7 @@ impl ConsumerTask {
         let (verdict, reason) = match cause {
             Cause::Fault(fault) => {
                 return TaskError::Fault {
-                    topic,
-                    partition,
-                    offset,
+                    place,
                     fault: fault.clone(),
                     position,
                 };
@@ -265,17 +260,24 @@ impl ConsumerTask {
             Cause::Reject { reason } => ("rejected", reason.clone()),
         };
         TaskError::Record {
-            topic,
-            partition,
-            offset,
+            place,
             verdict,
             reason,
             position,
         }
     }
 
-    fn topic_name(&self, input: u32) -> TopicName {
-        self.pipeline.spec.inputs[input as usize].clone()
+    /// Where a record of a batch comes from.
+    pub(super) fn origin(&self, columns: &Columns, index: usize) -> letter::Origin {
+        let offset = columns.offset(index);
+        match self.pipeline.spec.inputs[columns.input() as usize].clone() {
+            Target::Queue(queue) => letter::Origin::Queue { queue, offset },
+            Target::Topic(topic) => letter::Origin::Topic {
+                topic,
+                partition: columns.partition(),
+                offset,
+            },
+        }
     }
 }
 
@@ -287,7 +289,7 @@ impl Batch {
     fn waiting(&self, index: usize) -> Option<&Waiting> {
         match &self.origin {
             Origin::Parked(waiting) => waiting.get(index),
-            Origin::Input { .. } => None,
+            Origin::Input { .. } | Origin::Queue(_) => None,
         }
     }
 

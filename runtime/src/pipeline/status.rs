@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::runtime::TaskInput;
+use crate::queue::Queue;
 use crate::storage::Partition;
 
 /// Totals of running pipelines.
@@ -33,16 +35,48 @@ pub(super) struct Counts {
 
 /// Where one input of a task stands.
 #[derive(Debug)]
-pub(super) struct InputStatus {
-    pub(super) partition: Arc<Partition>,
-    pub(super) offset: AtomicU64,
+pub(super) enum InputStatus {
+    Topic {
+        partition: Arc<Partition>,
+        offset: AtomicU64,
+    },
+    Queue(Queue),
 }
 
 impl InputStatus {
+    pub(super) fn new(input: TaskInput) -> Self {
+        match input {
+            TaskInput::Queue(queue) => Self::Queue(queue),
+            TaskInput::Partition(partition) => Self::Topic {
+                partition,
+                offset: AtomicU64::new(0),
+            },
+        }
+    }
+
+    pub(super) fn set_offset(&self, processed_to: u64) {
+        if let Self::Topic { offset, .. } = self {
+            offset.store(processed_to, Ordering::Release);
+        }
+    }
+
     fn lag(&self) -> u64 {
-        self.partition
-            .high_watermark()
-            .saturating_sub(self.offset.load(Ordering::Acquire))
+        match self {
+            Self::Topic { partition, offset } => {
+                let offset = offset.load(Ordering::Acquire);
+                partition.high_watermark().saturating_sub(offset)
+            }
+            Self::Queue(queue) => queue.waiting_count().unwrap_or(0),
+        }
+    }
+
+    /// Whether there is nothing to process now; a message with a delay is not.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Topic { .. } => self.lag() == 0,
+            // The task meets the error itself.
+            Self::Queue(queue) => !queue.has_ready().unwrap_or(false),
+        }
     }
 }
 
@@ -105,7 +139,7 @@ impl TaskStatus {
         self.stopped.load(Ordering::Acquire)
             || (self.idle.load(Ordering::Acquire)
                 && self.parked.load(Ordering::Acquire) == 0
-                && self.inputs.iter().all(|input| input.lag() == 0))
+                && self.inputs.iter().all(InputStatus::is_done))
     }
 
     pub(super) fn add_to(&self, progress: &mut Progress) {

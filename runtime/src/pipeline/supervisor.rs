@@ -4,7 +4,6 @@
 //! next batch boundary, other pipelines go on.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,7 +19,7 @@ use super::{Error, Failure, Plugins, Refusal, TaskError, topics};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::manifest::{PipelineSpec, ResolvedManifest};
-use crate::model::PipelineName;
+use crate::model::{PipelineName, Target};
 use crate::plugin::{MetricValue, PluginMetrics};
 use crate::queue::Queues;
 use crate::storage::Store;
@@ -66,7 +65,10 @@ impl Pipelines {
         manifest: &ResolvedManifest,
         native: Option<NativeFunction>,
     ) -> Result<Self, Error> {
-        manifest.check_external_topics(|name| log.topic(name).is_ok())?;
+        manifest.check_external_targets(|target| match target {
+            Target::Topic(name) => log.topic(name).is_ok(),
+            Target::Queue(name) => queues.queue(name).is_ok(),
+        })?;
         let needed = topics::instance_count(manifest, Some(log));
         let limit = plugins.max_instances();
         if needed > u64::from(limit) {
@@ -120,10 +122,7 @@ impl Pipelines {
             let inputs = pipeline
                 .task_inputs(task)
                 .into_iter()
-                .map(|(_, partition)| InputStatus {
-                    partition,
-                    offset: AtomicU64::new(0),
-                })
+                .map(|(_, input)| InputStatus::new(input))
                 .collect();
             let status = Arc::new(TaskStatus::new(inputs));
             self.statuses.push(Arc::clone(&status));

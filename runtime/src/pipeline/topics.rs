@@ -2,7 +2,7 @@
 
 use crate::log::{self, CompressionName, Log, TopicConfig};
 use crate::manifest::{Cleanup, ResolvedManifest, TopicSpec};
-use crate::model::TopicName;
+use crate::model::{Target, TopicName};
 
 /// Creates the manifest's topics, and gives those that exist the settings that it writes.
 ///
@@ -32,7 +32,8 @@ pub fn instance_count(manifest: &ResolvedManifest, log: Option<&Log>) -> u64 {
         existing.map_or_else(declared, |topic| topic.partition_count())
     };
     let tasks = manifest.pipelines.iter().map(|spec| {
-        let inputs = spec.inputs.iter().map(partitions_of);
+        let topics = spec.inputs.iter().filter_map(Target::topic);
+        let inputs = topics.map(partitions_of);
         u64::from(inputs.max().unwrap_or(1))
     });
     tasks.sum()

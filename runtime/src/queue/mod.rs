@@ -28,6 +28,7 @@ mod offset_set;
 mod peek;
 mod queues;
 mod reader;
+mod ready;
 mod settle;
 mod shared;
 mod take;

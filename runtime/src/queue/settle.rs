@@ -139,6 +139,14 @@ impl Queue {
             }
             return Ok(settled);
         }
+        self.release_unchanged(receipts)
+    }
+
+    /// Releases messages that can be delivered again at once, for which nothing is stored.
+    ///
+    /// # Errors
+    /// As [`acknowledge_in`](Self::acknowledge_in).
+    pub fn release_unchanged(&self, receipts: &[Receipt]) -> Result<Settled, Error> {
         let (held, settled) = self.hold(receipts, Index::settle_held)?;
         let now_ms = self.now_ms();
         let mut index = self.state.index.lock();

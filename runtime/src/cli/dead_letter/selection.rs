@@ -92,7 +92,7 @@ impl Source {
             Self::Queue(name) => return Ok(data.queues.queue(name)?),
             Self::Pipeline(name) => name,
         };
-        let described = match pipeline::describe(&data.log, &data.groups, name) {
+        let described = match pipeline::describe(&data.log, &data.queues, &data.groups, name) {
             Ok(described) => described,
             Err(error) => {
                 // Its dead-letter queue is what most people have at hand.

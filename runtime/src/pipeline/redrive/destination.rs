@@ -8,7 +8,7 @@ use crate::log::Topic;
 use crate::manifest::RetryOrder;
 use crate::model::{BatchBuilder, Compression, HeadersBuf, PipelineName, RecordRef, batch};
 use crate::pipeline::Error;
-use crate::pipeline::retry::{Parked, group};
+use crate::pipeline::retry::{Parked, record_group};
 use crate::queue::{MessageBatch, Queue, letter};
 use crate::storage::schema::parked::ParkedRecord;
 use crate::storage::{Commit, Partition, Store};
@@ -125,7 +125,8 @@ impl Outgoing {
         match self {
             Self::Task { parked, order, .. } => {
                 let fresh = fresh(planned, &record)?;
-                let group = group(*order, planned.input, planned.offset, record.key);
+                let (input, offset) = (planned.input, planned.offset);
+                let group = record_group(*order, input, offset, record.key, record.headers);
                 parked.park(group, &fresh, commit);
             }
             Self::Partition {

@@ -1,13 +1,14 @@
 //! Which letters go where, and in which order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::RedriveTo;
 use super::destination::{Destination, Place};
-use crate::log::{Log, Topic};
-use crate::model::{PipelineName, QueueName, TopicName};
+use crate::log::Log;
+use crate::model::{PipelineName, QueueName, Target, TopicName};
 use crate::pipeline::Error;
 use crate::pipeline::registry::{self, StoredPipeline};
 use crate::queue::letter::{DeadLetter, Filter, Origin};
@@ -98,7 +99,7 @@ impl Resolver<'_> {
     fn resolve(&self, letter: &DeadLetter<'_>) -> Result<Resolved, String> {
         match &letter.origin {
             None => Err("it does not say where it comes from".to_owned()),
-            Some(Origin::Queue { queue, offset }) => self.to_queue(queue, *offset),
+            Some(Origin::Queue { queue, offset }) => self.to_queue(letter, queue, *offset),
             Some(Origin::Topic {
                 topic,
                 partition,
@@ -107,14 +108,34 @@ impl Resolver<'_> {
         }
     }
 
-    fn to_queue(&self, name: &QueueName, offset: u64) -> Result<Resolved, String> {
+    fn to_queue(
+        &self,
+        letter: &DeadLetter<'_>,
+        name: &QueueName,
+        offset: u64,
+    ) -> Result<Resolved, String> {
         let queue = self.queues.queue(name);
         let queue = queue.map_err(|_| format!("its origin, the queue `{name}`, does not exist"))?;
-        Ok(Resolved {
-            destination: Destination::Queue(queue),
-            input: 0,
-            offset,
-        })
+        let taker = self.taker(letter, &Target::Queue(name.clone()));
+        Ok(
+            match taker.filter(|_| matches!(self.to, RedriveTo::Pipeline)) {
+                Some((name, pipeline, input)) => Resolved {
+                    destination: Destination::Task {
+                        name: name.clone(),
+                        id: pipeline.id,
+                        order: pipeline.retry_order,
+                        partition: Arc::clone(queue.partition()),
+                    },
+                    input,
+                    offset,
+                },
+                None => Resolved {
+                    destination: Destination::Queue(queue),
+                    input: 0,
+                    offset,
+                },
+            },
+        )
     }
 
     fn to_topic(
@@ -131,9 +152,9 @@ impl Resolver<'_> {
                 "its origin, partition {partition} of the topic `{name}`, does not exist"
             ));
         };
-        let partition = std::sync::Arc::clone(found);
+        let partition = Arc::clone(found);
         let taker = match self.to {
-            RedriveTo::Pipeline => self.taker(letter, &topic),
+            RedriveTo::Pipeline => self.taker(letter, &Target::Topic(name.clone())),
             RedriveTo::Topic => None,
         };
         Ok(match taker {
@@ -155,15 +176,15 @@ impl Resolver<'_> {
         })
     }
 
-    /// The pipeline that gave up on a letter, and which of its inputs the topic is.
+    /// The pipeline that gave up on a letter, and which of its inputs the origin is.
     fn taker(
         &self,
         letter: &DeadLetter<'_>,
-        topic: &Topic,
+        origin: &Target,
     ) -> Option<(&PipelineName, &StoredPipeline, u32)> {
         let (name, pipeline) = self.pipelines.get_key_value(letter.pipeline?)?;
         let mut inputs = pipeline.inputs.iter();
-        let input = inputs.position(|input| input == topic.name())?;
+        let input = inputs.position(|input| input == origin)?;
         Some((name, pipeline, u32::try_from(input).ok()?))
     }
 }

@@ -50,7 +50,7 @@ impl Scene {
             group: "p".parse().unwrap(),
             plugin: "x".parse().unwrap(),
             plugin_digest: String::new(),
-            inputs: vec!["other".parse().unwrap(), "in".parse().unwrap()],
+            inputs: vec!["topic:other".parse().unwrap(), "topic:in".parse().unwrap()],
             ports: Vec::new(),
             delivery: "exactly-once".to_owned(),
             dead_letter: Some(queue_name("dead")),

@@ -13,8 +13,9 @@ pub(super) use dead_letter::{DeadLetters, Letter};
 pub(super) use parked::{Parked, Waiting};
 
 use crate::manifest::RetryOrder;
-use crate::model::key_hash;
+use crate::model::{HeadersRef, key_hash};
 use crate::plugin::{Columns, Fault};
+use crate::queue;
 
 /// What must be tried in order: records with the same number wait behind each other.
 pub(super) type GroupId = u64;
@@ -25,6 +26,19 @@ const WHOLE_TASK: GroupId = 0;
 /// The group of a record of a batch.
 pub(super) fn group_of(order: RetryOrder, batch: &Columns, index: usize) -> GroupId {
     group(order, batch.input(), batch.offset(index), batch.key(index))
+}
+
+/// The group of a record, or of a message, which may say itself what it belongs to.
+pub(super) fn record_group(
+    order: RetryOrder,
+    input: u32,
+    offset: u64,
+    key: Option<&[u8]>,
+    headers: HeadersRef<'_>,
+) -> GroupId {
+    let named = headers.iter().filter(|(name, _)| *name == queue::GROUP);
+    let named = named.last().and_then(|(_, group)| group);
+    group(order, input, offset, named.or(key))
 }
 
 /// The group of the record with this key at this offset of a task's input.

@@ -246,6 +246,11 @@ impl Index {
         }
     }
 
+    /// Whether a message can be leased.
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready.iter().any(|ready| ready.first().is_some())
+    }
+
     /// When the next lease, delay or life ends, in ms since the epoch.
     pub(super) fn next_event_ms(&self) -> Option<u64> {
         let delayed = self.delayed.first().map(|(until_ms, _)| *until_ms);

@@ -7,6 +7,7 @@ mod enqueuing;
 mod groups;
 mod leases;
 mod model;
+mod ready;
 mod registry;
 mod restarts;
 mod support;

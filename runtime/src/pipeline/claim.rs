@@ -1,0 +1,130 @@
+//! What a task does about the messages of a queue beside running them: they are claimed before a call, so
+//! that nobody else gets them while their outcome is on its way, and given back if there is none.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use super::TaskError;
+use super::batch_run::{Batch, Origin, Progress};
+use super::batch_runner::BatchRunner;
+use crate::storage::Commit;
+
+/// The first pause of a task whose output takes nothing; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The messages of a part of a batch, held for the part's outcome.
+#[derive(Default)]
+pub(super) struct Claim {
+    /// Acknowledges them; what it holds is leased as before if it is dropped.
+    pub(super) commit: Commit,
+    /// Indexes of messages that this task has no right to any more, ascending.
+    pub(super) lost: Vec<usize>,
+}
+
+impl BatchRunner {
+    /// Claims the messages of a part of a batch.
+    pub(super) fn claim(
+        &mut self,
+        batch: &Batch,
+        range: &Range<usize>,
+    ) -> Result<Claim, TaskError> {
+        let mut claim = Claim::default();
+        let Origin::Queue(leased) = &batch.origin else {
+            return Ok(claim);
+        };
+        self.keep_leases(batch, range.start)?;
+        let receipts = leased.receipts.get(range.clone()).unwrap_or_default();
+        let queue = &leased.queue;
+        let settled = block_in_place(|| queue.acknowledge_in(receipts, &mut claim.commit))?;
+        if !settled.stale.is_empty() {
+            let (queue, lost) = (queue.name(), settled.stale.len());
+            tracing::warn!(pipeline = %self.pipeline.spec.name, %queue, lost, "messages were purged or leased by another before they were processed");
+            let is_stale = |index: &usize| settled.stale.contains(&leased.receipts[*index]);
+            claim.lost = range.clone().filter(is_stale).collect();
+        }
+        Ok(claim)
+    }
+
+    /// Extends the leases of what is left of a batch that takes long.
+    fn keep_leases(&mut self, batch: &Batch, from: usize) -> Result<(), TaskError> {
+        let Origin::Queue(leased) = &batch.origin else {
+            return Ok(());
+        };
+        let timeout_ms = leased.queue.config().visibility_timeout_ms;
+        let now_ms = self.now_ms();
+        // A lease that ends while a call runs does no harm: what is claimed is not handed out. The others
+        // should last until it is their turn.
+        if self.leased_until_ms < now_ms.saturating_add(timeout_ms / 2) {
+            let rest = leased.receipts.get(from..).unwrap_or_default();
+            block_in_place(|| leased.queue.extend(rest, timeout_ms))?;
+            self.leased_until_ms = now_ms.saturating_add(timeout_ms);
+        }
+        Ok(())
+    }
+
+    /// Gives those messages of a batch back that have no outcome.
+    pub(super) fn give_back(&mut self, batch: &Batch) -> Result<(), TaskError> {
+        if let Origin::Queue(leased) = &batch.origin {
+            block_in_place(|| leased.queue.release_unchanged(&leased.receipts))?;
+        }
+        Ok(())
+    }
+
+    /// Commits the progress of a batch before it runs. Returns the indexes of the records that are to run.
+    pub(super) async fn commit_progress(&mut self, batch: &Batch) -> Result<Vec<usize>, TaskError> {
+        let all = 0..batch.columns.len();
+        self.leased_until_ms = batch.leased_until_ms();
+        let mut claim = self.claim(batch, &all)?;
+        if let Origin::Input { turn, next_offset } = batch.origin {
+            self.commit_offset(turn, next_offset, &mut claim.commit);
+        }
+        self.settle_checkpoint().await?;
+        self.pipeline.log.store().commit(claim.commit).await?;
+        if let Origin::Input { turn, next_offset } = batch.origin {
+            self.show_offset(turn, next_offset);
+        }
+        Ok(all
+            .filter(|index| claim.lost.binary_search(index).is_err())
+            .collect())
+    }
+
+    /// Waits a while for an output to take something again, when all that is done so far is committed: it may
+    /// be that which it waits for.
+    pub(super) async fn wait_for_room(
+        &mut self,
+        reason: &str,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Progress, TaskError> {
+        self.submit_gathered().await?;
+        self.settle_checkpoint().await?;
+        let pause = self.blocked_pause.unwrap_or_else(|| {
+            tracing::info!(pipeline = %self.pipeline.spec.name, reason, "waiting for an output");
+            FIRST_PAUSE
+        });
+        self.blocked_pause = Some((pause * 2).min(LONGEST_PAUSE));
+        let mut stop = stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        Ok(match *stop.borrow() {
+            true => Progress::Stopped,
+            false => Progress::Whole,
+        })
+    }
+}
+
+impl Batch {
+    /// When the first lease of its messages ends, in ms since the epoch.
+    pub(super) fn leased_until_ms(&self) -> u64 {
+        match &self.origin {
+            Origin::Queue(leased) => leased.until_ms,
+            Origin::Input { .. } | Origin::Parked(_) => u64::MAX,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Sends output records to the topics and queues behind a pipeline's ports.
+
+mod queue_port;
+mod topic_port;
+
+use self::queue_port::QueuePort;
+use self::topic_port::TopicPort;
+use crate::log::Topic;
+use crate::model::{HeadersBuf, HeadersRef, PortName};
+use crate::plugin::{Columns, Field, HeadersField, Output};
+use crate::queue::Queue;
+use crate::storage::Commit;
+
+/// Collects the output records of one batch by port, and adds them to its commit.
+pub(super) struct Outputs {
+    ports: Vec<Port>,
+    headers: HeadersBuf,
+    /// Bytes that one batch may lead to, what is taken over from its source records included.
+    max_bytes: usize,
+    bytes: usize,
+    unkeyed_turn: u32,
+}
+
+enum Port {
+    Topic(TopicPort),
+    Queue(Box<QueuePort>),
+}
+
+/// What a port of a pipeline leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Destination {
+    Topic(Topic),
+    Queue(Queue),
+}
+
+/// One output record.
+pub(super) struct OutputRecord<'a> {
+    pub(super) timestamp_ms: u64,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: HeadersRef<'a>,
+}
+
+/// Why output records cannot be stored.
+#[derive(Debug)]
+pub(super) enum OutputError {
+    /// There is something wrong with a record.
+    Record {
+        /// Index in the batch of the record that it derives from.
+        source: Option<usize>,
+        reason: String,
+    },
+    /// The output takes nothing now, and will later.
+    Blocked { reason: String },
+}
+
+impl Outputs {
+    /// Outputs to these ports; one batch may lead to at most `max_bytes` of keys, values and headers.
+    pub(super) fn new(
+        ports: impl IntoIterator<Item = (PortName, Destination)>,
+        max_bytes: usize,
+    ) -> Self {
+        let ports = ports
+            .into_iter()
+            .map(|(name, destination)| match destination {
+                Destination::Topic(topic) => Port::Topic(TopicPort::new(name, topic)),
+                Destination::Queue(queue) => Port::Queue(Box::new(QueuePort::new(name, queue))),
+            })
+            .collect();
+        Self {
+            ports,
+            headers: HeadersBuf::new(),
+            max_bytes,
+            bytes: 0,
+            unkeyed_turn: 0,
+        }
+    }
+
+    /// Adds the records of a plugin's output. `source` is the batch that it was made from.
+    pub(super) fn add_output(
+        &mut self,
+        output: &Output,
+        source: &Columns,
+        now_ms: u64,
+        commit: &mut Commit,
+    ) -> Result<(), OutputError> {
+        for index in 0..output.len() {
+            let from = output.source(index);
+            self.add_one(output, index, source, now_ms, commit)
+                .map_err(|error| error.of(from))?;
+        }
+        Ok(())
+    }
+
+    fn add_one(
+        &mut self,
+        output: &Output,
+        index: usize,
+        source: &Columns,
+        now_ms: u64,
+        commit: &mut Commit,
+    ) -> Result<(), OutputError> {
+        let from = output.source(index);
+        let Some(port) = self.ports.get_mut(output.port(index)) else {
+            return Ok(());
+        };
+        let value = match output.value(index) {
+            Field::AsSource => from.and_then(|from| source.value(from)),
+            Field::Null => None,
+            Field::Bytes(bytes) => Some(bytes),
+        };
+        let key = match output.key(index) {
+            Field::AsSource => from.and_then(|from| source.key(from)),
+            Field::Null => None,
+            Field::Bytes(bytes) => Some(bytes),
+        };
+        let encoded = match output.headers(index) {
+            HeadersField::AsSource => from.map(|from| source.headers(from)),
+            HeadersField::Encoded(encoded) => Some(encoded),
+        };
+        let headers = match encoded.filter(|encoded| !encoded.is_empty()) {
+            None => HeadersRef::EMPTY,
+            Some(encoded) => {
+                encoded
+                    .write_to(&mut self.headers)
+                    .map_err(|error| OutputError::record(port.reason(&error.to_string())))?;
+                self.headers.as_headers()
+            }
+        };
+        let timestamp_ms = output
+            .timestamp_ms(index)
+            .unwrap_or_else(|| from.map_or(now_ms, |from| source.timestamp_ms(from)));
+        let record = OutputRecord {
+            timestamp_ms,
+            key,
+            value,
+            headers,
+        };
+        self.bytes += record.size_bytes();
+        if self.bytes > self.max_bytes {
+            return Err(OutputError::record(format!(
+                "the output of the batch, with what it takes over from its source records, is larger than {} bytes (limits.output)",
+                self.max_bytes
+            )));
+        }
+        port.add(&record, self.unkeyed_turn, commit)
+    }
+
+    /// Adds one record to the first port.
+    pub(super) fn add_record(
+        &mut self,
+        record: &OutputRecord<'_>,
+        commit: &mut Commit,
+    ) -> Result<(), OutputError> {
+        let Some(port) = self.ports.first_mut() else {
+            return Ok(());
+        };
+        port.add(record, self.unkeyed_turn, commit)
+    }
+
+    /// Forgets what is still open: the batch failed.
+    pub(super) fn discard(&mut self) {
+        self.bytes = 0;
+        for port in &mut self.ports {
+            match port {
+                Port::Topic(port) => port.discard(),
+                Port::Queue(port) => port.discard(),
+            }
+        }
+    }
+
+    /// Adds what is still open to the commit.
+    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), OutputError> {
+        self.bytes = 0;
+        self.unkeyed_turn = self.unkeyed_turn.wrapping_add(1);
+        for port in &mut self.ports {
+            match port {
+                Port::Topic(port) => port.finish(commit).map_err(OutputError::record)?,
+                Port::Queue(port) => port.finish(commit)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Port {
+    #[inline]
+    fn add(
+        &mut self,
+        record: &OutputRecord<'_>,
+        unkeyed_turn: u32,
+        commit: &mut Commit,
+    ) -> Result<(), OutputError> {
+        match self {
+            Self::Topic(port) => {
+                let added = port.add(record, unkeyed_turn, commit);
+                added.map_err(OutputError::record)
+            }
+            Self::Queue(port) => port.add(record),
+        }
+    }
+
+    fn reason(&self, reason: &str) -> String {
+        match self {
+            Self::Topic(port) => port.reason(reason),
+            Self::Queue(port) => port.reason(reason),
+        }
+    }
+}
+
+impl OutputError {
+    pub(super) fn record(reason: String) -> Self {
+        Self::Record {
+            source: None,
+            reason,
+        }
+    }
+
+    /// Says which record of the batch it derives from.
+    fn of(self, from: Option<usize>) -> Self {
+        match self {
+            Self::Record { reason, .. } => Self::Record {
+                source: from,
+                reason,
+            },
+            blocked @ Self::Blocked { .. } => blocked,
+        }
+    }
+}
+
+impl OutputRecord<'_> {
+    pub(super) fn size_bytes(&self) -> usize {
+        let field = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
+        field(self.key) + field(self.value) + self.headers.as_encoded().len()
+    }
+}

@@ -1,0 +1,322 @@
+//! Queues as inputs and outputs of pipelines: acknowledgements and outputs are one checkpoint.
+//!
+//! What these checks catch was tried by breaking the engine by hand:
+//!
+//! | break | caught by |
+//! |---|---|
+//! | messages are acknowledged before the call, apart from its outputs | `a_kill_*`, `a_message_that_fails_*` |
+//! | messages are acknowledged after the outputs are committed | `a_kill_*` |
+//! | a full queue is a fault instead of a pause | `a_full_queue_makes_the_pipeline_wait` |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Random, Sandbox};
+
+/// Records of the tests with kills.
+const RECORDS: u64 = 3_000;
+/// How long a thread has to come to a step again after it has said that it was there.
+const TO_THE_NEXT: Duration = Duration::from_millis(50);
+
+/// `in` → queue `work` → `out`, each with a pipeline of its own.
+fn chain(plugin: &str, queue: &str, settings: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&format!(
+        r#"
+name = "chain"
+
+[topics.in]
+partitions = 2
+
+[topics.out]
+partitions = 3
+
+[queues.work]
+{queue}
+
+[plugins.passthrough]
+path = "{{passthrough}}"
+
+[plugins.suspect]
+path = "{{{plugin}}}"
+
+[pipelines.fill]
+from = "topic:in"
+plugin = "passthrough"
+to = {{ work = "queue:work" }}
+batch = {{ max-records = 16, max-wait = "0s" }}
+limits = {{ deadline = "30s" }}
+
+[pipelines.suspect]
+from = "queue:work"
+plugin = "suspect"
+to = "topic:out"
+batch = {{ max-records = 16, max-wait = "0s" }}
+{settings}
+"#
+    ));
+    sandbox
+}
+
+fn produce(sandbox: &Sandbox, records: impl IntoIterator<Item = Value>) {
+    let lines = records.into_iter().map(|record| record.to_string());
+    let file = sandbox.write_lines("records.jsonl", lines);
+    sandbox.produce_records("in", &file);
+}
+
+fn numbered(count: u64) -> impl Iterator<Item = Value> {
+    (0..count).map(
+        |number| json!({ "key": format!("k{}", number % 20), "value": format!("record {number}") }),
+    )
+}
+
+fn run(sandbox: &Sandbox) -> Value {
+    sandbox.json(&["run", "millstream.toml", "--until-idle"])
+}
+
+fn waiting(sandbox: &Sandbox, queue: &str) -> u64 {
+    let described = sandbox.json(&["queue", "describe", queue]);
+    described["waiting"].as_u64().unwrap()
+}
+
+/// How often each value came out.
+fn counts(sandbox: &Sandbox) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for record in sandbox.consume("out") {
+        *counts.entry(record.value_text().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+#[track_caller]
+fn assert_each_once(sandbox: &Sandbox, count: u64) {
+    let expected: BTreeMap<String, u64> = (0..count)
+        .map(|number| (format!("record {number}"), 1))
+        .collect();
+    assert_eq!(counts(sandbox), expected);
+}
+
+#[test]
+fn messages_go_through_a_queue_between_two_pipelines() {
+    let sandbox = chain("passthrough", "", "");
+    produce(&sandbox, numbered(500));
+    let summary = run(&sandbox);
+    assert_eq!(summary["records_in"], 1_000, "{summary}");
+    assert_each_once(&sandbox, 500);
+    assert_eq!(waiting(&sandbox, "work"), 0);
+    let described = sandbox.json(&["pipeline", "describe", "suspect"]);
+    assert_eq!(described["inputs"], json!(["queue:work"]));
+    assert_eq!(described["lag_records"], 0);
+    assert_eq!(
+        described["queues"],
+        json!([{ "queue": "work", "messages": 0 }])
+    );
+    let described = sandbox.json(&["pipeline", "describe", "fill"]);
+    assert_eq!(
+        described["outputs"],
+        json!([{ "port": "work", "target": "queue:work" }])
+    );
+}
+
+/// Kills the run while a thread stands at the step, again and again.
+fn kill_at(step: &str) {
+    let sandbox = chain("passthrough", "", "");
+    produce(&sandbox, numbered(RECORDS));
+    let mut random = Random::from_environment();
+    for passes in [
+        1,
+        2,
+        random.within(3..20),
+        random.within(20..100),
+        random.within(100..300),
+    ] {
+        let mut command = sandbox.command(&["run", "millstream.toml", "--until-idle"]);
+        let actions = format!("{step}={passes}*off->1*print(is near)->pause");
+        command
+            .env("FAILPOINTS", actions)
+            .env("RUST_LOG", "warn,fail=info");
+        let mut run = sandbox.start_command(command);
+        run.wait_for_error("is near");
+        std::thread::sleep(TO_THE_NEXT);
+        assert!(run.kill().0, "{step}: the run ended by itself");
+    }
+    run(&sandbox);
+    assert_each_once(&sandbox, RECORDS);
+    assert_eq!(waiting(&sandbox, "work"), 0);
+}
+
+#[test]
+fn a_kill_before_a_checkpoint_of_a_queue_is_submitted() {
+    kill_at("checkpoint::before-submit");
+}
+
+#[test]
+fn a_kill_before_a_checkpoint_of_a_queue_is_written() {
+    kill_at("commit::before-write");
+}
+
+#[test]
+fn a_kill_after_a_checkpoint_of_a_queue_is_written() {
+    kill_at("commit::after-write");
+}
+
+#[test]
+fn a_kill_after_a_checkpoint_of_a_queue_is_acknowledged() {
+    kill_at("checkpoint::acknowledged");
+}
+
+/// A message that fails is tried again by the pipeline's rules, its neighbours stand, and in the end it is
+/// a dead letter that says where it comes from.
+#[test]
+fn a_message_that_fails_is_tried_again_and_then_a_dead_letter() {
+    let retry = "retry = { max-attempts = 3, initial = \"5ms\" }";
+    let sandbox = chain("testing-flaky", "", retry);
+    let word = |number: u64| match number {
+        7 => "retry-2",
+        8 => "trap-1",
+        9 => "retry-9",
+        10 => "trap-9",
+        _ => "record",
+    };
+    produce(
+        &sandbox,
+        (0..40).map(|number| json!({ "key": format!("k{number}"), "value": format!("{} {number}", word(number)) })),
+    );
+    let summary = run(&sandbox);
+    assert_eq!(summary["dead_letters"], 2, "{summary}");
+    let out = counts(&sandbox);
+    assert_eq!(out.len(), 38);
+    assert!(out.values().all(|count| *count == 1));
+    assert!(
+        out.contains_key("retry-2 7 #3") && out.contains_key("trap-1 8 #2"),
+        "{out:?}"
+    );
+    assert_eq!(waiting(&sandbox, "work"), 0);
+    let letters = sandbox.json(&["dead-letter", "list", "suspect"]);
+    for letter in letters.as_array().unwrap() {
+        let origin = letter["origin"].as_str().unwrap();
+        assert!(origin.starts_with("queue:work/"), "{letter}");
+        assert_eq!(letter["attempts"], 3, "{letter}");
+    }
+}
+
+/// A redrive sends a message back to the pipeline that gave up on it.
+#[test]
+fn a_redriven_message_goes_to_the_pipeline_that_gave_up_on_it() {
+    let sandbox = chain("testing-rejects", "", "");
+    produce(
+        &sandbox,
+        (0..30).map(|number| {
+            let word = if number % 10 == 0 { "poison" } else { "record" };
+            json!({ "key": format!("k{}", number % 3), "value": format!("{word} {number}") })
+        }),
+    );
+    assert_eq!(run(&sandbox)["dead_letters"], 3);
+    sandbox.succeed(&["dead-letter", "redrive", "suspect"]);
+    assert_eq!(waiting(&sandbox, "suspect.dead-letters"), 0);
+    let text = std::fs::read_to_string(sandbox.path("millstream.toml")).unwrap();
+    let fixed = text.replace("testing-rejects", "passthrough");
+    sandbox.write(
+        "millstream.toml",
+        fixed.replace("testing_rejects", "passthrough"),
+    );
+    assert_eq!(run(&sandbox)["dead_letters"], 0);
+    let out = counts(&sandbox);
+    assert_eq!(out.len(), 30);
+    assert!(out.values().all(|count| *count == 1));
+}
+
+/// `max-length` with the policy to reject: the pipeline that fills the queue waits until there is room, and
+/// nothing is lost.
+#[test]
+fn a_full_queue_makes_the_pipeline_wait() {
+    let sandbox = chain("passthrough", "max-length = 20", "");
+    produce(&sandbox, numbered(400));
+    let summary = run(&sandbox);
+    assert_eq!(summary["dead_letters"], 0, "{summary}");
+    assert_each_once(&sandbox, 400);
+}
+
+/// What a plugin writes to a queue are messages like any other: the queue drops what it has had before.
+#[test]
+fn a_record_with_a_known_deduplication_id_is_enqueued_once() {
+    let sandbox = chain("passthrough", "deduplication-window = \"1h\"", "");
+    let of = |number: u64| {
+        json!({ "key": format!("k{number}"), "value": format!("record {}", number % 50),
+                "headers": [["millstream-deduplication-id", format!("id-{}", number % 50)]] })
+    };
+    produce(&sandbox, (0..200).map(of));
+    run(&sandbox);
+    assert_each_once(&sandbox, 50);
+}
+
+/// A message of which an output is too large for its target is a dead letter, and the others pass.
+#[test]
+fn an_attribute_that_means_nothing_is_the_records_fault() {
+    let sandbox = chain("passthrough", "", "");
+    produce(
+        &sandbox,
+        (0..20).map(|number| match number {
+            5 => json!({ "key": "k", "value": "bad", "headers": [["millstream-priority", "12"]] }),
+            _ => json!({ "key": "k", "value": format!("record {number}") }),
+        }),
+    );
+    let summary = run(&sandbox);
+    assert_eq!(summary["dead_letters"], 1, "{summary}");
+    let letters = sandbox.json(&["dead-letter", "list", "fill"]);
+    assert_eq!(letters[0]["reason"], "output", "{letters}");
+    assert_eq!(counts(&sandbox).len(), 19);
+}
+
+/// At-most-once acknowledges before it calls: a message that fails is given up on at once.
+#[test]
+fn at_most_once_acknowledges_first() {
+    let sandbox = chain("testing-flaky", "", "delivery = \"at-most-once\"");
+    produce(
+        &sandbox,
+        (0..40).map(|number| {
+            let word = if number == 9 { "retry-1" } else { "record" };
+            json!({ "key": "k", "value": format!("{word} {number}") })
+        }),
+    );
+    let summary = run(&sandbox);
+    assert_eq!(summary["dead_letters"], 1, "{summary}");
+    assert_eq!(counts(&sandbox).len(), 39);
+    assert_eq!(waiting(&sandbox, "work"), 0);
+}
+
+/// Messages of higher priority come first, and a delayed one is not waited for.
+#[test]
+fn attributes_of_messages_count_for_a_pipeline() {
+    let sandbox = chain("passthrough", "", "");
+    let record = |value: &str, name: &str, of: &str| json!({ "key": "k", "value": value, "headers": [[name, of]] });
+    let records = [
+        record("low", "millstream-priority", "0"),
+        record("later", "millstream-delay", "3600000"),
+        record("high", "millstream-priority", "9"),
+    ];
+    let lines = records.iter().map(Value::to_string);
+    let file = sandbox.write_lines("messages.jsonl", lines);
+    let file = file.to_str().unwrap();
+    // The queue exists before the pipelines look at it.
+    sandbox.succeed(&["queue", "create", "work"]);
+    sandbox.succeed(&[
+        "produce",
+        "queue:work",
+        "--format",
+        "record",
+        "--file",
+        file,
+    ]);
+    run(&sandbox);
+    let out: Vec<String> = sandbox
+        .consume("out")
+        .iter()
+        .map(|record| record.value_text().to_owned())
+        .collect();
+    assert_eq!(out, ["high", "low"]);
+    let described = sandbox.json(&["queue", "describe", "work"]);
+    assert_eq!(described["delayed"], 1, "{described}");
+}
