@@ -5,6 +5,7 @@
 //! (`MILLSTREAM_TEST_PLUGINS`); without it every test that needs one fails and says so.
 
 mod cli;
+mod concurrency;
 mod dead_letters;
 mod delivery;
 mod failpoints;

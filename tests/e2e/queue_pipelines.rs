@@ -129,8 +129,8 @@ fn kill_at(step: &str) {
         1,
         2,
         random.within(3..20),
-        random.within(20..100),
-        random.within(100..300),
+        random.within(20..40),
+        random.within(40..90),
     ] {
         let mut command = sandbox.command(&["run", "millstream.toml", "--until-idle"]);
         let actions = format!("{step}={passes}*off->1*print(is near)->pause");

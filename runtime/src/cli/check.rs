@@ -134,6 +134,7 @@ fn pipeline_document(pipeline: &PipelineSpec) -> Value {
         "plugin": pipeline.plugin,
         "outputs": ports.collect::<Vec<_>>(),
         "delivery": group.map(|_| pipeline.delivery.as_str()),
+        "concurrency": pipeline.concurrency,
         "batch": {
             "max_records": pipeline.batch.max_records,
             "max_bytes": group.map(|_| pipeline.batch.max_bytes),

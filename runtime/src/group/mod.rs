@@ -4,10 +4,12 @@
 //! record that the group reads, as in Kafka.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::model::{self, GroupName, TopicName};
+use crate::storage::schema::group_gaps;
 use crate::storage::schema::group_offset::{self, CommittedOffset};
-use crate::storage::schema::{KeyKind, kind_prefix};
+use crate::storage::schema::{KeyKind, kind_prefix, prefix_end};
 use crate::storage::{self, Commit, Partition, Scan, Store};
 
 /// What can go wrong with consumer groups.
@@ -58,6 +60,9 @@ pub struct Groups {
     store: Store,
 }
 
+/// A lane of a task, and the offsets beyond the committed one that it has processed.
+pub type LaneGaps = (u32, Vec<Range<u64>>);
+
 impl Groups {
     /// The groups of an open data directory.
     pub fn new(store: Store) -> Self {
@@ -103,6 +108,26 @@ impl Groups {
         Ok(Some(committed))
     }
 
+    /// What a pipeline has processed of a partition beyond the group's committed offset, by lane.
+    pub fn gaps(
+        &self,
+        group: &GroupName,
+        partition: &Partition,
+    ) -> Result<Vec<LaneGaps>, Error> {
+        let (topic_id, index) = (partition.topic_id(), partition.index());
+        let from = group_gaps::partition_prefix(group.as_str(), topic_id, index);
+        let to = prefix_end(&from);
+        let mut gaps = Vec::new();
+        self.store
+            .scan(KeyKind::GroupGaps, &from, to.as_deref(), |key, value| {
+                let parsed = group_gaps::parse_key(key).zip(group_gaps::parse_value(value));
+                let ((_, _, _, lane), ranges) = parsed.ok_or_else(|| damaged(group.as_str()))?;
+                gaps.push((lane, ranges));
+                Ok(Scan::Continue)
+            })?;
+        Ok(gaps)
+    }
+
     /// Commits offsets of a group, all at once, and waits for the acknowledgement.
     ///
     /// # Errors
@@ -128,6 +153,11 @@ impl Groups {
                 partition.index(),
                 committed,
             );
+            // What a pipeline has processed beyond its offset is of another position. There is hardly ever
+            // any, and a range that is deleted costs every reader.
+            if !self.gaps(group, partition)?.is_empty() {
+                commit.forget_gaps(group.as_str(), partition.topic_id(), partition.index());
+            }
         }
         self.store.commit(commit).await?;
         Ok(())

@@ -10,7 +10,7 @@ use super::error::Report;
 use super::quantity::parse_time_ms;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, in_file_order, name};
 use super::resolved::{Allow, BatchSpec, DELIVERIES, LimitsSpec, PipelineSpec, Port, Start};
-use super::retry;
+use super::retry::{self, RetryOrder};
 use super::schema;
 use super::target::{self, TargetUse};
 use super::words::{Key, did_you_mean, list_words, or_default};
@@ -81,6 +81,18 @@ pub(super) fn read(
     let retry_table = nested(&table, "retry", &schema::RETRY, report).unwrap_or_default();
     let retry = retry::read(&retry_table, report);
     let dead_letter = retry::read_dead_letter(&table, pipeline_name.as_ref(), report);
+    if concurrency > 1
+        && retry
+            .as_ref()
+            .is_some_and(|it| it.order == RetryOrder::Partition)
+    {
+        report.error(
+            table.key_span("concurrency"),
+            "`concurrency` above 1 and `retry.order = \"partition\"` exclude each other: records of a \
+             partition that run at the same time are not in its order",
+            "remove `concurrency`, or choose `order = \"key\"`",
+        );
+    }
     let limits = plugin_limits(&table, report);
     let config = config::read(&table, report);
     let allow = allow(&table, report);

@@ -64,6 +64,7 @@ pub(super) static PIPELINE: TableSchema = TableSchema {
         "plugin",
         "to",
         "delivery",
+        "concurrency",
         "batch",
         "retry",
         "dead-letter",
@@ -71,7 +72,7 @@ pub(super) static PIPELINE: TableSchema = TableSchema {
         "config",
         "allow",
     ],
-    unsupported: &["concurrency"],
+    unsupported: &[],
 };
 
 /// A pipeline's `retry`.

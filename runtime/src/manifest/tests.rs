@@ -383,7 +383,12 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
                 } else {
                     delivery
                 },
-                concurrency: 1,
+                concurrency: match producer
+                    || retry_order(batch.0, producer) == RetryOrder::Partition
+                {
+                    true => 1,
+                    false => batch.0 % 256 + 1,
+                },
                 batch: BatchSpec {
                     max_records: batch.0,
                     max_bytes: if producer { 1 << 20 } else { batch.1 },
@@ -609,6 +614,11 @@ proptest! {
         let read = ResolvedManifest { external_targets: Vec::new(), ..without_places(read) };
         prop_assert_eq!(read, manifest);
     }
+}
+
+/// The order of the retries that a pipeline of the test gets.
+fn retry_order(seed: u32, is_producer: bool) -> RetryOrder {
+    retry(if is_producer { 0 } else { seed }).order
 }
 
 /// Some settings of retries; 0 for the defaults.

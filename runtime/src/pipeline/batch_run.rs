@@ -18,6 +18,7 @@ use super::checkpoint::Checkpoint;
 use super::outputs::OutputError;
 use super::processor::Processed;
 use super::retry::{Cause, GroupId, Waiting};
+use crate::log;
 use crate::manifest::RetryOrder;
 use crate::plugin::{Columns, FailureKind, Fault, Output};
 use crate::queue::{Queue, Receipt};
@@ -27,12 +28,17 @@ use crate::storage::schema::changelog::Change;
 pub(super) struct Batch {
     pub(super) columns: Columns,
     pub(super) origin: Origin,
+    /// The first of the places that are reserved for its records among the parked ones; `None` if they are
+    /// parked behind all others.
+    pub(super) reserved: Option<u64>,
 }
 
 /// Where the records of a batch come from.
 pub(super) enum Origin {
     /// The log: the task's input of this number, which is `next_offset` after the batch.
     Input { turn: usize, next_offset: u64 },
+    /// The log: some records of the task's input of this number, while others of it run elsewhere.
+    Offsets { turn: usize },
     /// They were parked; one for each record.
     Parked(Vec<Waiting>),
     /// A queue.
@@ -48,6 +54,29 @@ pub(super) struct Leased {
     pub(super) groups: Vec<GroupId>,
     /// When the first lease ends, in ms since the epoch.
     pub(super) until_ms: u64,
+}
+
+impl Batch {
+    /// Parked records of one input, to be tried again.
+    pub(super) fn of_parked(waiting: Vec<Waiting>, partition: u32) -> Result<Self, TaskError> {
+        let mut columns = Columns::new();
+        columns.start(
+            waiting.first().map_or(0, |first| first.parked.input),
+            partition,
+        );
+        for Waiting { parked, .. } in &waiting {
+            let delivery_count = parked.attempt_count.saturating_add(1);
+            let records = parked.record.records().map_err(log::Error::from)?;
+            for record in &records {
+                columns.push_delivery(&record.map_err(log::Error::from)?, delivery_count);
+            }
+        }
+        Ok(Self {
+            columns,
+            origin: Origin::Parked(waiting),
+            reserved: None,
+        })
+    }
 }
 
 /// A record that failed: its index in the batch, and why.
@@ -264,10 +293,12 @@ impl BatchRunner {
         range: &Range<usize>,
         behind: &mut Vec<(usize, GroupId)>,
     ) -> Vec<usize> {
-        let is_parked = batch.is_parked();
-        let waits_for_nobody = match is_parked {
+        // What a lane is given waits for none but those of its own batch.
+        let is_own = batch.is_parked() || self.lane.is_some();
+        let parked = self.parked.lock();
+        let waits_for_nobody = match is_own {
             true => self.held_groups.is_empty(),
-            false => self.parked.is_empty(),
+            false => parked.is_empty(),
         };
         if waits_for_nobody {
             return range.clone().collect();
@@ -275,9 +306,9 @@ impl BatchRunner {
         let mut selection = Vec::with_capacity(range.len());
         for index in range.clone() {
             let group = self.group(batch, index);
-            let waits = match is_parked {
+            let waits = match is_own {
                 true => self.held_groups.contains(&group),
-                false => self.parked.contains(group),
+                false => parked.contains(group),
             };
             if waits {
                 behind.push((index, group));

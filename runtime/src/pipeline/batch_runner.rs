@@ -1,6 +1,7 @@
 //! What runs a task's batches: an instance of the plugin, and what its calls have led to so far.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::TaskError;
 use super::checkpoint::{Checkpoint, Checkpoints};
+use super::lane_progress::LaneProgress;
 use super::outputs::Outputs;
 use super::processor::Processor;
 use super::retry::{GroupId, Parked};
@@ -18,6 +20,28 @@ use crate::plugin::Columns;
 use crate::storage::Commit;
 use crate::storage::schema::group_offset::CommittedOffset;
 
+/// Reads which records of a task are parked.
+pub(super) fn open_parked(
+    pipeline: &PipelineRuntime,
+    task: u32,
+    status: &TaskStatus,
+) -> Result<Arc<Mutex<Parked>>, TaskError> {
+    let parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
+    status.parked.store(parked.len(), Ordering::Release);
+    if !parked.is_empty() && parked.max_input() as usize >= pipeline.spec.inputs.len() {
+        return Err(TaskError::ParkedInput {
+            input: parked.max_input(),
+            count: parked.len(),
+        });
+    }
+    Ok(Arc::new(Mutex::new(parked)))
+}
+
+/// Under which number of a task a lane keeps its state; there are far fewer tasks than fit below it.
+fn state_slot(task: u32, lane: u32) -> u32 {
+    task | lane << 16
+}
+
 /// Runs batches (`batch_run.rs`) and puts what they lead to into checkpoints (`settle.rs`).
 pub(super) struct BatchRunner {
     pub(super) pipeline: Arc<PipelineRuntime>,
@@ -26,7 +50,9 @@ pub(super) struct BatchRunner {
     pub(super) processor: Processor,
     /// Some records of a batch, when not all of it can run.
     pub(super) part: Columns,
-    pub(super) parked: Parked,
+    pub(super) parked: Arc<Mutex<Parked>>,
+    /// Whether a record was parked, or is not any more, since the last checkpoint that was waited for.
+    pub(super) has_parked: bool,
     /// Groups of a batch of parked records of which one stays parked: those after it must wait.
     pub(super) held_groups: HashSet<GroupId>,
     pub(super) outputs: Outputs,
@@ -37,29 +63,24 @@ pub(super) struct BatchRunner {
     pub(super) leased_until_ms: u64,
     /// The next pause if an output takes nothing; `None` while the last call was not blocked.
     pub(super) blocked_pause: Option<Duration>,
+    /// Set if this is one of several that run at a time.
+    pub(super) lane: Option<LaneProgress>,
     pub(super) checkpoints: Checkpoints,
     pub(super) status: Arc<TaskStatus>,
 }
 
 impl BatchRunner {
-    /// Opens the plugin, its state, and what is parked.
+    /// Opens the plugin and its state.
     pub(super) fn open(
         pipeline: Arc<PipelineRuntime>,
         task: u32,
+        parked: Arc<Mutex<Parked>>,
+        lane: Option<LaneProgress>,
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let store = pipeline.log.store().clone();
-        let state = pipeline.state(task)?;
-        let parked = Parked::open(store.clone(), pipeline.id, task)?;
-        status
-            .parked
-            .store(parked.len(), std::sync::atomic::Ordering::Release);
-        if !parked.is_empty() && parked.max_input() as usize >= pipeline.spec.inputs.len() {
-            return Err(TaskError::ParkedInput {
-                input: parked.max_input(),
-                count: parked.len(),
-            });
-        }
+        let lane_number = lane.as_ref().map_or(0, LaneProgress::number);
+        let state = pipeline.state(state_slot(task, lane_number))?;
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
@@ -67,11 +88,13 @@ impl BatchRunner {
             checkpoints: Checkpoints::new(store),
             part: Columns::new(),
             parked,
+            has_parked: false,
             held_groups: HashSet::new(),
             gathered: Checkpoint::default(),
             gathered_to: None,
             leased_until_ms: u64::MAX,
             blocked_pause: None,
+            lane,
             pipeline,
             task,
             state,
@@ -86,7 +109,12 @@ impl BatchRunner {
 
     /// Waits until the checkpoint under way is durable.
     pub(super) async fn settle_checkpoint(&mut self) -> Result<(), TaskError> {
-        Ok(self.checkpoints.settle(&self.status).await?)
+        self.checkpoints.settle(&self.status).await?;
+        if let Some(lane) = &mut self.lane {
+            lane.acknowledged(&self.status).await;
+        }
+        self.has_parked = false;
+        Ok(())
     }
 
     /// Shows how far an input is processed.

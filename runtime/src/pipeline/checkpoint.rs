@@ -49,8 +49,12 @@ impl Checkpoints {
 
     /// Waits until the checkpoint under way is durable.
     pub(super) async fn settle(&mut self, status: &TaskStatus) -> Result<(), storage::Error> {
-        if let Some((pending, counts)) = self.under_way.take() {
-            pending.wait().await?;
+        // Whoever drops this future can ask again.
+        if let Some((pending, counts)) = &mut self.under_way {
+            let acknowledged = pending.acknowledged().await;
+            let counts = *counts;
+            self.under_way = None;
+            acknowledged?;
             fail::fail_point!("checkpoint::acknowledged");
             status.count(counts);
         }

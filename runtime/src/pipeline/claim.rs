@@ -79,15 +79,19 @@ impl BatchRunner {
     pub(super) async fn commit_progress(&mut self, batch: &Batch) -> Result<Vec<usize>, TaskError> {
         let all = 0..batch.columns.len();
         self.leased_until_ms = batch.leased_until_ms();
-        let mut claim = self.claim(batch, &all)?;
-        if let Origin::Input { turn, next_offset } = batch.origin {
-            self.commit_offset(turn, next_offset, &mut claim.commit);
+        let claim = self.claim(batch, &all)?;
+        match &batch.origin {
+            Origin::Input { turn, next_offset } => self.gathered_to = Some((*turn, *next_offset)),
+            Origin::Offsets { turn } => {
+                if let Some(lane) = &mut self.lane {
+                    lane.finished(*turn, batch.columns.offsets().iter().copied());
+                }
+            }
+            Origin::Parked(_) | Origin::Queue(_) => {}
         }
+        self.gathered.commit.extend(claim.commit);
+        self.submit_gathered().await?;
         self.settle_checkpoint().await?;
-        self.pipeline.log.store().commit(claim.commit).await?;
-        if let Origin::Input { turn, next_offset } = batch.origin {
-            self.show_offset(turn, next_offset);
-        }
         Ok(all
             .filter(|index| claim.lost.binary_search(index).is_err())
             .collect())
@@ -124,7 +128,7 @@ impl Batch {
     pub(super) fn leased_until_ms(&self) -> u64 {
         match &self.origin {
             Origin::Queue(leased) => leased.until_ms,
-            Origin::Input { .. } | Origin::Parked(_) => u64::MAX,
+            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Parked(_) => u64::MAX,
         }
     }
 }

@@ -9,13 +9,11 @@ use tokio::time::Instant;
 
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
-use super::batch_runner::BatchRunner;
+use super::batch_runner::{BatchRunner, open_parked};
 use super::checkpoint::Checkpoint;
-use super::input::{Input, Source};
-use super::retry::Waiting;
-use super::runtime::{PipelineRuntime, TaskInput};
+use super::input::{Input, Source, any_readable};
+use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
-use crate::log::{self, Cursor};
 use crate::manifest::{Delivery, RetryOrder, Start};
 use crate::plugin::Columns;
 use crate::storage::Commit;
@@ -44,23 +42,10 @@ impl ConsumerTask {
         task: u32,
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
-        let store = pipeline.log.store().clone();
-        let mut inputs = Vec::new();
-        for (turn, (index, input)) in pipeline.task_inputs(task).into_iter().enumerate() {
-            let source = match input {
-                TaskInput::Queue(queue) => Source::Queue(queue),
-                TaskInput::Partition(partition) => {
-                    let offset = pipeline.start_offset(&partition)?;
-                    if let Some(shown) = status.inputs.get(turn) {
-                        shown.set_offset(offset);
-                    }
-                    Source::Topic(Cursor::new(store.clone(), partition, offset))
-                }
-            };
-            inputs.push(Input { index, source });
-        }
+        let inputs = Input::open_all(&pipeline, task, &status)?;
+        let parked = open_parked(&pipeline, task, &status)?;
         Ok(Self {
-            runner: BatchRunner::open(pipeline, task, status)?,
+            runner: BatchRunner::open(pipeline, task, parked, None, status)?,
             turn: 0,
             batch: Columns::new(),
             inputs,
@@ -112,14 +97,14 @@ impl ConsumerTask {
 
     /// Whether no new records may be taken until parked ones are done.
     fn must_wait(&self) -> bool {
-        let parked = &self.runner.parked;
+        let parked = self.runner.parked.lock();
         let blocks = self.runner.pipeline.spec.retry.order == RetryOrder::Partition;
         (blocks && !parked.is_empty()) || parked.is_full()
     }
 
     /// How long until a parked record is due.
     fn pause_until_due(&self) -> Option<Duration> {
-        let due_ms = self.runner.parked.next_due_ms()?;
+        let due_ms = self.runner.parked.lock().next_due_ms()?;
         let pause_ms = due_ms.saturating_sub(self.runner.now_ms());
         Some(Duration::from_millis(pause_ms))
     }
@@ -174,13 +159,16 @@ impl ConsumerTask {
             return Ok(());
         };
         let pipeline = Arc::clone(&self.runner.pipeline);
-        let origin = input.fill(turn, &mut self.batch, &pipeline, stop).await?;
+        let limits = pipeline.spec.batch;
+        let filled = input.fill(turn, &mut self.batch, &pipeline, limits, stop);
+        let origin = filled.await?;
         if self.batch.is_empty() {
             return self.skip(&origin).await;
         }
         let batch = Batch {
             columns: std::mem::take(&mut self.batch),
             origin,
+            reserved: None,
         };
         let ran = if pipeline.spec.delivery == Delivery::AtMostOnce {
             self.runner.run_batch_once(&batch, stop).await
@@ -226,27 +214,18 @@ impl ConsumerTask {
         let limits = self.runner.pipeline.spec.batch;
         let now_ms = self.runner.now_ms();
         let max_records = limits.max_records as usize;
-        let parked = &mut self.runner.parked;
-        let waiting = block_in_place(|| parked.take_due(now_ms, max_records, limits.max_bytes))?;
+        let parked = &self.runner.parked;
+        let waiting = block_in_place(|| {
+            let mut parked = parked.lock();
+            parked.take_due(now_ms, max_records, limits.max_bytes, |_| false)
+        })?;
         let Some(first) = waiting.first() else {
             return Ok(());
         };
         let index = first.parked.input;
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.runner.task, |input| input.partition().index());
-        let mut columns = Columns::new();
-        columns.start(index, partition);
-        for Waiting { parked, .. } in &waiting {
-            let delivery_count = parked.attempt_count.saturating_add(1);
-            let records = parked.record.records().map_err(log::Error::from)?;
-            for record in &records {
-                columns.push_delivery(&record.map_err(log::Error::from)?, delivery_count);
-            }
-        }
-        let batch = Batch {
-            columns,
-            origin: Origin::Parked(waiting),
-        };
+        let batch = Batch::of_parked(waiting, partition)?;
         self.runner.run_batch(&batch, stop).await
     }
 }
@@ -259,20 +238,9 @@ async fn wait_for_records(
     status: &TaskStatus,
     stop: &mut watch::Receiver<bool>,
 ) {
-    let mut waits: Vec<_> = inputs.iter().map(Input::wait).collect();
-    let any = std::future::poll_fn(|context| {
-        let is_ready = waits
-            .iter_mut()
-            .any(|wait| wait.as_mut().poll(context).is_ready());
-        if is_ready {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    });
     status.set_idle(true);
     tokio::select! {
-        () = any => {}
+        () = any_readable(inputs) => {}
         () = tokio::time::sleep(pause.unwrap_or(LONG_PAUSE)) => {}
         _ = stop.changed() => {}
     }

@@ -24,6 +24,18 @@ pub enum Error {
         /// Instances that there can be.
         limit: u32,
     },
+    /// The pipeline keeps state, which is spread over another number of instances.
+    #[error(
+        "the state of pipeline `{name}` is kept by {earlier} instances a task, each for its own keys, and it is to run with `concurrency = {concurrency}`; put `concurrency = {earlier}` back, or give the pipeline a new name, so that it starts without state"
+    )]
+    StateConcurrency {
+        /// The pipeline.
+        name: PipelineName,
+        /// With how many instances a task its state was made.
+        earlier: u32,
+        /// How many it is to have.
+        concurrency: u32,
+    },
     /// No pipeline of this name has run on the data directory.
     #[error("there is no pipeline `{name}` in this data directory{hint}")]
     UnknownPipeline {
@@ -116,6 +128,15 @@ pub enum TaskError {
     /// A bug in Millstream: the task panicked.
     #[error("the task panicked: {0}; this is a bug of millstream, please report it")]
     Panicked(String),
+}
+
+impl TaskError {
+    /// From what a task panicked with.
+    pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Self {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Panicked(text.unwrap_or_else(|| "without a message".to_owned()))
+    }
 }
 
 /// Where a record is, for people.

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use super::TaskError;
 use super::batch_run::{Leased, Origin};
 use super::retry::{GroupId, record_group};
-use super::runtime::PipelineRuntime;
+use super::runtime::{PipelineRuntime, TaskInput};
+use super::status::TaskStatus;
 use crate::log::{self, Cursor};
+use crate::manifest::BatchSpec;
 use crate::plugin::Columns;
 use crate::queue::{LeaseRequest, LeasedMessage, Queue, Receipt};
 use crate::storage::{self, Partition};
@@ -33,6 +35,30 @@ pub(super) enum Source {
 }
 
 impl Input {
+    /// The inputs of a task, at the offsets that its group has committed.
+    pub(super) fn open_all(
+        pipeline: &PipelineRuntime,
+        task: u32,
+        status: &TaskStatus,
+    ) -> Result<Vec<Self>, TaskError> {
+        let store = pipeline.log.store();
+        let mut inputs = Vec::new();
+        for (turn, (index, input)) in pipeline.task_inputs(task).into_iter().enumerate() {
+            let source = match input {
+                TaskInput::Queue(queue) => Source::Queue(queue),
+                TaskInput::Partition(partition) => {
+                    let offset = pipeline.start_offset(&partition)?;
+                    if let Some(shown) = status.inputs.get(turn) {
+                        shown.set_offset(offset);
+                    }
+                    Source::Topic(Cursor::new(store.clone(), partition, offset))
+                }
+            };
+            inputs.push(Self { index, source });
+        }
+        Ok(inputs)
+    }
+
     /// The partition that the plugin is told.
     pub(super) fn partition(&self) -> &Arc<Partition> {
         match &self.source {
@@ -57,29 +83,46 @@ impl Input {
         }
     }
 
-    /// Reads the next batch. Waits `max-wait` for a batch that is not full. `turn` is the input's number
+    /// Reads the next batch within `limits`. Waits `max-wait` for a batch that is not full. `turn` is the input's number
     /// among the task's.
     pub(super) async fn fill(
         &mut self,
         turn: usize,
         batch: &mut Columns,
         pipeline: &PipelineRuntime,
+        limits: BatchSpec,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Origin, TaskError> {
         batch.start(self.index, self.partition().index());
         let index = self.index;
         match &mut self.source {
             Source::Topic(cursor) => {
-                fill_from_topic(cursor, index, batch, pipeline, stop).await?;
+                fill_from_topic(cursor, index, batch, pipeline, limits, stop).await?;
                 let next_offset = cursor.offset();
                 Ok(Origin::Input { turn, next_offset })
             }
             Source::Queue(queue) => {
-                let leased = fill_from_queue(queue, index, batch, pipeline, stop).await?;
+                let leased = fill_from_queue(queue, index, batch, pipeline, limits, stop).await?;
                 Ok(Origin::Queue(leased))
             }
         }
     }
+}
+
+/// Waits until one of the inputs has something to read, or may have; for ever without inputs.
+pub(super) async fn any_readable(inputs: &[Input]) {
+    let mut waits: Vec<_> = inputs.iter().map(Input::wait).collect();
+    std::future::poll_fn(|context| {
+        let is_ready = waits
+            .iter_mut()
+            .any(|wait| wait.as_mut().poll(context).is_ready());
+        if is_ready {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
 }
 
 async fn fill_from_topic(
@@ -87,9 +130,9 @@ async fn fill_from_topic(
     index: u32,
     batch: &mut Columns,
     pipeline: &PipelineRuntime,
+    limits: BatchSpec,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), TaskError> {
-    let limits = pipeline.spec.batch;
     let mut bytes = 0;
     let deadline = Instant::now() + limits.max_wait;
     loop {
@@ -131,9 +174,9 @@ async fn fill_from_queue(
     index: u32,
     batch: &mut Columns,
     pipeline: &PipelineRuntime,
+    limits: BatchSpec,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Leased, TaskError> {
-    let limits = pipeline.spec.batch;
     let mut bytes = 0;
     let deadline = Instant::now() + limits.max_wait;
     let mut leased = Leased {

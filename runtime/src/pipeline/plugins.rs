@@ -8,7 +8,7 @@ use std::path::Path;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::manifest::{PipelineSpec, PluginSpec, ResolvedManifest};
+use crate::manifest::{PipelineSpec, PluginSpec, ResolvedManifest, RetryOrder};
 use crate::model::PluginName;
 use crate::plugin::{self, Grants, Plugin, PluginEngine};
 
@@ -137,6 +137,12 @@ fn misfits(spec: &PipelineSpec, plugin: &Plugin) -> Vec<Misfit> {
         misfits.push(misfit(
             "the pipeline has a `from`, and the plugin is no consumer: it does not export millstream:plugin/consumer",
             "remove `from` to run a producer, or use a consumer plugin",
+        ));
+    }
+    if spec.concurrency > 1 && plugin.keeps_state() && spec.retry.order == RetryOrder::None {
+        misfits.push(misfit(
+            "the plugin keeps state, and with `concurrency` and `retry.order = \"none\"` nothing says which of its instances has the state of a record",
+            "leave `retry.order` at \"key\", or use a plugin that does not import millstream:plugin/state (in Rust: `stateless_consumer!`)",
         ));
     }
     misfits

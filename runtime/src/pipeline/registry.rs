@@ -25,9 +25,16 @@ pub(super) struct StoredPipeline {
     /// Where it sends its dead letters; `None` if it has none.
     #[serde(default)]
     pub(super) dead_letter: Option<QueueName>,
+    /// How many instances each task ran.
+    #[serde(default = "one")]
+    pub(super) concurrency: u32,
     /// Who waits for its records that are tried again.
     #[serde(default)]
     pub(super) retry_order: RetryOrder,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A pipeline that has run on a data directory, and where it stands.

@@ -17,7 +17,7 @@ use crate::manifest::{DeadLetter, PipelineSpec, Start};
 use crate::model::{PortName, Target};
 use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
 use crate::queue::{Queue, QueueConfig, Queues};
-use crate::storage::{self, Partition};
+use crate::storage::{self, Partition, Store};
 
 /// A pipeline, ready for its tasks.
 pub(super) struct PipelineRuntime {
@@ -70,6 +70,9 @@ impl PipelineRuntime {
             }),
             DeadLetter::Queue(_) | DeadLetter::Stop => None,
         };
+        if plugin.keeps_state() {
+            check_state(log.store(), spec)?;
+        }
         let stored = StoredPipeline {
             id: 0,
             group: spec.group.clone(),
@@ -83,6 +86,7 @@ impl PipelineRuntime {
                 .collect(),
             delivery: spec.delivery.to_string(),
             dead_letter: dead_letters.as_ref().map(|queue| queue.name().clone()),
+            concurrency: spec.concurrency,
             retry_order: spec.retry.order,
         };
         let id = registry::register(log.store(), &spec.name, stored).await?;
@@ -148,6 +152,18 @@ impl PipelineRuntime {
         Ok(self.log.resolve_offset(partition, spec)?)
     }
 
+    /// Whether a run with several instances a task has processed records beyond the committed offset.
+    pub(super) fn has_gaps(&self, task: u32) -> Result<bool, super::TaskError> {
+        for (_, input) in self.task_inputs(task) {
+            if let TaskInput::Partition(partition) = input
+                && !self.groups.gaps(&self.spec.group, &partition)?.is_empty()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) fn outputs(&self) -> Outputs {
         Outputs::new(self.ports.iter().cloned(), self.limits.output_bytes)
     }
@@ -183,4 +199,21 @@ fn ports(
         Ok((port.name.clone(), destination))
     });
     ports.collect()
+}
+
+/// Checks that what state the pipeline has is where its instances will look for it: with several instances a
+/// task, each keeps that of its own keys.
+fn check_state(store: &Store, spec: &PipelineSpec) -> Result<(), Error> {
+    let known = registry::stored(store)?;
+    let Some((_, earlier)) = known.into_iter().find(|(name, _)| *name == spec.name) else {
+        return Ok(());
+    };
+    if earlier.concurrency != spec.concurrency && TaskState::exists(store, earlier.id)? {
+        return Err(Error::StateConcurrency {
+            name: spec.name.clone(),
+            earlier: earlier.concurrency,
+            concurrency: spec.concurrency,
+        });
+    }
+    Ok(())
 }

@@ -36,7 +36,9 @@ impl BatchRunner {
         match &batch.origin {
             Origin::Parked(waiting) => waiting.get(index).map_or(0, |waiting| waiting.group),
             Origin::Queue(leased) => leased.groups.get(index).copied().unwrap_or_default(),
-            Origin::Input { .. } => group_of(self.pipeline.spec.retry.order, &batch.columns, index),
+            Origin::Input { .. } | Origin::Offsets { .. } => {
+                group_of(self.pipeline.spec.retry.order, &batch.columns, index)
+            }
         }
     }
 
@@ -129,12 +131,14 @@ impl BatchRunner {
                     parked,
                     ..waiting.clone()
                 };
-                self.parked.park_again(&again, &mut checkpoint.commit);
+                let mut waiting = self.parked.lock();
+                waiting.park_again(&again, &mut checkpoint.commit);
                 self.held_groups.insert(group);
                 checkpoint.still_parked.push(index);
             }
-            None => self.parked.park(group, &parked, &mut checkpoint.commit),
+            None => self.park_fresh(batch, index, group, &parked, checkpoint),
         }
+        self.has_parked = true;
         Ok(())
     }
 
@@ -151,8 +155,29 @@ impl BatchRunner {
             return Ok(());
         }
         let parked = fresh(&batch.columns, index, self.now_ms())?;
-        self.parked.park(group, &parked, &mut checkpoint.commit);
+        self.park_fresh(batch, index, group, &parked, checkpoint);
+        self.has_parked = true;
         Ok(())
+    }
+
+    /// Parks a record that was not parked before.
+    fn park_fresh(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        group: GroupId,
+        record: &ParkedRecord,
+        checkpoint: &mut Checkpoint,
+    ) {
+        let mut parked = self.parked.lock();
+        match batch.reserved {
+            Some(first) => {
+                let sequence = first + index as u64;
+                parked.park_at(sequence, group, record, &mut checkpoint.commit);
+                self.held_groups.insert(group);
+            }
+            None => parked.park(group, record, &mut checkpoint.commit),
+        }
     }
 
     /// Adds a part's checkpoint, with its progress, to that of the batch.
@@ -164,6 +189,12 @@ impl BatchRunner {
         lost_count: usize,
     ) -> Result<(), TaskError> {
         match &batch.origin {
+            Origin::Offsets { turn } => {
+                checkpoint.counts.records_in = range.len() as u64;
+                if let Some(lane) = &mut self.lane {
+                    lane.finished(*turn, range.map(|index| batch.columns.offset(index)));
+                }
+            }
             Origin::Queue(_) => checkpoint.counts.records_in = (range.len() - lost_count) as u64,
             Origin::Input { turn, next_offset } => {
                 let offset = if range.end == batch.columns.len() {
@@ -179,7 +210,9 @@ impl BatchRunner {
                     if let Some(done) = waiting.get(index)
                         && !checkpoint.still_parked.contains(&index)
                     {
-                        self.parked.remove(done, &mut checkpoint.commit);
+                        let mut parked = self.parked.lock();
+                        parked.remove(done, &mut checkpoint.commit);
+                        self.has_parked = true;
                     }
                 }
             }
@@ -195,6 +228,9 @@ impl BatchRunner {
     /// Hands what the parts of a batch have led to so far to the store.
     pub(super) async fn submit_gathered(&mut self) -> Result<(), TaskError> {
         let mut checkpoint = std::mem::take(&mut self.gathered);
+        if self.lane.is_some() {
+            return self.submit_of_lane(checkpoint).await;
+        }
         let Some((turn, offset)) = self.gathered_to.take() else {
             return self.submit(checkpoint).await;
         };
@@ -204,11 +240,29 @@ impl BatchRunner {
         Ok(())
     }
 
+    /// As [`submit`](Self::submit), with what a lane has finished. The commits of lanes reach the store in the
+    /// order in which their progress was put together, so that none takes back what another has said.
+    async fn submit_of_lane(&mut self, mut checkpoint: Checkpoint) -> Result<(), TaskError> {
+        let has_parked = self.has_parked;
+        self.settle_checkpoint().await?;
+        self.has_parked = has_parked;
+        let now_ms = self.now_ms();
+        let Some(lane) = &mut self.lane else {
+            return Ok(());
+        };
+        let shared = lane.shared();
+        let mut progress = shared.lock().await;
+        lane.add_to(&mut progress, now_ms, &mut checkpoint.commit);
+        let submitted = self.submit(checkpoint).await;
+        drop(progress);
+        submitted
+    }
+
     pub(super) async fn submit(&mut self, checkpoint: Checkpoint) -> Result<(), TaskError> {
         let Checkpoint { commit, counts, .. } = checkpoint;
         self.status
             .parked
-            .store(self.parked.len(), Ordering::Release);
+            .store(self.parked.lock().len(), Ordering::Release);
         Ok(self
             .checkpoints
             .submit(commit, counts, &self.status)
@@ -289,7 +343,7 @@ impl Batch {
     fn waiting(&self, index: usize) -> Option<&Waiting> {
         match &self.origin {
             Origin::Parked(waiting) => waiting.get(index),
-            Origin::Input { .. } | Origin::Queue(_) => None,
+            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Queue(_) => None,
         }
     }
 
@@ -301,7 +355,11 @@ impl Batch {
 }
 
 /// A record that has not failed yet, due at once.
-fn fresh(columns: &Columns, index: usize, now_ms: u64) -> Result<ParkedRecord, TaskError> {
+pub(super) fn fresh(
+    columns: &Columns,
+    index: usize,
+    now_ms: u64,
+) -> Result<ParkedRecord, TaskError> {
     Ok(ParkedRecord {
         input: columns.input(),
         attempt_count: 0,

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::concurrent::ConcurrentTask;
 use super::consumer_task::ConsumerTask;
 use super::processor::NativeFunction;
 use super::producer_task::ProducerTask;
@@ -209,6 +210,9 @@ async fn run_task(
     if pipeline.spec.is_producer() {
         let task = tokio::task::block_in_place(|| ProducerTask::open(pipeline, status))?;
         task.run(stop).await
+    } else if pipeline.spec.concurrency > 1 || pipeline.has_gaps(task)? {
+        let task = ConcurrentTask::open(pipeline, task, status).await?;
+        task.run(stop).await
     } else {
         let task = tokio::task::block_in_place(|| ConsumerTask::open(pipeline, task, status))?;
         task.run(stop).await
@@ -228,9 +232,7 @@ async fn watch_task(
     tasks.spawn(running);
     let result = match tasks.join_next().await {
         Some(Ok(result)) => result,
-        Some(Err(error)) if error.is_panic() => Err(TaskError::Panicked(panic_message(
-            error.into_panic().as_ref(),
-        ))),
+        Some(Err(error)) if error.is_panic() => Err(TaskError::panicked(error.into_panic())),
         Some(Err(_)) | None => Ok(()),
     };
     if let Err(error) = result {
@@ -250,12 +252,6 @@ async fn watch_task(
 fn concurrent_calls() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (4 * cores).max(8)
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 /// A pipeline whose plugin cannot run in it.

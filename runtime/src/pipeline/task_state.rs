@@ -76,6 +76,26 @@ impl TaskState {
         Ok(state)
     }
 
+    /// Whether any task of a pipeline has state.
+    pub(super) fn exists(store: &Store, pipeline_id: u32) -> Result<bool, Error> {
+        let mut exists = false;
+        let mut found = |_: &[u8], _: &[u8]| {
+            exists = true;
+            Ok(Scan::Stop)
+        };
+        let (from, to) = (
+            state::task_prefix(pipeline_id, 0),
+            state::task_prefix(pipeline_id, u32::MAX),
+        );
+        store.scan(KeyKind::State, &from, Some(&to), &mut found)?;
+        let (from, to) = (
+            changelog::key(pipeline_id, 0, 0),
+            changelog::key(pipeline_id, u32::MAX, u64::MAX),
+        );
+        store.scan(KeyKind::Changelog, &from, Some(&to), &mut found)?;
+        Ok(exists)
+    }
+
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         if let Some(value) = self.unfolded.get(key).or_else(|| self.folded.get(key)) {

@@ -34,7 +34,7 @@ pub fn instance_count(manifest: &ResolvedManifest, log: Option<&Log>) -> u64 {
     let tasks = manifest.pipelines.iter().map(|spec| {
         let topics = spec.inputs.iter().filter_map(Target::topic);
         let inputs = topics.map(partitions_of);
-        u64::from(inputs.max().unwrap_or(1))
+        u64::from(inputs.max().unwrap_or(1)) * u64::from(spec.concurrency)
     });
     tasks.sum()
 }

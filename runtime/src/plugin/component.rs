@@ -69,6 +69,11 @@ impl Plugin {
         self.inner.contract.is_producer
     }
 
+    /// Whether it keeps state.
+    pub fn keeps_state(&self) -> bool {
+        self.inner.contract.keeps_state
+    }
+
     /// Whether it wants to be told its configuration.
     pub fn has_lifecycle(&self) -> bool {
         self.inner.contract.has_lifecycle

@@ -173,6 +173,8 @@ pub(super) struct Contract {
     pub(super) has_lifecycle: bool,
     /// Whether it may ask for idempotency keys, which need a copy of each batch's offsets.
     pub(super) uses_idempotency_key: bool,
+    /// Whether it keeps state.
+    pub(super) keeps_state: bool,
     /// Imports with functions that need a grant.
     needs: Vec<(Capability, String)>,
 }
@@ -312,6 +314,7 @@ impl Contract {
             }
             Some(Rule::Needs(capability)) => {
                 if !functions.is_empty() {
+                    self.keeps_state |= matches!(capability, Capability::State);
                     self.needs
                         .push((capability, format!("`{name}` ({})", functions.join(", "))));
                 }

@@ -1,5 +1,6 @@
 //! What is handed to the commit thread, and what comes back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,9 +8,10 @@ use tokio::sync::oneshot;
 
 use super::outcome::Outcome;
 use super::schema::changelog::{self, Change};
+use super::schema::group_gaps;
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::parked::{self, ParkedRecord};
-use super::schema::{Family, KeyKind, batch, state};
+use super::schema::{Family, KeyKind, batch, prefix_end, state};
 use super::{CleanMark, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
@@ -170,12 +172,38 @@ impl Commit {
         );
     }
 
+    /// Records which offsets of a partition a lane has processed beyond the group's committed offset.
+    pub fn commit_gaps(
+        &mut self,
+        group: &str,
+        topic_id: u32,
+        partition: u32,
+        lane: u32,
+        done: impl Iterator<Item = Range<u64>>,
+    ) {
+        let key = group_gaps::key(group, topic_id, partition, lane);
+        let mut done = done.peekable();
+        match done.peek() {
+            Some(_) => self.put(KeyKind::GroupGaps, key, group_gaps::value(done)),
+            None => self.delete(KeyKind::GroupGaps, key),
+        }
+    }
+
+    /// Forgets what was processed beyond a group's offset in a partition.
+    pub fn forget_gaps(&mut self, group: &str, topic_id: u32, partition: u32) {
+        let from = group_gaps::partition_prefix(group, topic_id, partition);
+        if let Some(to) = prefix_end(&from) {
+            self.delete_range(KeyKind::GroupGaps, from, to);
+        }
+    }
+
     /// Forgets a group's offset in a partition.
     pub fn delete_offset(&mut self, group: &str, topic_id: u32, partition: u32) {
         self.delete(
             KeyKind::GroupOffset,
             group_offset::key(group, topic_id, partition),
         );
+        self.forget_gaps(group, topic_id, partition);
     }
 
     /// Adds the state changes of one checkpoint to a task's changelog.
@@ -371,7 +399,12 @@ pub struct PendingCommit(pub(super) oneshot::Receiver<Result<Committed, Error>>)
 
 impl PendingCommit {
     /// Waits for the acknowledgement.
-    pub async fn wait(self) -> Result<Committed, Error> {
-        self.0.await.unwrap_or(Err(Error::Closed))
+    pub async fn wait(mut self) -> Result<Committed, Error> {
+        self.acknowledged().await
+    }
+
+    /// As [`wait`](Self::wait), and can be waited for again if this future is dropped before it is done.
+    pub async fn acknowledged(&mut self) -> Result<Committed, Error> {
+        (&mut self.0).await.unwrap_or(Err(Error::Closed))
     }
 }

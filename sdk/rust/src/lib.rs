@@ -38,6 +38,8 @@ mod outputs;
 pub mod plugin;
 mod record;
 mod state;
+#[doc(hidden)]
+pub mod stateless;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -47,6 +49,7 @@ pub use outputs::{Message, Outputs, Port, ValueWriter};
 pub use plugin::{BatchConsumer, Consumer, Producer};
 pub use record::{Header, Headers, Record, Records, StateKeys};
 pub use state::{Entry, State};
+pub use stateless::StatelessConsumer;
 
 /// What most plugins need.
 pub mod prelude {

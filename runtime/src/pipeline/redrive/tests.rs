@@ -54,6 +54,7 @@ impl Scene {
             ports: Vec::new(),
             delivery: "exactly-once".to_owned(),
             dead_letter: Some(queue_name("dead")),
+            concurrency: 1,
             retry_order: order,
         };
         block_on(registry::register(&store, &"p".parse().unwrap(), pipeline)).unwrap();
@@ -106,7 +107,7 @@ impl Scene {
         let mut parked = Parked::open(self.directory.store().clone(), 0, task).unwrap();
         let mut groups: BTreeMap<u64, Vec<(u32, u64, String)>> = BTreeMap::new();
         while !parked.is_empty() {
-            let due = parked.take_due(START_MS, 7, 1 << 20).unwrap();
+            let due = parked.take_due(START_MS, 7, 1 << 20, |_| false).unwrap();
             assert!(!due.is_empty());
             let mut commit = Commit::new();
             for waiting in due {
@@ -131,7 +132,7 @@ fn a_record_of_a_pipeline_comes_back_to_it_as_it_was() {
     let (sent, stranded) = scene.redrive(RedriveTo::Pipeline, 500);
     assert_eq!((sent.sent_count, stranded), (1, Vec::new()));
     let mut parked = Parked::open(scene.directory.store().clone(), 0, 1).unwrap();
-    let due = parked.take_due(START_MS, 10, 1 << 20).unwrap();
+    let due = parked.take_due(START_MS, 10, 1 << 20, |_| false).unwrap();
     let [waiting] = due.as_slice() else {
         panic!("{due:?}");
     };

@@ -34,6 +34,8 @@ struct Group {
     due_ms: u64,
     /// Whether its first record has faulted, so that it is tried alone.
     has_faulted: bool,
+    /// None of its records lies before this.
+    first_sequence: u64,
     count: u64,
 }
 
@@ -68,7 +70,7 @@ impl Parked {
             let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
             let value = bytes::Bytes::copy_from_slice(value);
             let record = parked::parse_value(&value).ok_or_else(damaged)?;
-            opened.insert(group, &record);
+            opened.insert(group, sequence, &record);
             opened.max_input = opened.max_input.max(record.input);
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
             Ok(Scan::Continue)
@@ -105,6 +107,16 @@ impl Parked {
         self.due.first().map(|(due_ms, _)| *due_ms)
     }
 
+    /// As [`next_due_ms`](Self::next_due_ms), of the groups for which `counts`.
+    pub(in crate::pipeline) fn next_due_ms_of(
+        &self,
+        counts: impl Fn(GroupId) -> bool,
+    ) -> Option<u64> {
+        let mut due = self.due.iter();
+        due.find(|(_, group)| counts(*group))
+            .map(|(due_ms, _)| *due_ms)
+    }
+
     /// Parks a record behind those of its group.
     pub(in crate::pipeline) fn park(
         &mut self,
@@ -112,10 +124,28 @@ impl Parked {
         record: &ParkedRecord,
         commit: &mut Commit,
     ) {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
+        let sequence = self.reserve(1);
+        self.park_at(sequence, group, record, commit);
+    }
+
+    /// Reserves places for records that run now, in case that they have to be parked: before those that are
+    /// parked from now on. Returns the first of them.
+    pub(in crate::pipeline) fn reserve(&mut self, count: u64) -> u64 {
+        let first = self.next_sequence;
+        self.next_sequence += count;
+        first
+    }
+
+    /// Parks a record in a place that was reserved.
+    pub(in crate::pipeline) fn park_at(
+        &mut self,
+        sequence: u64,
+        group: GroupId,
+        record: &ParkedRecord,
+        commit: &mut Commit,
+    ) {
         commit.park(self.pipeline_id, self.task, group, sequence, record);
-        self.insert(group, record);
+        self.insert(group, sequence, record);
     }
 
     /// Parks a record of a group again in its place, after another failure.
@@ -141,6 +171,8 @@ impl Parked {
             self.due.remove(&(group.due_ms, done.group));
             self.groups.remove(&done.group);
         } else {
+            // What was removed need not be passed over again.
+            group.first_sequence = done.sequence + 1;
             // Not before everything else: whoever has been due for longer comes first.
             self.set_first(done.group, done.parked.due_ms, false);
         }
@@ -148,12 +180,14 @@ impl Parked {
 
     /// The records that are due, all of one input, in the order of their groups. After a record that
     /// has failed before comes none of its group, since it may fail again; one that has faulted comes
-    /// alone. What was parked must be in the store: no checkpoint may be under way.
+    /// alone. Groups for which `is_elsewhere` are left out. What was parked of the others must be in the store:
+    /// no checkpoint may be under way.
     pub(in crate::pipeline) fn take_due(
         &mut self,
         now_ms: u64,
         max_records: usize,
         max_bytes: usize,
+        is_elsewhere: impl Fn(GroupId) -> bool,
     ) -> Result<Vec<Waiting>, Error> {
         let mut taken: Vec<Waiting> = Vec::new();
         let mut bytes = 0;
@@ -161,8 +195,9 @@ impl Parked {
             .due
             .iter()
             .take_while(|(due_ms, _)| *due_ms <= now_ms)
-            .take(max_records)
             .map(|(_, group)| *group)
+            .filter(|group| !is_elsewhere(*group))
+            .take(max_records)
             .collect();
         for group in due {
             let input = taken.first().map(|first| first.parked.input);
@@ -209,7 +244,8 @@ impl Parked {
     ) -> Result<Vec<Waiting>, Error> {
         let mut found: Vec<Waiting> = Vec::new();
         let mut bytes = 0;
-        let from = parked::key(self.pipeline_id, self.task, group, 0);
+        let first = self.groups.get(&group).map_or(0, |it| it.first_sequence);
+        let from = parked::key(self.pipeline_id, self.task, group, first);
         let to = parked::key(self.pipeline_id, self.task, group, u64::MAX);
         self.store
             .scan(KeyKind::Parked, &from, Some(&to), |key, value| {
@@ -238,19 +274,23 @@ impl Parked {
         Ok(found)
     }
 
-    fn insert(&mut self, id: GroupId, record: &ParkedRecord) {
+    fn insert(&mut self, id: GroupId, sequence: u64, record: &ParkedRecord) {
         self.count += 1;
-        match self.groups.get_mut(&id) {
-            Some(group) => group.count += 1,
-            None => {
-                let group = Group {
-                    due_ms: record.due_ms,
-                    has_faulted: record.has_faulted,
-                    count: 1,
-                };
-                self.groups.insert(id, group);
-                self.due.insert((record.due_ms, id));
-            }
+        let Some(group) = self.groups.get_mut(&id) else {
+            let group = Group {
+                due_ms: record.due_ms,
+                has_faulted: record.has_faulted,
+                first_sequence: sequence,
+                count: 1,
+            };
+            self.groups.insert(id, group);
+            self.due.insert((record.due_ms, id));
+            return;
+        };
+        group.count += 1;
+        if sequence < group.first_sequence {
+            group.first_sequence = sequence;
+            self.set_first(id, record.due_ms, record.has_faulted);
         }
     }
 

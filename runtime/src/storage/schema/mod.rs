@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod changelog;
 pub mod deduplication;
+pub mod group_gaps;
 pub mod group_offset;
 pub mod parked;
 pub mod partition_head;
@@ -71,6 +72,9 @@ pub enum KeyKind {
     Queue = 0x05,
     /// `(queue id, enqueued at ms, sequence)` → hashes of deduplication ids. Family `meta`.
     Deduplication = 0x06,
+    /// `(group, 0, topic id, partition, lane)` → offsets beyond the committed one that are processed. Family
+    /// `meta`.
+    GroupGaps = 0x07,
     /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
     Batch = 0x10,
     /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint. Family `changelog`.
@@ -93,7 +97,8 @@ impl KeyKind {
             | KeyKind::GroupOffset
             | KeyKind::Pipeline
             | KeyKind::Queue
-            | KeyKind::Deduplication => Family::Meta,
+            | KeyKind::Deduplication
+            | KeyKind::GroupGaps => Family::Meta,
             KeyKind::Batch => Family::Log,
             KeyKind::Changelog | KeyKind::Parked => Family::Changelog,
             KeyKind::State => Family::State,
@@ -160,6 +165,7 @@ mod tests {
             (KeyKind::Pipeline, 0x04),
             (KeyKind::Queue, 0x05),
             (KeyKind::Deduplication, 0x06),
+            (KeyKind::GroupGaps, 0x07),
             (KeyKind::Batch, 0x10),
             (KeyKind::Changelog, 0x20),
             (KeyKind::State, 0x30),

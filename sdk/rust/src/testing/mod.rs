@@ -36,6 +36,7 @@ use crate::plugin::{
 };
 use crate::record::Record;
 use crate::state::State;
+use crate::stateless::{StatelessConsumer, StatelessDriver};
 use host::{Installed, MemoryHost};
 pub use host::{LogLevel, LogLine};
 pub use input::Input;
@@ -115,6 +116,21 @@ impl Harness {
     {
         let opened = self.open(move |_| {
             let mut driver = ConsumerDriver::with(FunctionConsumer(process.clone()));
+            Ok(Box::new(move |call| match call {
+                Call::Process(batch) => driver.process(*batch),
+                Call::Produce(_) => unreachable!("a consumer's harness only processes"),
+            }))
+        });
+        opened.unwrap_or_else(|_| unreachable!("opening a function does not fail"))
+    }
+
+    /// Opens a consumer that is a function and keeps no state.
+    pub fn stateless_fn<F>(self, process: F) -> Running<Consumes>
+    where
+        F: FnMut(Record<'_>, &mut Outputs) -> Result<(), Failure> + Clone + 'static,
+    {
+        let opened = self.open(move |_| {
+            let mut driver = StatelessDriver::with(StatelessFunction(process.clone()));
             Ok(Box::new(move |call| match call {
                 Call::Process(batch) => driver.process(*batch),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
@@ -311,6 +327,21 @@ impl Running<Produces> {
             output.len()
         );
         Ok(Outcome::new(&Batch::empty(), &output, &self.host.ports))
+    }
+}
+
+struct StatelessFunction<F>(F);
+
+impl<F> StatelessConsumer for StatelessFunction<F>
+where
+    F: FnMut(Record<'_>, &mut Outputs) -> Result<(), Failure>,
+{
+    fn open(_: &Config) -> Result<Self, Failure> {
+        unreachable!("the harness makes it")
+    }
+
+    fn process(&mut self, record: Record<'_>, out: &mut Outputs) -> Result<(), Failure> {
+        (self.0)(record, out)
     }
 }
 

@@ -1,0 +1,163 @@
+//! A lane: one instance of a plugin, and the batches that it runs.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::manifest::Delivery;
+use crate::pipeline::TaskError;
+use crate::pipeline::batch_run::Batch;
+use crate::pipeline::batch_runner::BatchRunner;
+
+/// One lane.
+pub(super) struct Lane {
+    batches: mpsc::Sender<Batch>,
+    running: JoinHandle<Result<(), TaskError>>,
+    stop: watch::Sender<bool>,
+    is_free: bool,
+}
+
+/// A batch that a lane has run.
+pub(super) struct Done {
+    pub(super) lane: u32,
+    pub(super) record_count: usize,
+    pub(super) took: Duration,
+    pub(super) result: Result<(), TaskError>,
+}
+
+impl Lane {
+    pub(super) fn start(
+        number: u32,
+        runner: BatchRunner,
+        done: mpsc::UnboundedSender<Done>,
+    ) -> Self {
+        let (batches, to_run) = mpsc::channel(1);
+        let (stop, stopped) = watch::channel(false);
+        Self {
+            batches,
+            running: tokio::spawn(run(number, runner, to_run, done, stopped)),
+            stop,
+            is_free: true,
+        }
+    }
+}
+
+async fn run(
+    lane: u32,
+    mut runner: BatchRunner,
+    mut batches: mpsc::Receiver<Batch>,
+    done: mpsc::UnboundedSender<Done>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), TaskError> {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            batch = batches.recv() => batch,
+            // Nothing to do: what was done last should count as done.
+            settled = runner.settle_checkpoint() => {
+                settled?;
+                batches.recv().await
+            }
+        };
+        let Some(batch) = batch else {
+            return runner.settle_checkpoint().await;
+        };
+        let started = Instant::now();
+        let mut result = match runner.pipeline.spec.delivery {
+            Delivery::AtMostOnce if !batch.is_parked() => {
+                runner.run_batch_once(&batch, &stop).await
+            }
+            _ => runner.run_batch(&batch, &stop).await,
+        };
+        let took = started.elapsed();
+        if runner.has_parked && result.is_ok() {
+            // Parked records are read from the store when they are due.
+            result = runner.settle_checkpoint().await;
+        }
+        let is_over = result.is_err();
+        let report = Done {
+            lane,
+            record_count: batch.columns.len(),
+            took,
+            result,
+        };
+        if done.send(report).is_err() || is_over {
+            return runner.settle_checkpoint().await;
+        }
+    }
+}
+
+/// The lanes of a task.
+pub(super) struct Lanes(Vec<Lane>);
+
+impl Lanes {
+    pub(super) fn new(lanes: Vec<Lane>) -> Self {
+        Self(lanes)
+    }
+
+    /// The lanes that have nothing to do.
+    pub(super) fn all_free(&self) -> Vec<u32> {
+        let numbered = (0..).zip(&self.0);
+        let free = numbered.filter(|(_, lane)| lane.is_free);
+        free.map(|(number, _)| number).collect()
+    }
+
+    pub(super) fn any_free(&self) -> bool {
+        self.0.iter().any(|lane| lane.is_free)
+    }
+
+    /// Whether none has anything to do.
+    pub(super) fn are_free(&self) -> bool {
+        self.0.iter().all(|lane| lane.is_free)
+    }
+
+    pub(super) fn free(&mut self, lane: u32) {
+        if let Some(lane) = self.0.get_mut(lane as usize) {
+            lane.is_free = true;
+        }
+    }
+
+    /// Gives a free lane a batch.
+    pub(super) fn send(&mut self, lane: u32, batch: Batch) -> Result<(), TaskError> {
+        let Some(lane) = self.0.get_mut(lane as usize) else {
+            return Ok(());
+        };
+        lane.is_free = false;
+        let sent = lane.batches.try_send(batch);
+        sent.map_err(|_| TaskError::Panicked("a lane has ended".to_owned()))
+    }
+
+    /// Ends all lanes at their next batch boundary, after their checkpoints.
+    pub(super) async fn finish(
+        &mut self,
+        done: &mut mpsc::UnboundedReceiver<Done>,
+    ) -> Result<(), TaskError> {
+        let mut result = Ok(());
+        for lane in &self.0 {
+            lane.stop.send_replace(true);
+        }
+        for mut lane in self.0.drain(..) {
+            // Without a sender it has nothing to wait for.
+            let (nobody, _) = mpsc::channel(1);
+            drop(std::mem::replace(&mut lane.batches, nobody));
+            let ended = match (&mut lane.running).await {
+                Ok(ended) => ended,
+                Err(error) if error.is_panic() => Err(TaskError::panicked(error.into_panic())),
+                Err(_) => Ok(()),
+            };
+            result = result.and(ended);
+        }
+        while let Ok(report) = done.try_recv() {
+            result = result.and(report.result);
+        }
+        result
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}

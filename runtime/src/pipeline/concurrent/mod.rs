@@ -1,0 +1,390 @@
+//! A task that runs several instances of its plugin at a time: `concurrency` beyond partitions.
+//!
+//! The task reads records and hands them to *lanes* (`lane.rs`), each of which runs batches as a task with one
+//! instance does: calls, retries, dead letters and checkpoints of its own. Records that must stay in order
+//! have the same group and are at one lane at a time (`backlog.rs`); which lane is free, or, if the plugin keeps
+//! state, always the same one. How far the inputs are processed is put together from what the lanes have
+//! finished (`lane_progress.rs`).
+//!
+//! A record that takes long delays those of its group, and no others. If so many of these wait that others
+//! would have to wait for them, they are parked behind it, in their order, and come back when it is done.
+
+mod backlog;
+mod lane;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::block_in_place;
+use tokio::time::Instant;
+
+use self::backlog::{Backlog, Fetched};
+use self::lane::{Done, Lane, Lanes};
+use super::TaskError;
+use super::batch_run::{Batch, Origin};
+use super::batch_runner::{BatchRunner, open_parked};
+use super::checkpoint::{Checkpoint, Checkpoints};
+use super::input::{Input, Source};
+use super::lane_progress::{LaneProgress, OffsetRanges, SharedProgress};
+use super::retry::Parked;
+use super::runtime::PipelineRuntime;
+use super::settle::fresh;
+use super::status::TaskStatus;
+use crate::plugin::Columns;
+use crate::storage::Commit;
+
+/// How long a task waits at most that has nothing to do, before it looks again.
+const LONG_PAUSE: Duration = Duration::from_secs(3600);
+/// How long it waits until it commits an offset for which no other commit comes.
+const BEHIND_PAUSE: Duration = Duration::from_millis(50);
+/// How long a call should take. A batch is as large as takes about that, so that a record which takes long
+/// has few neighbours, and quick ones share the cost of a call.
+const CALL_TARGET: Duration = Duration::from_millis(2);
+
+/// A task with several instances.
+pub(in crate::pipeline) struct ConcurrentTask {
+    pipeline: Arc<PipelineRuntime>,
+    inputs: Vec<Input>,
+    /// By input: what an earlier run has done beyond the offset at which this one starts.
+    resumed: Vec<OffsetRanges>,
+    turn: usize,
+    parked: Arc<Mutex<Parked>>,
+    backlog: Backlog,
+    lanes: Lanes,
+    done: mpsc::UnboundedReceiver<Done>,
+    progress: SharedProgress,
+    /// What this task does by itself, beside the lanes.
+    own_progress: LaneProgress,
+    own_checkpoints: Checkpoints,
+    status: Arc<TaskStatus>,
+    /// What a record takes, in seconds, as of late.
+    record_seconds: f64,
+}
+
+impl ConcurrentTask {
+    /// Opens all instances and goes to the committed offsets.
+    pub(in crate::pipeline) async fn open(
+        pipeline: Arc<PipelineRuntime>,
+        task: u32,
+        status: Arc<TaskStatus>,
+    ) -> Result<Self, TaskError> {
+        let count = pipeline.spec.concurrency;
+        let mut inputs = Input::open_all(&pipeline, task, &status)?;
+        let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
+        let parked = open_parked(&pipeline, task, &status)?;
+        let (report, done) = mpsc::unbounded_channel();
+        let mut lanes = Vec::new();
+        for number in 0..count {
+            let lane = LaneProgress::new(number, progress.clone());
+            let (parked, status) = (Arc::clone(&parked), Arc::clone(&status));
+            let runner = block_in_place(|| {
+                BatchRunner::open(Arc::clone(&pipeline), task, parked, Some(lane), status)
+            })?;
+            lanes.push(Lane::start(number, runner, report.clone()));
+        }
+        let mut resumed = vec![OffsetRanges::default(); inputs.len()];
+        let positions = progress.lock().await;
+        for (turn, input) in inputs.iter_mut().enumerate() {
+            if let (Source::Topic(cursor), Some((low, done))) =
+                (&mut input.source, positions.position(turn))
+            {
+                cursor.seek(low);
+                resumed[turn] = done;
+            }
+        }
+        drop(positions);
+        Ok(Self {
+            own_progress: LaneProgress::new(count, progress.clone()),
+            own_checkpoints: Checkpoints::new(pipeline.log.store().clone()),
+            backlog: Backlog::new(&pipeline),
+            lanes: Lanes::new(lanes),
+            turn: 0,
+            record_seconds: CALL_TARGET.as_secs_f64(),
+            pipeline,
+            inputs,
+            resumed,
+            parked,
+            done,
+            progress,
+            status,
+        })
+    }
+
+    /// Runs until it is told to stop or fails. What is under way is finished before it returns.
+    pub(in crate::pipeline) async fn run(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        let ended = self.run_until_stopped(&mut stop).await;
+        let finished = self.lanes.finish(&mut self.done).await;
+        let committed = self.commit_progress().await;
+        self.give_back();
+        ended.and(finished).and(committed)
+    }
+
+    async fn run_until_stopped(
+        &mut self,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), TaskError> {
+        while !*stop.borrow() {
+            while let Ok(done) = self.done.try_recv() {
+                self.take_done(done)?;
+            }
+            let dispatched = self.dispatch()?;
+            let fetched = self.fetch(stop).await?;
+            if !dispatched && !fetched {
+                self.make_room().await?;
+                self.wait(stop).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_done(&mut self, done: Done) -> Result<(), TaskError> {
+        self.backlog.release(done.lane);
+        self.lanes.free(done.lane);
+        let seconds = done.took.as_secs_f64() / done.record_count.max(1) as f64;
+        // Slow at once, quick by and by: a batch that is too large makes records wait.
+        self.record_seconds = match seconds > self.record_seconds {
+            true => seconds,
+            false => self.record_seconds * 0.8 + seconds * 0.2,
+        };
+        done.result
+    }
+
+    /// Records of a batch.
+    fn batch_len(&self) -> usize {
+        let target = CALL_TARGET.as_secs_f64() / self.record_seconds.max(1e-9);
+        let max_records = self.pipeline.spec.batch.max_records as usize;
+        (target as usize).clamp(1, max_records)
+    }
+
+    /// Gives free lanes something to do. Returns whether there was anything.
+    fn dispatch(&mut self) -> Result<bool, TaskError> {
+        let mut has_dispatched = false;
+        let len = self.batch_len();
+        for lane in self.lanes.all_free() {
+            let batch = match self.next_parked(lane, len)? {
+                Some(batch) => Some(batch),
+                None => self.backlog.next_batch(lane, len, &mut self.parked.lock()),
+            };
+            if let Some(batch) = batch {
+                self.lanes.send(lane, batch)?;
+                has_dispatched = true;
+            }
+        }
+        Ok(has_dispatched)
+    }
+
+    /// Parked records that are due, for a lane.
+    fn next_parked(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
+        let store = self.pipeline.log.store();
+        let now_ms = store.clock().now_ms();
+        let mut parked = self.parked.lock();
+        if parked.next_due_ms().is_none_or(|due_ms| due_ms > now_ms) {
+            return Ok(None);
+        }
+        let max_bytes = self.pipeline.spec.batch.max_bytes;
+        let backlog = &self.backlog;
+        let waiting = block_in_place(|| {
+            parked.take_due(now_ms, len, max_bytes, |group| {
+                !backlog.may_run(group, lane)
+            })
+        })?;
+        drop(parked);
+        let Some(first) = waiting.first() else {
+            return Ok(None);
+        };
+        let index = first.parked.input;
+        let input = self.inputs.iter().find(|input| input.index == index);
+        let partition = input.map_or(0, |input| input.partition().index());
+        for waiting in &waiting {
+            self.backlog.occupy(waiting.group, lane);
+        }
+        Ok(Some(Batch::of_parked(waiting, partition)?))
+    }
+
+    /// Reads records, if there is room for them. Returns whether there were any.
+    async fn fetch(&mut self, stop: &mut watch::Receiver<bool>) -> Result<bool, TaskError> {
+        if self.parked.lock().is_full() {
+            return Ok(false);
+        }
+        let count = self.inputs.len();
+        for step in 1..=count {
+            let turn = (self.turn + step) % count;
+            let mut limits = self.pipeline.spec.batch;
+            limits.max_wait = Duration::ZERO;
+            let is_queue = matches!(self.inputs[turn].source, Source::Queue(_));
+            if is_queue {
+                // What is leased should run at once: leases end.
+                let room = self.batch_len() * self.lanes.all_free().len();
+                limits.max_records = limits.max_records.min(room.try_into().unwrap_or(u32::MAX));
+            }
+            let has_room = limits.max_records > 0 && self.backlog.has_room();
+            if !has_room || !self.inputs[turn].has_records()? {
+                continue;
+            }
+            self.turn = turn;
+            return self.fill(turn, limits, stop).await;
+        }
+        Ok(false)
+    }
+
+    async fn fill(
+        &mut self,
+        turn: usize,
+        limits: crate::manifest::BatchSpec,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<bool, TaskError> {
+        let input = &mut self.inputs[turn];
+        let from = match &input.source {
+            Source::Topic(cursor) => cursor.offset(),
+            Source::Queue(_) => 0,
+        };
+        let mut columns = Columns::new();
+        let origin = input
+            .fill(turn, &mut columns, &self.pipeline, limits, stop)
+            .await?;
+        if let Origin::Input { next_offset, .. } = origin {
+            // Offsets without a record count as done.
+            let mut progress = self.progress.lock().await;
+            let mut at = from;
+            for offset in columns.offsets() {
+                if *offset > at {
+                    progress.skip(turn, at..*offset, &self.status);
+                }
+                at = offset + 1;
+            }
+            progress.skip(turn, at..next_offset, &self.status);
+        }
+        let resumed = self.resumed.get(turn);
+        let is_done = |offset| resumed.is_some_and(|resumed| resumed.contains(offset));
+        self.backlog.add(
+            Fetched {
+                turn,
+                columns,
+                origin,
+            },
+            is_done,
+        );
+        Ok(true)
+    }
+
+    /// If the backlog is full of records that wait for others, parks them behind those.
+    async fn make_room(&mut self) -> Result<(), TaskError> {
+        if self.backlog.has_room() || !self.lanes.any_free() {
+            return Ok(());
+        }
+        let checkpoint = self.park_blocked()?;
+        let parked_count = checkpoint.counts.records_in;
+        if parked_count == 0 {
+            return Ok(());
+        }
+        tracing::debug!(pipeline = %self.pipeline.spec.name, parked_count, "parked records behind others of their key that take long");
+        self.submit_own(checkpoint).await
+    }
+
+    fn park_blocked(&mut self) -> Result<Checkpoint, TaskError> {
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let mut checkpoint = Checkpoint::default();
+        let mut parked = self.parked.lock();
+        for waiting in self.backlog.take_blocked(&parked) {
+            let columns = &waiting.fetched.columns;
+            let record = fresh(columns, waiting.index, now_ms)?;
+            parked.park(waiting.group, &record, &mut checkpoint.commit);
+            let offset = columns.offset(waiting.index);
+            self.own_progress
+                .finished(waiting.fetched.turn, std::iter::once(offset));
+            checkpoint.counts.records_in += 1;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Commits something of the task itself, and waits until it is durable.
+    async fn submit_own(&mut self, mut checkpoint: Checkpoint) -> Result<(), TaskError> {
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let mut progress = self.progress.lock().await;
+        self.own_progress
+            .add_to(&mut progress, now_ms, &mut checkpoint.commit);
+        let (commit, counts) = (checkpoint.commit, checkpoint.counts);
+        self.own_checkpoints
+            .submit(commit, counts, &self.status)
+            .await?;
+        drop(progress);
+        self.own_checkpoints.settle(&self.status).await?;
+        self.own_progress.acknowledged(&self.status).await;
+        Ok(())
+    }
+
+    /// Commits how far everything is done, if that is further than what was committed.
+    async fn commit_progress(&mut self) -> Result<(), TaskError> {
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let mut progress = self.progress.lock().await;
+        let mut commit = Commit::new();
+        progress.add_to(now_ms, &mut commit);
+        if !commit.is_empty() {
+            self.pipeline.log.store().commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a lane is done, there is something to read or to try again, or the task is to stop.
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), TaskError> {
+        let is_idle = self.lanes.are_free() && self.backlog.is_empty();
+        let pause = self.pause_until_due();
+        if is_idle && pause == Some(Duration::ZERO) {
+            return Ok(());
+        }
+        let is_behind = is_idle && self.progress.lock().await.is_behind();
+        let has_room = self.backlog.has_room() && !self.parked.lock().is_full();
+        let readable: &[Input] = match has_room && self.lanes.any_free() {
+            true => &self.inputs,
+            false => &[],
+        };
+        self.status.set_idle(is_idle);
+        let tick = match (is_behind, pause) {
+            (true, Some(pause)) => pause.min(BEHIND_PAUSE),
+            (true, None) => BEHIND_PAUSE,
+            (false, pause) => pause.unwrap_or(LONG_PAUSE),
+        };
+        let started = Instant::now();
+        let mut finished = None;
+        tokio::select! {
+            done = self.done.recv() => finished = done,
+            () = super::input::any_readable(readable) => {}
+            () = tokio::time::sleep(tick) => {}
+            _ = stop.changed() => {}
+        }
+        self.status.set_idle(false);
+        if let Some(done) = finished {
+            return self.take_done(done);
+        }
+        if is_behind && started.elapsed() >= BEHIND_PAUSE {
+            self.commit_progress().await?;
+        }
+        Ok(())
+    }
+
+    /// How long until a parked record is due that may run.
+    fn pause_until_due(&self) -> Option<Duration> {
+        let free = self.lanes.all_free();
+        if free.is_empty() {
+            return None;
+        }
+        let now_ms = self.pipeline.log.store().clock().now_ms();
+        let can_run = |group| free.iter().any(|lane| self.backlog.may_run(group, *lane));
+        let due_ms = self.parked.lock().next_due_ms_of(can_run)?;
+        Some(Duration::from_millis(due_ms.saturating_sub(now_ms)))
+    }
+
+    /// Releases messages that were leased and not run.
+    fn give_back(&mut self) {
+        for (queue, receipts) in self.backlog.leased() {
+            if let Err(error) = block_in_place(|| queue.release_unchanged(&receipts)) {
+                tracing::warn!(queue = %queue.name(), %error, "messages stay leased until their visibility timeout");
+            }
+        }
+    }
+}
