@@ -19,5 +19,6 @@ mod kill_topics;
 mod memory;
 mod queue_pipelines;
 mod queues;
+mod replay;
 mod retries;
 mod support;

@@ -15,6 +15,7 @@ Exit codes:
   2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline
   3    the data directory cannot be used: it does not exist, another process holds it,
        a later version wrote it, or it holds something else
+  4    `dead-letter replay`: the plugin fails on the record
   130  stopped by Ctrl-C or SIGTERM before the work was done; what was acknowledged is kept
 docs/exit-codes.md says more.";
 
@@ -25,6 +26,8 @@ pub(super) enum Ending {
     Done,
     /// Something failed, and has been reported.
     Failed,
+    /// A record was run, and the plugin failed on it.
+    RecordFailed,
     /// Ctrl-C or SIGTERM came before everything was done.
     Interrupted,
 }
@@ -49,11 +52,15 @@ pub(super) struct BadManifest(pub(super) String);
 /// The exit code of an interrupted command: 128 + SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
 
+/// The exit code of a replay in which the plugin fails.
+const RECORD_FAILED: u8 = 4;
+
 /// Says what went wrong, and returns the exit code.
 pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
     let error = match result {
         Ok(Ending::Done) => return ExitCode::SUCCESS,
         Ok(Ending::Failed) => return ExitCode::FAILURE,
+        Ok(Ending::RecordFailed) => return ExitCode::from(RECORD_FAILED),
         Ok(Ending::Interrupted) => return ExitCode::from(INTERRUPTED),
         Err(error) => error,
     };

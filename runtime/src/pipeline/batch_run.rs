@@ -20,7 +20,7 @@ use super::processor::Processed;
 use super::retry::{Cause, GroupId, Waiting};
 use crate::log;
 use crate::manifest::RetryOrder;
-use crate::plugin::{Columns, FailureKind, Fault, Output};
+use crate::plugin::{Columns, Fault, Output};
 use crate::queue::{Queue, Receipt};
 use crate::storage::schema::changelog::Change;
 
@@ -203,7 +203,7 @@ impl BatchRunner {
                 Outcome::Faulted(fault, _) => {
                     let mut checkpoint = Checkpoint::default();
                     let failed = [(range.start, Cause::Fault(fault))];
-                    self.settle_failed(batch, &failed, &mut checkpoint)?;
+                    self.settle_failed(batch, &failed, &[], &mut checkpoint)?;
                     checkpoint
                 }
             };
@@ -237,10 +237,11 @@ impl BatchRunner {
                 return Ok(());
             }
         };
+        let mut changed = Vec::new();
         let failed: Vec<Failed> = match called {
             Called::Blocked(_) => Vec::new(),
             Called::Succeeded { failed, changes } => {
-                self.state.lock().apply(changes, &mut checkpoint.commit);
+                changed = changes;
                 let give_up = |cause| match cause {
                     Cause::Retry { reason, .. } => Cause::Reject { reason },
                     cause => cause,
@@ -252,12 +253,13 @@ impl BatchRunner {
             }
             Called::Faulted(fault, _) => {
                 checkpoint = Checkpoint::default();
-                let all = all.into_iter();
+                let all = all.iter().copied();
                 all.map(|index| (index, Cause::Fault(fault.clone())))
                     .collect()
             }
         };
-        self.settle_failed(batch, &failed, &mut checkpoint)?;
+        self.settle_failed(batch, &failed, &all, &mut checkpoint)?;
+        self.state.lock().apply(changed, &mut checkpoint.commit);
         checkpoint.counts.records_in = records_in;
         self.submit(checkpoint).await
     }
@@ -342,7 +344,7 @@ impl BatchRunner {
                     self.reopen()?;
                     return Ok(Outcome::Stops(index));
                 }
-                self.settle_failed(batch, &failed, &mut checkpoint)?;
+                self.settle_failed(batch, &failed, &selection, &mut checkpoint)?;
                 self.state.lock().apply(changes, &mut checkpoint.commit);
                 behind.sort_unstable();
                 for index in behind {
@@ -378,7 +380,9 @@ impl BatchRunner {
         let batch = if is_whole { columns } else { &self.part };
         let index_of = |at: usize| selection.get(at).copied().unwrap_or_default();
         let commit = &mut checkpoint.commit;
-        let processed = match self.processor.process(batch) {
+        let processed = self.processor.process(batch);
+        self.recorder.note_call(&mut self.processor);
+        let processed = match processed {
             Ok(processed) => processed,
             Err(fault) => {
                 self.reopen()?;
@@ -467,13 +471,6 @@ fn isolate(parts: &mut Vec<Part>, range: Range<usize>, index: usize) {
 fn failed_of(output: &Output, index_of: impl Fn(usize) -> usize) -> Vec<Failed> {
     let failures = output.failed().iter();
     failures
-        .map(|failure| {
-            let reason = failure.reason.clone();
-            let cause = match failure.kind {
-                FailureKind::Retry { delay_ms } => Cause::Retry { delay_ms, reason },
-                FailureKind::Reject => Cause::Reject { reason },
-            };
-            (index_of(failure.index), cause)
-        })
+        .map(|failure| (index_of(failure.index), Cause::of_failure(failure)))
         .collect()
 }

@@ -12,7 +12,7 @@ use super::checkpoint::{Checkpoint, Checkpoints};
 use super::lane_progress::LaneProgress;
 use super::outputs::Outputs;
 use super::processor::Processor;
-use super::retry::{GroupId, Parked};
+use super::retry::{GroupId, Parked, Recorder};
 use super::runtime::PipelineRuntime;
 use super::status::{InputStatus, TaskStatus};
 use super::task_state::TaskState;
@@ -48,6 +48,8 @@ pub(super) struct BatchRunner {
     pub(super) task: u32,
     pub(super) state: Arc<Mutex<TaskState>>,
     pub(super) processor: Processor,
+    /// Keeps what the plugin saw with a record that is given up on.
+    pub(super) recorder: Recorder,
     /// Some records of a batch, when not all of it can run.
     pub(super) part: Columns,
     pub(super) parked: Arc<Mutex<Parked>>,
@@ -85,6 +87,7 @@ impl BatchRunner {
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
             outputs: pipeline.outputs(),
+            recorder: Recorder::new(&pipeline, task),
             checkpoints: Checkpoints::new(store),
             part: Columns::new(),
             parked,

@@ -6,7 +6,8 @@
 //! plugin and makes a checkpoint (`checkpoint.rs`): one commit of its outputs (`outputs.rs`), its
 //! state (`task_state.rs`) and its progress.
 //!
-//! [`Redrive`] sends dead letters back to where they come from (`redrive/`).
+//! [`Redrive`] sends dead letters back to where they come from (`redrive/`). [`Replay`] runs one again with
+//! what the plugin saw when it failed (`replay.rs`).
 
 mod batch_run;
 mod batch_runner;
@@ -24,6 +25,7 @@ mod producer_task;
 mod queues;
 mod redrive;
 mod registry;
+mod replay;
 mod retry;
 mod runtime;
 mod settle;
@@ -38,6 +40,7 @@ pub use processor::NativeFunction;
 pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{PipelineDescription, describe, list};
+pub use replay::{Ending, Replay, ReplayError, Replayed};
 pub use status::Progress;
 pub use supervisor::Pipelines;
 pub use topics::{ensure_topics, instance_count};

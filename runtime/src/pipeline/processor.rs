@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use super::outputs::{OutputError, OutputRecord, Outputs};
 use super::runtime::PipelineRuntime;
 use super::task_state::TaskState;
-use crate::model::{HeadersRef, Target};
+use crate::model::HeadersRef;
 use crate::plugin::{
-    Columns, Fault, Instance, InstanceContext, Output, PluginMetrics, RangeLimit, StateReader,
+    Columns, Fault, Instance, Moment, Output, PluginMetrics, RangeLimit, Readings, StateReader,
 };
 use crate::storage::Commit;
 use crate::storage::schema::changelog::Change;
@@ -34,16 +34,8 @@ pub(super) enum Processed {
     Native,
 }
 
-/// What a plugin calls an input: a topic by its name, a queue as `queue:NAME`.
-fn input_name(input: &Target) -> String {
-    match input {
-        Target::Topic(name) => name.to_string(),
-        Target::Queue(_) => input.to_string(),
-    }
-}
-
 /// The task's state as an instance reads it.
-struct SharedState(Arc<Mutex<TaskState>>);
+pub(super) struct SharedState(pub(super) Arc<Mutex<TaskState>>);
 
 impl StateReader for SharedState {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, String> {
@@ -78,19 +70,7 @@ impl Processor {
                 buffer: Vec::new(),
             });
         }
-        let spec = &pipeline.spec;
-        let context = InstanceContext {
-            pipeline: spec.name.clone(),
-            partition,
-            inputs: spec.inputs.iter().map(input_name).collect(),
-            ports: spec
-                .ports
-                .iter()
-                .map(|port| port.name.to_string())
-                .collect(),
-            config: spec.config.clone(),
-            metrics: Arc::clone(metrics),
-        };
+        let context = pipeline.instance_context(partition, metrics);
         let state = Box::new(SharedState(Arc::clone(state)));
         let instance =
             pipeline
@@ -104,6 +84,17 @@ impl Processor {
         match self {
             Self::Plugin(instance) => Ok(Processed::Plugin(Box::new(instance.process(batch)?))),
             Self::Native { .. } => Ok(Processed::Native),
+        }
+    }
+
+    /// When the last call was. Exchanges what its clocks said for other memory.
+    pub(super) fn last_call(&mut self, readings: &mut Readings) -> Moment {
+        match self {
+            Self::Plugin(instance) => {
+                instance.swap_readings(readings);
+                instance.moment()
+            }
+            Self::Native { .. } => Moment::default(),
         }
     }
 

@@ -15,9 +15,17 @@ use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
 use crate::model::{PortName, Target};
-use crate::plugin::{Grants, Limits, Plugin, PluginMetrics};
+use crate::plugin::{Grants, InstanceContext, Limits, Plugin, PluginMetrics};
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition, Store};
+
+/// What a plugin calls an input: a topic by its name, a queue as `queue:NAME`.
+fn input_name(input: &Target) -> String {
+    match input {
+        Target::Topic(name) => name.to_string(),
+        Target::Queue(_) => input.to_string(),
+    }
+}
 
 /// A pipeline, ready for its tasks.
 pub(super) struct PipelineRuntime {
@@ -162,6 +170,24 @@ impl PipelineRuntime {
             }
         }
         Ok(false)
+    }
+
+    /// Where an instance for a partition runs.
+    pub(super) fn instance_context(
+        &self,
+        partition: u32,
+        metrics: &Arc<PluginMetrics>,
+    ) -> InstanceContext {
+        let spec = &self.spec;
+        let ports = spec.ports.iter().map(|port| port.name.to_string());
+        InstanceContext {
+            pipeline: spec.name.clone(),
+            partition,
+            inputs: spec.inputs.iter().map(input_name).collect(),
+            ports: ports.collect(),
+            config: spec.config.clone(),
+            metrics: Arc::clone(metrics),
+        }
     }
 
     pub(super) fn outputs(&self) -> Outputs {

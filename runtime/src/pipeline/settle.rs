@@ -7,7 +7,9 @@ use super::batch_run::{Batch, Failed, Origin};
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
 use super::processor::Processor;
-use super::retry::{Cause, DeadLetters, GroupId, Letter, Waiting, backoff_ms, group_of};
+use super::retry::{
+    Cause, DeadLetters, FailedCall, GroupId, Letter, Waiting, backoff_ms, group_of,
+};
 use super::{PositionAfterFailure, TaskError};
 use crate::log;
 use crate::manifest::Delivery;
@@ -60,11 +62,13 @@ impl BatchRunner {
         stops.map(|(index, _)| *index)
     }
 
-    /// Parks the failed records of a call, or gives up on them.
+    /// Parks the failed records of a call, or gives up on them. `ran` are the records of the call that
+    /// returned these failures, in order; nothing that it changed is applied yet.
     pub(super) fn settle_failed(
         &mut self,
         batch: &Batch,
         failed: &[Failed],
+        ran: &[usize],
         checkpoint: &mut Checkpoint,
     ) -> Result<(), TaskError> {
         let now_ms = self.now_ms();
@@ -82,7 +86,14 @@ impl BatchRunner {
                 let plugin = format!("{}@{}", spec.plugin, self.pipeline.plugin.digest());
                 DeadLetters::new(&queue, spec.name.as_str(), &plugin)
             });
-            let letter = self.letter(batch, *index, cause, now_ms);
+            let mut letter = self.letter(batch, *index, cause, now_ms);
+            let call = FailedCall {
+                batch: &batch.columns,
+                index: *index,
+                earlier: &ran[..ran.partition_point(|ran| ran < index)],
+                cause,
+            };
+            letter.recording = self.recorder.record(&self.pipeline, &self.state, &call);
             letters.push(&letter)?;
             checkpoint.counts.dead_letters += 1;
             tracing::warn!(pipeline = %self.pipeline.spec.name, origin = letter.origin, reason = cause.word(), error = cause.text(), attempts = letter.attempt_count, queue = %queue.name(), "gave up on a record");
@@ -291,6 +302,7 @@ impl BatchRunner {
                 .filter(|first_ms| *first_ms > 0)
                 .unwrap_or(now_ms),
             now_ms,
+            recording: None,
         }
     }
 

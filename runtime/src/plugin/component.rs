@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::InstancePre;
 
 use super::{
+    conditions::Conditions,
     contract::{Contract, Grants},
     digest::Digest,
     engine::Shared,
@@ -103,11 +104,21 @@ impl Plugin {
         limits: &Limits,
         state: Box<dyn StateReader>,
     ) -> Result<Instance, Fault> {
-        self.inner
-            .contract
-            .check_grants(grants)
-            .map_err(Fault::Denied)?;
-        Instance::open(self.clone(), context, *grants, *limits, state)
+        self.open_under(context, grants, limits, state, &Conditions::Live)
+    }
+
+    /// Makes an instance whose time and random numbers come from `conditions`.
+    pub(super) fn open_under(
+        &self,
+        context: InstanceContext,
+        grants: &Grants,
+        limits: &Limits,
+        state: Box<dyn StateReader>,
+        conditions: &Conditions,
+    ) -> Result<Instance, Fault> {
+        let checked = self.inner.contract.check_grants(grants);
+        checked.map_err(Fault::Denied)?;
+        Instance::open(self.clone(), context, *grants, *limits, state, conditions)
     }
 
     pub(super) fn contract(&self) -> &Contract {

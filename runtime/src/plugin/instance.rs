@@ -17,6 +17,7 @@ use super::{
     boundary::{OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult},
     columns::Columns,
     component::Plugin,
+    conditions::Conditions,
     contract::{CONSUMER, Denied, Grants, LIFECYCLE, PRODUCER, Problem},
     fault::Fault,
     host::{
@@ -26,6 +27,7 @@ use super::{
     },
     limits::Limits,
     output::{Expected, Output},
+    recording::{Moment, Readings},
     text::{MAX_REASON_BYTES, cut},
     ticker,
 };
@@ -70,10 +72,12 @@ impl Instance {
         grants: Grants,
         limits: Limits,
         state: Box<dyn StateReader>,
+        conditions: &Conditions,
     ) -> Result<Self, Fault> {
         let config = context.config.clone();
         let ports = context.ports.len();
-        let data = HostState::new(context, plugin.digest().clone(), grants, &limits, state);
+        let digest = plugin.digest().clone();
+        let data = HostState::new(context, digest, grants, &limits, state, conditions);
         let mut store = Store::try_new(&plugin.shared().engine, data).map_err(instantiate_fault)?;
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.hostcall_bytes());
@@ -197,6 +201,16 @@ impl Instance {
     /// were first written; no value means that the key is removed.
     pub fn take_state_changes(&mut self) -> StateChanges {
         self.store.data_mut().state.take_changes()
+    }
+
+    /// What the clocks and the random numbers of the last call started from.
+    pub fn moment(&self) -> Moment {
+        self.store.data().moment()
+    }
+
+    /// Exchanges what the clocks have said in the last call for other memory.
+    pub fn swap_readings(&mut self, readings: &mut Readings) {
+        self.store.data_mut().swap_readings(readings);
     }
 
     /// What the instance's linear memories take, in bytes.

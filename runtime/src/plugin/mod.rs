@@ -7,6 +7,9 @@
 //! - [`Instance::process`] takes [`Columns`] and returns a checked [`Output`], or a [`Fault`] that
 //!   ends the instance.
 //!
+//! - [`Plugin::record`] runs a record in a fresh instance and notes what it sees;
+//!   [`Plugin::replay`] runs it again with a [`Recording`] of that.
+//!
 //! The interface is `wit/plugin.wit`; records cross it as columns. A task keeps one instance and
 //! calls it from batch to batch; everything is synchronous and may be called from any thread, in
 //! an async runtime inside `block_in_place` like any other work that takes its time.
@@ -23,6 +26,7 @@ mod boundary;
 mod cache;
 mod columns;
 mod component;
+mod conditions;
 mod contract;
 mod digest;
 mod ends;
@@ -34,6 +38,8 @@ mod host;
 mod instance;
 mod limits;
 mod output;
+mod recording;
+mod replay;
 mod reply;
 mod text;
 mod ticker;
@@ -59,6 +65,13 @@ pub use limits::Limits;
 #[doc(hidden)]
 pub use output::check_arbitrary;
 pub use output::{Failure, FailureKind, Field, HeadersField, Output};
+#[doc(hidden)]
+pub use recording::check_arbitrary as check_arbitrary_recording;
+pub use recording::{
+    Allowance, DecodeError, MAX_READINGS, MAX_RECORDING_BYTES, Moment, NotKept, Place, Readings,
+    Recording, SEED_BYTES, Seen, StateReads,
+};
+pub use replay::{RecordedCall, ReplayedCall};
 
 #[cfg(test)]
 mod tests;

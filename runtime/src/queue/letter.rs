@@ -1,5 +1,5 @@
-//! What a dead letter says besides the record: headers with fixed names. All values are text, numbers
-//! decimal.
+//! What a dead letter says besides the record: headers with fixed names. All values but one are text,
+//! numbers decimal.
 //!
 //! [`DeadLetter`] reads them, [`Filter`] selects by them, [`redriven`] takes them off again.
 
@@ -32,6 +32,8 @@ pub const FIRST_FAILED_AT: &str = "millstream-first-failed-at";
 pub const DEAD_LETTERED_AT: &str = "millstream-dead-lettered-at";
 /// The plugin's call stack when it faulted, innermost first; at most 4 KiB.
 pub const BACKTRACE: &str = "millstream-backtrace";
+/// What the plugin saw when it failed: bytes, for `dead-letter replay`; at most 256 KiB.
+pub const REPLAY: &str = "millstream-replay";
 
 /// On a record that was redriven: the dead letter that it was, `queue:NAME/OFFSET`.
 pub const REDRIVEN_FROM: &str = "millstream-redriven-from";
@@ -51,6 +53,7 @@ pub fn is_replaced(header: &str) -> bool {
         FIRST_FAILED_AT,
         DEAD_LETTERED_AT,
         BACKTRACE,
+        REPLAY,
         DELAY,
         NOT_BEFORE,
         TIME_TO_LIVE,

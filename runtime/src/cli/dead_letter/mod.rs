@@ -1,6 +1,10 @@
-//! `millstream dead-letter`: look at what was given up on, send it back, keep it elsewhere, delete it.
+//! `millstream dead-letter`: look at what was given up on, run it again, send it back, keep it elsewhere,
+//! delete it.
 
+mod exported;
 mod redrive;
+mod replay;
+mod replay_view;
 mod selection;
 mod view;
 
@@ -19,8 +23,9 @@ use super::json_record::QueueWriter;
 use super::open::{Access, DataDirectory};
 use super::output::{Column, Output, Table};
 use crate::model::QueueName;
-use crate::queue::Queue;
+use crate::queue::{PeekedMessage, Queue};
 use redrive::RedriveArgs;
+use replay::ReplayArgs;
 use selection::{Selection, Source};
 use view::LetterView;
 
@@ -42,6 +47,12 @@ pub(super) enum DeadLetterCommand {
         /// Its id, as `list` shows it
         id: u64,
     },
+    /// Run the record of a dead letter again, with what the plugin saw when it failed on it: state, clock,
+    /// random numbers, configuration
+    ///
+    /// Nothing of what the plugin does has an effect. Exit code 0: the plugin processes the record; 4: it
+    /// fails on it, as it did then or otherwise.
+    Replay(ReplayArgs),
     /// Send dead letters back to where they come from
     Redrive(RedriveArgs),
     /// Write dead letters as JSON lines, which `produce --format record` takes
@@ -71,8 +82,12 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    if let DeadLetterCommand::Replay(args) = &command {
+        return replay::run(args, global, output).await;
+    }
     let data = DataDirectory::open(global, Access::Existing)?;
     match command {
+        DeadLetterCommand::Replay(_) => {}
         DeadLetterCommand::List { selection, max } => list(&data, &selection, max, output).await?,
         DeadLetterCommand::Show { source, id } => show(&data, &source, id, output).await?,
         DeadLetterCommand::Redrive(args) => {
@@ -139,18 +154,22 @@ async fn show(
     id: u64,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let queue = source.queue(data)?;
+    let message = find(&source.queue(data)?, id).await?;
+    let view = LetterView::of(id, &message.record()?);
+    output.result(&view, |output| view.write(output))?;
+    Ok(())
+}
+
+/// The message of a queue with this id.
+async fn find(queue: &Queue, id: u64) -> anyhow::Result<PeekedMessage> {
     let found = queue.peek(id, 1).await?;
-    let message = found.first().filter(|message| message.offset == id);
-    let message = message.with_context(|| {
+    let mut found = found.into_iter().filter(|message| message.offset == id);
+    found.next().with_context(|| {
         format!(
             "the queue `{}` holds no message {id}; `millstream dead-letter list queue:{0}` lists what it holds",
             queue.name()
         )
-    })?;
-    let view = LetterView::of(id, &message.record()?);
-    output.result(&view, |output| view.write(output))?;
-    Ok(())
+    })
 }
 
 #[derive(Debug, Serialize)]

@@ -7,7 +7,8 @@ use crate::cli::consume::push_readable;
 use crate::cli::output::{self, Output};
 use crate::cli::quantity::format_time_ms;
 use crate::model::RecordRef;
-use crate::queue::letter::DeadLetter;
+use crate::plugin::Recording;
+use crate::queue::letter::{self, DeadLetter};
 
 /// Characters of an error in a table.
 const ERROR_CHARS: usize = 80;
@@ -34,6 +35,8 @@ pub(super) struct LetterView {
     key: Field,
     value: Field,
     headers: Vec<(String, Field)>,
+    /// What `replay` has to go by.
+    replay: Option<String>,
     backtrace: Option<String>,
 }
 
@@ -64,7 +67,9 @@ impl LetterView {
             timestamp_ms: record.timestamp_ms,
             key: Field::of(record.key),
             value: Field::of(record.value),
+            replay: letter.replay.map(replay_of),
             headers: headers
+                .filter(|(name, _)| *name != letter::REPLAY)
                 .map(|(name, value)| (name.to_owned(), Field::of(value)))
                 .collect(),
             backtrace: own(letter.backtrace),
@@ -102,6 +107,7 @@ impl LetterView {
             ("plugin", readable(self.plugin.as_deref())),
             ("plugin-digest", readable(self.plugin_digest.as_deref())),
             ("trace-id", readable(self.trace_id.as_deref())),
+            ("replay", readable(self.replay.as_deref())),
         ];
         if self.redrive_count > 0 {
             lines.push(("redrive-count", self.redrive_count.to_string()));
@@ -130,14 +136,18 @@ impl LetterView {
 
 /// A key or a value: null, text, or bytes, as `consume` writes them.
 #[derive(Debug)]
-struct Field(Option<Vec<u8>>);
+pub(super) struct Field(Option<Vec<u8>>);
 
 impl Field {
-    fn of(bytes: Option<&[u8]>) -> Self {
+    pub(super) fn of(bytes: Option<&[u8]>) -> Self {
         Self(bytes.map(<[u8]>::to_vec))
     }
 
-    fn readable(&self) -> String {
+    pub(super) fn is_null(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn readable(&self) -> String {
         let mut text = String::new();
         push_readable(self.0.as_deref(), &mut text);
         text
@@ -158,12 +168,26 @@ impl Serialize for Field {
     }
 }
 
+/// What is known of what the plugin saw, in a few words.
+fn replay_of(encoded: &[u8]) -> String {
+    let seen = match Recording::decode(encoded) {
+        Ok(recording) => recording.seen,
+        Err(error) => return format!("unreadable: {error}"),
+    };
+    match seen {
+        Ok(seen) if seen.other_outcome.is_some() => "kept, but alone it did not fail like this",
+        Ok(_) => "kept",
+        Err(reason) => return format!("not kept: {reason}"),
+    }
+    .to_owned()
+}
+
 fn none() -> String {
     "-".to_owned()
 }
 
 /// Text that stays in its line and does nothing to the terminal.
-fn readable(text: Option<&str>) -> String {
+pub(super) fn readable(text: Option<&str>) -> String {
     let Some(text) = text else {
         return none();
     };
@@ -188,7 +212,6 @@ fn cut(text: &str, max_chars: usize) -> String {
 mod tests {
     use super::*;
     use crate::model::HeadersBuf;
-    use crate::queue::letter;
 
     #[test]
     fn a_letter_is_a_row_that_does_nothing_to_the_terminal() {

@@ -33,6 +33,8 @@ pub(in crate::pipeline) struct Letter<'a> {
     pub(in crate::pipeline) attempt_count: u32,
     pub(in crate::pipeline) first_failed_ms: u64,
     pub(in crate::pipeline) now_ms: u64,
+    /// What the plugin saw, encoded.
+    pub(in crate::pipeline) recording: Option<Vec<u8>>,
 }
 
 impl DeadLetters {
@@ -56,27 +58,28 @@ impl DeadLetters {
                 .push_dead_letter(letter.timestamp_ms, letter.key, letter.value, headers)
         };
         let (pipeline, plugin) = (&self.pipeline, &self.plugin);
-        let marked = mark(
-            letter,
-            self.original.as_headers(),
-            pipeline,
-            plugin,
-            &mut self.headers,
-        );
-        match marked
-            .map_err(queue::Error::from)
-            .and_then(|()| push(self.headers.as_headers()))
-        {
-            // Too large with what it says besides: better as it was than not at all.
-            Err(queue::Error::Batch(_)) => push(self.original.as_headers()),
-            pushed => pushed,
+        // Too large with what it says besides: better with less, or as it was, than not at all.
+        for recording in [letter.recording.as_deref(), None] {
+            let original = self.original.as_headers();
+            let marked = mark(letter, original, pipeline, plugin, &mut self.headers)
+                .and_then(|()| add_recording(recording, &mut self.headers));
+            let marked = marked.map_err(queue::Error::from);
+            match marked.and_then(|()| push(self.headers.as_headers())) {
+                Err(queue::Error::Batch(_)) => {}
+                pushed => return pushed,
+            }
         }
+        push(self.original.as_headers())
     }
 
     /// Adds what was pushed to the checkpoint's commit.
     pub(in crate::pipeline) fn add_to(&mut self, commit: &mut Commit) -> Result<(), queue::Error> {
         self.batch.add_dead_letters_to(commit)
     }
+}
+
+fn add_recording(recording: Option<&[u8]>, into: &mut HeadersBuf) -> Result<(), batch::Error> {
+    recording.map_or(Ok(()), |bytes| into.push(letter::REPLAY, Some(bytes)))
 }
 
 /// A record's headers, without those that an earlier dead letter or a queue has put there, and with what

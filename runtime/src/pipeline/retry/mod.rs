@@ -2,19 +2,22 @@
 //! for, and given up on in the end.
 //!
 //! A record that is to be tried again is *parked* (`parked.rs`) by the checkpoint that goes past it.
-//! One that is given up on is a dead letter (`dead_letter.rs`), in the same checkpoint.
+//! One that is given up on is a dead letter (`dead_letter.rs`), in the same checkpoint, with what the
+//! plugin saw (`recorder.rs`).
 
 mod backoff;
 mod dead_letter;
 mod parked;
+mod recorder;
 
 pub(super) use backoff::backoff_ms;
 pub(super) use dead_letter::{DeadLetters, Letter};
 pub(super) use parked::{Parked, Waiting};
+pub(super) use recorder::{FailedCall, Recorder};
 
 use crate::manifest::RetryOrder;
 use crate::model::{HeadersRef, key_hash};
-use crate::plugin::{Columns, Fault};
+use crate::plugin::{Columns, Failure, FailureKind, Fault, Output};
 use crate::queue;
 
 /// What must be tried in order: records with the same number wait behind each other.
@@ -68,11 +71,50 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// The word for no failure at all.
+    pub(super) const SUCCESS: &'static str = "success";
+    /// The word for a record that asked too often to be tried again.
+    const MAX_ATTEMPTS: &'static str = "max-attempts";
+    const REJECTED: &'static str = "rejected";
+
+    /// What a plugin says of a record.
+    pub(super) fn of_failure(failure: &Failure) -> Self {
+        let reason = failure.reason.clone();
+        match failure.kind {
+            FailureKind::Retry { delay_ms } => Self::Retry { delay_ms, reason },
+            FailureKind::Reject => Self::Reject { reason },
+        }
+    }
+
+    /// Why the only record of a call failed; none if it did not.
+    pub(super) fn of_single(result: &Result<Output, Fault>) -> Option<Self> {
+        match result {
+            Err(fault) => Some(Self::Fault(fault.clone())),
+            Ok(output) => output.failed().first().map(Self::of_failure),
+        }
+    }
+
+    /// Whether it is of the kind that a dead letter names with this word. What the plugin asks to be done
+    /// with the record can differ: under at-most-once there is no other attempt.
+    pub(super) fn is_of_kind(&self, word: &str) -> bool {
+        match self {
+            Self::Fault(fault) => fault.kind() == word,
+            Self::Retry { .. } | Self::Reject { .. } => {
+                [Self::MAX_ATTEMPTS, Self::REJECTED].contains(&word)
+            }
+        }
+    }
+
+    /// Whether it is what a dead letter says with this word and this sentence.
+    pub(super) fn is_same(&self, word: &str, text: &str) -> bool {
+        self.is_of_kind(word) && self.text() == text
+    }
+
     /// A stable word for why a record became a dead letter.
     pub(super) fn word(&self) -> &'static str {
         match self {
-            Self::Retry { .. } => "max-attempts",
-            Self::Reject { .. } => "rejected",
+            Self::Retry { .. } => Self::MAX_ATTEMPTS,
+            Self::Reject { .. } => Self::REJECTED,
             Self::Fault(fault) => fault.kind(),
         }
     }

@@ -18,6 +18,7 @@ const STDERR_TAIL_BYTES: usize = 2 * 1024;
 pub(in crate::plugin) struct GuestLog {
     pipeline: PipelineName,
     partition: u32,
+    is_muted: bool,
     is_stderr_muted: bool,
     rate: Rate,
     stdout: LineBuffer,
@@ -40,12 +41,18 @@ impl GuestLog {
         Self {
             pipeline,
             partition,
+            is_muted: false,
             is_stderr_muted: false,
             rate: Rate::new(Instant::now()),
             stdout: LineBuffer::default(),
             stderr: LineBuffer::default(),
             stderr_tail: String::new(),
         }
+    }
+
+    /// Drops everything from now on.
+    pub(super) fn mute(&mut self) {
+        self.is_muted = true;
     }
 
     /// Whether what the guest writes to stderr is dropped.
@@ -60,7 +67,7 @@ impl GuestLog {
 
     /// Logs one line. `context` names the part of the plugin that speaks.
     pub(super) fn line(&mut self, level: Level, context: &str, message: &str) {
-        if !is_enabled(level) {
+        if self.is_muted || !is_enabled(level) {
             return;
         }
         match self.rate.take(Instant::now()) {

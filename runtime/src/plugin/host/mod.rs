@@ -18,10 +18,12 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 
 use super::{
     columns::Columns,
+    conditions::Conditions,
     contract::Grants,
     digest::Digest,
     instance::InstanceContext,
     limits::{Limiter, Limits},
+    recording::{Moment, Readings},
     wasi::{Clocks, Randomness},
 };
 use guest_log::GuestLog;
@@ -88,6 +90,8 @@ pub(super) struct HostState {
     pub(super) context: InstanceContext,
     pub(super) digest: Digest,
     pub(super) call: Call,
+    /// Whether the first call, which opens it, has started.
+    is_open: bool,
 }
 
 /// The call that is running.
@@ -111,15 +115,20 @@ impl HostState {
         grants: Grants,
         limits: &Limits,
         reader: Box<dyn StateReader>,
+        conditions: &Conditions,
     ) -> Self {
-        let log = GuestLog::new(context.pipeline.clone(), context.partition);
+        let mut log = GuestLog::new(context.pipeline.clone(), context.partition);
+        if matches!(conditions, Conditions::Recorded(..)) {
+            // It has said all of it before.
+            log.mute();
+        }
         Self {
             table: ResourceTable::new(),
             filesystem: WasiFilesystemCtx::default(),
             limiter: Limiter::new(limits.memory_bytes),
             grants,
-            clocks: Clocks::default(),
-            randomness: Randomness::default(),
+            clocks: Clocks::new(conditions),
+            randomness: Randomness::new(conditions),
             log: Arc::new(Mutex::new(log)),
             state: State::new(
                 reader,
@@ -137,6 +146,7 @@ impl HostState {
                 partition: 0,
                 offsets: Vec::new(),
             },
+            is_open: false,
         }
     }
 
@@ -144,8 +154,26 @@ impl HostState {
     pub(super) fn start_call(&mut self, deadline: Instant) {
         self.limiter.start_call();
         self.log.lock().start_call();
+        let is_opening = !std::mem::replace(&mut self.is_open, true);
+        self.clocks.start_call(is_opening);
+        self.randomness.start_call(is_opening);
         self.call.deadline = deadline;
         self.call.offsets.clear();
+    }
+
+    /// What the clocks and the random numbers of the current call start from.
+    pub(super) fn moment(&self) -> Moment {
+        let (wall_ns, monotonic_ns) = self.clocks.call_start();
+        Moment {
+            wall_ns,
+            monotonic_ns,
+            seed: self.randomness.seed(),
+        }
+    }
+
+    /// Exchanges what the clocks have said in the current call for other memory.
+    pub(super) fn swap_readings(&mut self, readings: &mut Readings) {
+        self.clocks.swap_readings(readings);
     }
 
     /// Remembers which records a call is about.

@@ -365,6 +365,7 @@ fn without_the_check_a_clock_is_still_not_readable() {
         Grants::default(),
         limits(),
         Box::new(NoState),
+        &conditions::Conditions::Live,
     )
     .unwrap();
     assert_eq!(instance.process(&batch(1)).unwrap_err().kind(), "denied");

@@ -15,25 +15,169 @@ use wasmtime_wasi::p2::{
 };
 
 use super::{
-    super::host::{HostFault, HostState},
+    super::{
+        conditions::Conditions,
+        host::{HostFault, HostState},
+        recording::{MAX_READINGS, Moment, Readings},
+    },
     streams::Ready,
 };
 
 /// An instance's clocks.
 pub(in crate::plugin) struct Clocks {
-    /// Where its monotonic clock starts.
-    started_at: Instant,
+    source: Source,
+    /// When the instance was made.
+    opened_at: Instant,
+    /// What the two clocks said when the current call started.
+    call_start: (u64, u64),
+    /// What they have said in the current call, or, where a call is recorded, in all so far.
+    readings: Readings,
     /// Until when the pollables that wait for time wait, by their index in the table.
     timers: HashMap<u32, Instant>,
 }
 
-impl Default for Clocks {
-    fn default() -> Self {
-        Self {
-            started_at: Instant::now(),
+/// Where the time comes from.
+enum Source {
+    /// The machine.
+    Live,
+    /// What the clocks said in an earlier call.
+    Given {
+        wall: GivenClock,
+        monotonic: GivenClock,
+        /// What they say from the first call on; until then, while the instance opens, they stand still.
+        /// It did not open in that earlier call.
+        after_opening: Option<Readings>,
+    },
+}
+
+/// A clock that says what it is given, and goes on from there.
+struct GivenClock {
+    left: std::vec::IntoIter<u64>,
+    /// What it said last, and when it was asked; no time if it stands still.
+    last: (u64, Option<Instant>),
+}
+
+impl GivenClock {
+    fn read(&mut self, now: Instant) -> u64 {
+        if let Some(reading) = self.left.next() {
+            self.last = (reading, Some(now));
+            return reading;
+        }
+        let (last, at) = self.last;
+        let since = at.map(|at| now.saturating_duration_since(at));
+        last.saturating_add(nanoseconds(since.unwrap_or_default()))
+    }
+
+    fn start(&mut self, readings: Vec<u64>, now: Instant) {
+        self.left = readings.into_iter();
+        self.last.1 = Some(now);
+    }
+}
+
+impl Clocks {
+    pub(in crate::plugin) fn new(conditions: &Conditions) -> Self {
+        let now = Instant::now();
+        let standing = |start_ns| GivenClock {
+            left: Vec::new().into_iter(),
+            last: (start_ns, None),
+        };
+        let given = |moment: &Moment, after_opening| Source::Given {
+            wall: standing(moment.wall_ns),
+            monotonic: standing(moment.monotonic_ns),
+            after_opening,
+        };
+        let mut clocks = Self {
+            source: Source::Live,
+            opened_at: now,
+            call_start: (0, 0),
+            readings: Readings::default(),
             timers: HashMap::new(),
+        };
+        match conditions {
+            Conditions::Live => {}
+            Conditions::Recorded(moment, readings) => {
+                clocks.source = given(moment, Some(readings.clone()));
+            }
+            Conditions::Replayed(moment, readings) => {
+                clocks.source = given(moment, None);
+                clocks.start_given(readings.clone(), now);
+            }
+        }
+        clocks
+    }
+
+    /// Starts a call; the first one opens the instance.
+    pub(in crate::plugin) fn start_call(&mut self, is_opening: bool) {
+        let now = Instant::now();
+        self.call_start = (time_of_day(), self.since_opening(now));
+        match &mut self.source {
+            Source::Live => {
+                self.readings.wall_ns.clear();
+                self.readings.monotonic_ns.clear();
+            }
+            Source::Given { after_opening, .. } => {
+                if let Some(readings) = after_opening.take_if(|_| !is_opening) {
+                    self.start_given(readings, now);
+                }
+            }
         }
     }
+
+    fn start_given(&mut self, readings: Readings, now: Instant) {
+        if let Source::Given {
+            wall, monotonic, ..
+        } = &mut self.source
+        {
+            wall.start(readings.wall_ns, now);
+            monotonic.start(readings.monotonic_ns, now);
+        }
+    }
+
+    /// What the time of day and the monotonic clock were when the current call started, in ns.
+    pub(in crate::plugin) fn call_start(&self) -> (u64, u64) {
+        self.call_start
+    }
+
+    /// Exchanges what the clocks have said for other memory.
+    pub(in crate::plugin) fn swap_readings(&mut self, readings: &mut Readings) {
+        std::mem::swap(&mut self.readings, readings);
+    }
+
+    fn since_opening(&self, now: Instant) -> u64 {
+        nanoseconds(now.saturating_duration_since(self.opened_at))
+    }
+
+    /// The time of day in ns since the epoch.
+    fn wall_ns(&mut self) -> u64 {
+        let reading = match &mut self.source {
+            Source::Live => time_of_day(),
+            Source::Given { wall, .. } => wall.read(Instant::now()),
+        };
+        if self.readings.len() < MAX_READINGS {
+            self.readings.wall_ns.push(reading);
+        }
+        reading
+    }
+
+    /// The monotonic clock in ns.
+    fn monotonic_ns(&mut self) -> u64 {
+        let now = Instant::now();
+        let elapsed = self.since_opening(now);
+        let reading = match &mut self.source {
+            Source::Live => elapsed,
+            Source::Given { monotonic, .. } => monotonic.read(now),
+        };
+        if self.readings.len() < MAX_READINGS {
+            self.readings.monotonic_ns.push(reading);
+        }
+        reading
+    }
+}
+
+/// The machine's time of day in ns since the epoch.
+fn time_of_day() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    nanoseconds(now.unwrap_or_default())
 }
 
 impl HostState {
@@ -90,9 +234,7 @@ impl Pollable for Timer {
 impl clocks::wall_clock::Host for HostState {
     fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
         self.require_clocks()?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = Duration::from_nanos(self.clocks.wall_ns());
         Ok(clocks::wall_clock::Datetime {
             seconds: now.as_secs(),
             nanoseconds: now.subsec_nanos(),
@@ -111,7 +253,7 @@ impl clocks::wall_clock::Host for HostState {
 impl clocks::monotonic_clock::Host for HostState {
     fn now(&mut self) -> wasmtime::Result<u64> {
         self.require_clocks()?;
-        Ok(nanoseconds(self.clocks.started_at.elapsed()))
+        Ok(self.clocks.monotonic_ns())
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
@@ -121,7 +263,7 @@ impl clocks::monotonic_clock::Host for HostState {
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.require_clocks()?;
-        let now = nanoseconds(self.clocks.started_at.elapsed());
+        let now = self.clocks.monotonic_ns();
         self.timer(Duration::from_nanos(when.saturating_sub(now)))
     }
 

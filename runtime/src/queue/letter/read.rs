@@ -2,7 +2,7 @@
 
 use super::{
     ATTEMPTS, BACKTRACE, DEAD_LETTERED_AT, ERROR, FIRST_FAILED_AT, ORIGIN, Origin, PIPELINE,
-    PLUGIN, REASON, REDRIVE_COUNT, REDRIVEN_FROM,
+    PLUGIN, REASON, REDRIVE_COUNT, REDRIVEN_FROM, REPLAY,
 };
 use crate::model::HeadersRef;
 
@@ -38,6 +38,8 @@ pub struct DeadLetter<'a> {
     /// The trace that the record belongs to: the id in its `traceparent`, or all of that if it has
     /// another form.
     pub trace_id: Option<&'a str>,
+    /// What the plugin saw when it failed, encoded.
+    pub replay: Option<&'a [u8]>,
 }
 
 impl<'a> DeadLetter<'a> {
@@ -45,6 +47,10 @@ impl<'a> DeadLetter<'a> {
     pub fn read(headers: HeadersRef<'a>) -> Self {
         let mut letter = Self::default();
         for (name, value) in headers {
+            if name == REPLAY {
+                letter.replay = value;
+                continue;
+            }
             let Some(text) = value.and_then(|value| std::str::from_utf8(value).ok()) else {
                 continue;
             };
@@ -103,6 +109,7 @@ mod tests {
             (BACKTRACE, b"at f"),
             (REDRIVEN_FROM, b"queue:d/1"),
             (REDRIVE_COUNT, b"2"),
+            (REPLAY, b"\xff"),
             (
                 TRACE_PARENT,
                 b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -125,6 +132,7 @@ mod tests {
             redriven_from: Some("queue:d/1"),
             redrive_count: 2,
             trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+            replay: Some(b"\xff"),
         };
         assert_eq!(DeadLetter::read(headers.as_headers()), expected);
     }
