@@ -1,4 +1,5 @@
-//! The part of the plugin host that checks what a guest returned; the rest of it needs wasmtime.
+//! The parts of the plugin host that check what a guest returned and read what one saw; the rest of it needs
+//! wasmtime.
 
 #[path = "../../runtime/src/plugin/ends.rs"]
 mod ends;
@@ -6,6 +7,8 @@ mod ends;
 mod headers;
 #[path = "../../runtime/src/plugin/output/mod.rs"]
 pub mod output;
+#[path = "../../runtime/src/plugin/recording/mod.rs"]
+pub mod recording;
 #[path = "../../runtime/src/plugin/reply.rs"]
 mod reply;
 #[path = "../../runtime/src/plugin/text.rs"]

@@ -110,7 +110,7 @@ fn a_failure_in_production_shows_again_elsewhere() {
             &output["headers"]
         ),
         (
-            &json!("out"),
+            &json!("default"),
             &json!("a"),
             &json!("retry now"),
             &json!([["own", "a"]])
@@ -166,7 +166,7 @@ fn replay_says_what_it_runs_and_what_it_cannot() {
     let other = ["--plugin", other.to_str().unwrap()];
     let finished = sandbox.run(&[&replay[..], &other].concat()).expect_code(0);
     assert!(
-        finished.stdout.contains("output\tout: k=poison\n"),
+        finished.stdout.contains("output\tdefault: k=poison\n"),
         "{}",
         finished.stdout
     );
@@ -200,6 +200,37 @@ fn replay_says_what_it_runs_and_what_it_cannot() {
         .run(&replay)
         .expect_code(2)
         .expect_error(&["name the component with --plugin"]);
+}
+
+/// Under a stream of records that all fail, the first letters say what the plugin saw and others why they do
+/// not; those can be run again, too.
+///
+/// Fails when every record is run again, and when a letter without it cannot be replayed.
+#[test]
+fn a_stream_of_failures_is_not_all_recorded() {
+    const RECORDS: usize = 20_000;
+    let sandbox = Sandbox::new();
+    run(
+        &sandbox,
+        "testing-rejects",
+        "config = { a = 1 }",
+        &[&[("k", "poison"); RECORDS]],
+    );
+    let all = RECORDS.to_string();
+    let letters = sandbox.json(&["dead-letter", "list", "suspect", "--max", &all]);
+    let letters = letters.as_array().unwrap();
+    assert_eq!(letters.len(), RECORDS);
+    assert_eq!(letters[0]["replay"], "kept");
+    let not_kept = "not kept: too many records failed at the time";
+    let without = letters.iter().find(|letter| letter["replay"] == not_kept);
+    let id = without.unwrap()["id"].to_string();
+    let laptop = laptop(&sandbox);
+    let replayed = replay(&laptop, &id, "testing-rejects", FAILED);
+    assert_eq!(
+        (&replayed["kept"], &replayed["same"]),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(replayed["saw"]["config"], json!([["a", "1"]]));
 }
 
 /// A letter of a queue has no plugin to run, and says so; redriven records do not carry what was seen.

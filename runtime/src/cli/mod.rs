@@ -125,7 +125,7 @@ enum Command {
     /// List, describe, create, delete, purge queues, and peek into them
     #[command(subcommand)]
     Queue(queue::QueueCommand),
-    /// List, show, redrive, export and purge dead letters
+    /// List, show, replay, redrive, export and purge dead letters
     #[command(subcommand)]
     DeadLetter(dead_letter::DeadLetterCommand),
     /// List, describe, reset and delete consumer groups

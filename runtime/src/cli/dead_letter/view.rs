@@ -175,7 +175,7 @@ fn replay_of(encoded: &[u8]) -> String {
         Err(error) => return format!("unreadable: {error}"),
     };
     match seen {
-        Ok(seen) if seen.other_outcome.is_some() => "kept, but alone it did not fail like this",
+        Ok(seen) if seen.other_outcome.is_some() => "kept, but alone it ended otherwise",
         Ok(_) => "kept",
         Err(reason) => return format!("not kept: {reason}"),
     }

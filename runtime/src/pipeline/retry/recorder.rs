@@ -30,7 +30,7 @@ use crate::plugin::{
 use crate::queue::letter;
 
 /// Time that is there at the start, and at most.
-const BURST: Duration = Duration::from_millis(500);
+const BURST: Duration = Duration::from_millis(100);
 /// One part in so many of the time goes to recordings.
 const SHARE: u32 = 20;
 /// What a byte that is kept counts, in ns: about 2 MB a second can be kept in the long run.
@@ -40,9 +40,9 @@ const BYTE_NS: u64 = 25;
 pub(in crate::pipeline) struct Recorder {
     context: InstanceContext,
     budget: Budget,
-    /// When the last call was.
-    moment: Moment,
-    /// What its clocks said.
+    /// What is the same for all records of the task, and when the last call was.
+    recording: Recording,
+    /// What the last call's clocks said.
     readings: Readings,
 }
 
@@ -57,18 +57,28 @@ pub(in crate::pipeline) struct FailedCall<'a> {
 
 impl Recorder {
     pub(in crate::pipeline) fn new(pipeline: &PipelineRuntime, task: u32) -> Self {
+        // Not the pipeline's metrics: they have counted the record already.
+        let context = pipeline.instance_context(task, &Arc::default());
         Self {
-            // Not the pipeline's metrics: they have counted the record already.
-            context: pipeline.instance_context(task, &Arc::default()),
+            recording: Recording {
+                partition: context.partition,
+                inputs: context.inputs.clone(),
+                ports: context.ports.clone(),
+                config: context.config.clone(),
+                allowance: Allowance::new(&pipeline.grants, &pipeline.limits),
+                place: Place::default(),
+                moment: Moment::default(),
+                seen: Err(NotKept::TooMany),
+            },
+            context,
             budget: Budget::new(Instant::now()),
-            moment: Moment::default(),
             readings: Readings::default(),
         }
     }
 
     /// Notes when the processor's last call was.
     pub(in crate::pipeline) fn note_call(&mut self, processor: &mut Processor) {
-        self.moment = processor.last_call(&mut self.readings);
+        self.recording.moment = processor.last_call(&mut self.readings);
     }
 
     /// What the plugin saw in the last call, encoded; none if a native function runs in its place, or if
@@ -83,24 +93,15 @@ impl Recorder {
             return None;
         }
         let started = Instant::now();
-        let seen = match self.budget.is_left(started) {
+        self.recording.seen = match self.budget.is_left(started) {
             true => block_in_place(|| self.run_again(pipeline, state, failed)),
             false => Err(NotKept::TooMany),
         };
         let mut headers = failed.batch.headers(failed.index);
         let hides_headers = headers.any(|(name, _)| letter::is_replaced(name));
-        let recording = Recording {
-            partition: self.context.partition,
-            inputs: self.context.inputs.clone(),
-            ports: self.context.ports.clone(),
-            config: self.context.config.clone(),
-            allowance: Allowance::new(&pipeline.grants, &pipeline.limits),
-            place: Place::of(failed.batch, failed.index, hides_headers),
-            moment: self.moment,
-            seen,
-        };
-        let encoded = recording.encode();
-        if recording.seen != Err(NotKept::TooMany) {
+        self.recording.place = Place::of(failed.batch, failed.index, hides_headers);
+        let encoded = self.recording.encode();
+        if self.recording.seen != Err(NotKept::TooMany) {
             let bytes = encoded.as_ref().map_or(0, Vec::len) as u64;
             let taken = started.elapsed() + Duration::from_nanos(bytes.saturating_mul(BYTE_NS));
             self.budget.spend(taken);
@@ -154,7 +155,7 @@ impl Recorder {
     ) -> RecordedCall {
         let (context, grants, limits) = (self.context.clone(), &pipeline.grants, &pipeline.limits);
         let plugin = &pipeline.plugin;
-        let moment = (self.moment, &self.readings);
+        let moment = (self.recording.moment, &self.readings);
         plugin.record(context, grants, limits, state, moment, batch)
     }
 }
@@ -274,8 +275,8 @@ mod tests {
             }
             now += Duration::from_millis(1);
         }
-        // 500 ms at the start and 3 s after that.
-        assert!((345..=355).contains(&recordings), "{recordings}");
+        // 100 ms at the start and 3 s after that.
+        assert!((305..=315).contains(&recordings), "{recordings}");
     }
 
     #[test]
@@ -285,8 +286,8 @@ mod tests {
         assert!(budget.is_left(start));
         budget.spend(Duration::from_secs(2));
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(!budget.is_left(after(29)));
-        assert!(budget.is_left(after(31)));
+        assert!(!budget.is_left(after(37)));
+        assert!(budget.is_left(after(39)));
         // However long nothing happens, no more than the burst comes together.
         assert!(budget.is_left(after(1_000_000)));
         budget.spend(BURST);

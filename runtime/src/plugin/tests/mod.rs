@@ -4,6 +4,7 @@ mod calls;
 mod contract;
 mod guest;
 mod loading;
+mod replays;
 
 use std::{sync::LazyLock, time::Duration};
 

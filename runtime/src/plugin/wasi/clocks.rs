@@ -323,3 +323,56 @@ impl sync::io::poll::HostPollable for HostState {
         sync::io::poll::HostPollable::drop(&mut self.table, pollable)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(numbers: &[u64]) -> Readings {
+        Readings {
+            wall_ns: numbers.to_vec(),
+            monotonic_ns: numbers.to_vec(),
+        }
+    }
+
+    /// While the instance opens for a recording the clocks stand; then they say what they said in the call,
+    /// and go on. In a replay they say it from the start.
+    #[test]
+    fn given_clocks_say_what_they_are_given() {
+        let moment = Moment {
+            wall_ns: 100,
+            monotonic_ns: 7,
+            ..Moment::default()
+        };
+        let mut recorded = Clocks::new(&Conditions::Recorded(moment, readings(&[150, 160])));
+        recorded.start_call(true);
+        assert_eq!((recorded.wall_ns(), recorded.wall_ns()), (100, 100));
+        recorded.start_call(false);
+        let read: Vec<u64> = (0..3).map(|_| recorded.wall_ns()).collect();
+        assert_eq!(read[..2], [150, 160]);
+        assert!(read[2] >= 160);
+        let mut noted = Readings::default();
+        recorded.swap_readings(&mut noted);
+        assert_eq!(noted.wall_ns, [&[100, 100], &read[..]].concat());
+
+        let mut replayed = Clocks::new(&Conditions::Replayed(moment, noted.clone()));
+        replayed.start_call(true);
+        let again: Vec<u64> = noted.wall_ns.iter().map(|_| replayed.wall_ns()).collect();
+        assert_eq!(again, noted.wall_ns);
+        assert!(replayed.monotonic_ns() >= 7);
+    }
+
+    #[test]
+    fn what_clocks_said_is_noted_within_bounds_and_for_a_call() {
+        let mut clocks = Clocks::new(&Conditions::Live);
+        clocks.start_call(true);
+        for _ in 0..MAX_READINGS + 10 {
+            clocks.wall_ns();
+        }
+        assert_eq!(clocks.readings.len(), MAX_READINGS);
+        clocks.start_call(false);
+        assert!(clocks.readings.is_empty());
+        let (wall_ns, _) = clocks.call_start();
+        assert!(clocks.wall_ns() >= wall_ns);
+    }
+}
