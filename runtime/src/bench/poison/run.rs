@@ -67,7 +67,7 @@ impl Setup<'_> {
         if let Some(failure) = pipelines.stop().await.first() {
             bail!("{failure}");
         }
-        let records = self.args.records;
+        let records = trouble.records(self.args.records, self.order);
         let dead = match trouble {
             Trouble::Traps(_) => failing,
             Trouble::Nothing | Trouble::Retries(_) => 0,
@@ -91,7 +91,7 @@ impl Setup<'_> {
         let mut producer = Producer::new(log.clone(), topic.clone());
         let mut failing = 0;
         let mut marked = Vec::new();
-        for number in 0..self.args.records {
+        for number in 0..trouble.records(self.args.records, self.order) {
             let (key, value) = source.next();
             let word: &[u8] = match trouble {
                 // Not at the same place of each batch.
