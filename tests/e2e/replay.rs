@@ -233,6 +233,55 @@ fn a_stream_of_failures_is_not_all_recorded() {
     assert_eq!(replayed["saw"]["config"], json!([["a", "1"]]));
 }
 
+/// A message that a pipeline takes out of a queue is replayed as a record is, with the attributes that the
+/// plugin saw and the letter does not have any more.
+#[test]
+fn a_message_is_replayed_with_its_attributes() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "suspect"
+
+[queues.work]
+
+[topics.out]
+
+[plugins.suspect]
+path = "{testing-rejects}"
+
+[pipelines.suspect]
+from = "queue:work"
+plugin = "suspect"
+to = "topic:out"
+"#,
+    );
+    let attributes = json!([["own", "1"], ["millstream-time-to-live", "3600000"]]);
+    let message = json!({ "value": "poison", "headers": attributes }).to_string();
+    let file = sandbox.write_lines("m.jsonl", [message]);
+    let file = file.to_str().unwrap();
+    let produce = [
+        "produce",
+        "queue:work",
+        "--format",
+        "record",
+        "--file",
+        file,
+    ];
+    sandbox.succeed(&[&produce[..], &["--manifest", "millstream.toml"]].concat());
+    sandbox.run_until_idle();
+    let laptop = laptop(&sandbox);
+    let replayed = replay(&laptop, "0", "testing-rejects", FAILED);
+    assert_eq!(replayed["origin"], "queue:work/0");
+    assert_eq!(replayed["same"], true, "{replayed}");
+    let mended = replay(&laptop, "0", "passthrough", 0);
+    let headers = mended["outputs"][0]["headers"].as_array().unwrap();
+    let names: Vec<_> = headers
+        .iter()
+        .map(|header| header[0].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["own", "millstream-expires-at"]);
+}
+
 /// A letter of a queue has no plugin to run, and says so; redriven records do not carry what was seen.
 #[test]
 fn only_what_a_plugin_failed_on_can_be_replayed() {

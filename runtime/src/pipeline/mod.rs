@@ -40,7 +40,7 @@ pub use processor::NativeFunction;
 pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{PipelineDescription, describe, list};
-pub use replay::{Ending, Replay, ReplayError, Replayed};
+pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use status::Progress;
 pub use supervisor::Pipelines;
 pub use topics::{ensure_topics, instance_count};

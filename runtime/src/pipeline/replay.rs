@@ -34,12 +34,12 @@ pub struct Replay {
     /// The record alone.
     batch: Columns,
     /// What the letter says happened: a word and a sentence.
-    then: Ending,
+    then: RecordOutcome,
 }
 
 /// What running a record leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct RecordOutcome {
     /// `success`, or a word for what happened: that of a dead letter, or `retry`.
     pub word: String,
     /// What happened, for people; empty if nothing did.
@@ -49,7 +49,7 @@ pub struct Ending {
 /// What a replay has led to.
 pub struct Replayed {
     /// How it ended.
-    pub ending: Ending,
+    pub outcome: RecordOutcome,
     /// Whether it failed in the way that the dead letter says.
     pub is_same_kind: bool,
     /// Whether it did so with the same words, too.
@@ -87,7 +87,7 @@ impl Replay {
             pipeline: pipeline.ok_or(ReplayError::NoPipeline)?,
             batch: recording.place.batch_of(&record)?,
             recording,
-            then: Ending {
+            then: RecordOutcome {
                 word: letter.reason.unwrap_or_default().to_owned(),
                 text: letter.error.unwrap_or_default().to_owned(),
             },
@@ -110,7 +110,7 @@ impl Replay {
     }
 
     /// What happened then, as the letter says.
-    pub fn then(&self) -> &Ending {
+    pub fn then(&self) -> &RecordOutcome {
         &self.then
     }
 
@@ -133,8 +133,8 @@ impl Replay {
             is_same: cause
                 .as_ref()
                 .is_some_and(|cause| cause.is_same(&then.word, &then.text)),
-            ending: Ending::of(cause.as_ref()),
-            backtrace: call.result.as_ref().err().and_then(backtrace_of),
+            outcome: RecordOutcome::of(cause.as_ref()),
+            backtrace: call.result.as_ref().err().and_then(Fault::backtrace),
             output: call.result.ok(),
             changes: call.changes,
             unknown_read_count: call.unknown_read_count,
@@ -142,7 +142,7 @@ impl Replay {
     }
 }
 
-impl Ending {
+impl RecordOutcome {
     fn of(cause: Option<&Cause>) -> Self {
         let word = match cause {
             None => Cause::SUCCESS,
@@ -159,8 +159,4 @@ impl Ending {
     pub fn is_success(&self) -> bool {
         self.word == Cause::SUCCESS
     }
-}
-
-fn backtrace_of(fault: &Fault) -> Option<String> {
-    fault.backtrace().map(str::to_owned)
 }

@@ -94,7 +94,7 @@ fn replay(
     }
     let view = ReplayView::new(args.id, &letter, component, &replay, &replayed);
     output.result(&view, |output| view.write(output))?;
-    Ok(match replayed.ending.is_success() {
+    Ok(match replayed.outcome.is_success() {
         true => Ending::Done,
         false => Ending::RecordFailed,
     })

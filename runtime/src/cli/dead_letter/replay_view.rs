@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::view::{Field, readable};
 use crate::cli::output::{self, Output};
 use crate::cli::quantity::format_time_ms;
-use crate::pipeline::{Ending, Replay, Replayed};
+use crate::pipeline::{RecordOutcome, Replay, Replayed};
 use crate::plugin::{self, Columns, HeadersField, Recording};
 use crate::queue::letter::DeadLetter;
 
@@ -23,11 +23,11 @@ pub(super) struct ReplayView {
     /// Why not.
     not_kept: Option<String>,
     saw: Saw,
-    then: EndingView,
+    then: OutcomeView,
     /// What the record led to when it ran alone for this, right after it had failed, if that was something
     /// else.
-    alone_then: Option<EndingView>,
-    now: EndingView,
+    alone_then: Option<OutcomeView>,
+    now: OutcomeView,
     /// Whether it fails now as it did then.
     same_kind: bool,
     /// Whether it does so with the same words, too.
@@ -62,7 +62,7 @@ struct Saw {
 }
 
 #[derive(Debug, Serialize)]
-struct EndingView {
+struct OutcomeView {
     outcome: String,
     error: Option<String>,
 }
@@ -129,9 +129,9 @@ impl ReplayView {
             kept: seen.is_ok(),
             not_kept: seen.err().map(ToString::to_string),
             saw: Saw::of(recording),
-            then: EndingView::of(replay.then()),
-            alone_then: alone_then.map(|(word, text)| EndingView::new(word, text)),
-            now: EndingView::of(&replayed.ending),
+            then: OutcomeView::of(replay.then()),
+            alone_then: alone_then.map(|(word, text)| OutcomeView::new(word, text)),
+            now: OutcomeView::of(&replayed.outcome),
             same_kind: replayed.is_same_kind,
             same: replayed.is_same,
             outputs: outputs(
@@ -239,7 +239,7 @@ impl Saw {
     }
 }
 
-impl EndingView {
+impl OutcomeView {
     fn new(word: &str, text: &str) -> Self {
         Self {
             outcome: word.to_owned(),
@@ -247,8 +247,8 @@ impl EndingView {
         }
     }
 
-    fn of(ending: &Ending) -> Self {
-        Self::new(&ending.word, &ending.text)
+    fn of(outcome: &RecordOutcome) -> Self {
+        Self::new(&outcome.word, &outcome.text)
     }
 
     fn text(&self) -> String {
