@@ -342,6 +342,47 @@ fn a_run_of_poison_records_does_not_stall_the_partition() {
     assert_eq!(dead_letters(&sandbox).len(), 200);
 }
 
+/// Under a stream of failures the log tells the first ones and how many there were besides, and leaves none
+/// out of the count; panics do not fill it either.
+///
+/// Fails when every record has its line, when a summary is missing, also at the end, and when each instance may
+/// write as much to stderr as if it were the only one.
+#[test]
+fn a_stream_of_failures_does_not_drown_the_log() {
+    for (plugin, records) in [("testing-rejects", 5_000), ("testing-traps", 300)] {
+        let settings = "retry = { max-attempts = 1 }\nbatch = { max-records = 1 }";
+        let sandbox = scene(plugin, 1, settings);
+        let poison = (0..records).map(|number| json!({ "value": format!("poison {number}") }));
+        produce(&sandbox, poison);
+        let run = [
+            "run",
+            "millstream.toml",
+            "--until-idle",
+            "--log-format",
+            "json",
+        ];
+        let finished = sandbox.run(&run).expect_code(0);
+        let lines: Vec<Value> = finished
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let of = |message: &str| {
+            let lines = lines.iter().filter(|line| line["message"] == message);
+            lines.collect::<Vec<_>>()
+        };
+        let told = of("gave up on a record");
+        assert!(told.len() >= 10, "{}", told.len());
+        let summaries = of("… and gave up on more records").into_iter();
+        let counted: u64 = summaries
+            .map(|line| line["records"].as_u64().unwrap())
+            .sum();
+        assert_eq!(told.len() as u64 + counted, records);
+        // A panic is two lines on stderr, and each has a line besides.
+        assert!((lines.len() as u64) < records, "{} lines", lines.len());
+    }
+}
+
 /// What is parked survives a restart with another plugin: position and parked records are one
 /// checkpoint.
 #[test]

@@ -153,7 +153,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<Ending> {
-    telemetry::init(&cli.global)?;
+    telemetry::init(&cli.global, matches!(cli.command, Command::Bench(_)))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A plugin that waits for the network holds a thread; they are made when needed.

@@ -21,15 +21,16 @@ pub enum LogFormat {
 /// `run` prints the failures of pipelines itself, where people read; their log lines are for machines.
 const FAILURES_ARE_PRINTED: &str = "millstream::pipeline::supervisor=off";
 
-/// Starts logging. `RUST_LOG` comes before `-v` and `-q`.
-pub(super) fn init(args: &GlobalArgs) -> anyhow::Result<()> {
+/// Starts logging. `RUST_LOG` comes before `-v` and `-q`. What goes wrong in a benchmark goes wrong on purpose,
+/// and is not logged unless `-v` asks for it.
+pub(super) fn init(args: &GlobalArgs, is_bench: bool) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(&directives).map_err(|error| {
                 Usage(format!("RUST_LOG=`{directives}` is no log filter: {error}; expected a level such as `info`, or `millstream=debug,warn`"))
             })?
         }
-        _ => EnvFilter::try_new(directives(args))?,
+        _ => EnvFilter::try_new(directives(args, is_bench))?,
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -42,9 +43,10 @@ pub(super) fn init(args: &GlobalArgs) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-fn directives(args: &GlobalArgs) -> String {
+fn directives(args: &GlobalArgs, is_bench: bool) -> String {
     let level = match (args.quiet, args.verbose) {
         (true, _) => "error",
+        (false, 0) if is_bench => "error",
         (false, 0) => "warn",
         (false, 1) => "info",
         (false, 2) => "debug",

@@ -10,12 +10,13 @@ use super::outputs::{Destination, Outputs};
 use super::plugins::grants_of;
 use super::processor::NativeFunction;
 use super::registry::{self, StoredPipeline};
+use super::retry::GiveUpLog;
 use super::task_state::TaskState;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
 use crate::model::{PortName, Target};
-use crate::plugin::{Grants, InstanceContext, Limits, Plugin, PluginMetrics};
+use crate::plugin::{Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics};
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition, Store};
 
@@ -37,6 +38,8 @@ pub(super) struct PipelineRuntime {
     pub(super) limits: Limits,
     /// The plugin's own metrics, of all its instances together.
     pub(super) metrics: Arc<PluginMetrics>,
+    /// How much the plugin logs, all its instances together.
+    log_limit: Arc<LogLimit>,
     /// Plugin calls at a time, of all pipelines together.
     pub(super) calls: Arc<Semaphore>,
     pub(super) log: Log,
@@ -44,6 +47,8 @@ pub(super) struct PipelineRuntime {
     inputs: Vec<Source>,
     /// Where records go that are given up on; without it the pipeline stops at them.
     pub(super) dead_letters: Option<Queue>,
+    /// Says which ones.
+    pub(super) give_up_log: Option<GiveUpLog>,
     ports: Vec<(PortName, Destination)>,
 }
 
@@ -112,10 +117,14 @@ impl PipelineRuntime {
             grants: grants_of(spec),
             limits,
             metrics: Arc::default(),
+            log_limit: Arc::default(),
             calls,
             log: log.clone(),
             groups: groups.clone(),
             inputs,
+            give_up_log: dead_letters
+                .as_ref()
+                .map(|queue| GiveUpLog::new(&spec.name, queue.name())),
             dead_letters,
             ports,
         })
@@ -187,6 +196,7 @@ impl PipelineRuntime {
             ports: ports.collect(),
             config: spec.config.clone(),
             metrics: Arc::clone(metrics),
+            log_limit: Arc::clone(&self.log_limit),
         }
     }
 

@@ -96,7 +96,9 @@ impl BatchRunner {
             letter.recording = self.recorder.record(&self.pipeline, &self.state, &call);
             letters.push(&letter)?;
             checkpoint.counts.dead_letters += 1;
-            tracing::warn!(pipeline = %self.pipeline.spec.name, origin = letter.origin, reason = cause.word(), error = cause.text(), attempts = letter.attempt_count, queue = %queue.name(), "gave up on a record");
+            if let Some(log) = &self.pipeline.give_up_log {
+                log.note(&letter);
+            }
         }
         if let Some(letters) = &mut letters {
             letters.add_to(&mut checkpoint.commit)?;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::contract::Denied;
+use super::{call_stack::CallStack, contract::Denied};
 
 /// Why a call into a plugin failed. `Display` is one sentence for the pipeline's owner.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,8 +16,8 @@ pub enum Fault {
     Trap {
         /// The panic message where the guest printed one, and the kind of trap.
         message: String,
-        /// The guest's call stack, innermost first; may be empty.
-        backtrace: String,
+        /// The guest's call stack.
+        backtrace: CallStack,
     },
     /// The guest ran, or slept, longer than a call may.
     #[error("the plugin ran past its deadline of {} and was stopped (limits.deadline)", humantime::format_duration(*.limit))]
@@ -95,9 +95,9 @@ impl Fault {
     }
 
     /// The guest's call stack, innermost first, if there is one.
-    pub fn backtrace(&self) -> Option<&str> {
+    pub fn backtrace(&self) -> Option<String> {
         match self {
-            Self::Trap { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
+            Self::Trap { backtrace, .. } => backtrace.text(),
             _ => None,
         }
     }
@@ -112,7 +112,7 @@ mod tests {
         let faults = [
             Fault::Trap {
                 message: "unreachable".into(),
-                backtrace: "0: f".into(),
+                backtrace: CallStack::default(),
             },
             Fault::Deadline {
                 limit: Duration::from_secs(2),

@@ -15,6 +15,7 @@ use crate::model::PipelineName;
 
 use super::{
     boundary::{OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult},
+    call_stack::CallStack,
     columns::Columns,
     component::Plugin,
     conditions::Conditions,
@@ -22,6 +23,7 @@ use super::{
     fault::Fault,
     host::{
         HostFault, HostState,
+        guest_log::LogLimit,
         metrics::PluginMetrics,
         state::{StateChanges, StateReader},
     },
@@ -50,6 +52,8 @@ pub struct InstanceContext {
     pub config: Vec<(String, String)>,
     /// Where the plugin's own metrics go: one for all instances of a pipeline.
     pub metrics: Arc<PluginMetrics>,
+    /// How much it logs: one for all instances of a pipeline.
+    pub log_limit: Arc<LogLimit>,
 }
 
 /// A live instance of a plugin.
@@ -105,7 +109,7 @@ impl Instance {
             let _running = plugin.shared().ticker.run();
             plugin.pre().instantiate(&mut self.store)
         };
-        let instance = made.map_err(|error| match self.classify(&error) {
+        let instance = made.map_err(|error| match self.classify(error) {
             // Nothing has been returned yet: what is no fault of the guest is one of the host.
             Fault::Output { reason } => Fault::Instantiate { reason },
             fault => fault,
@@ -254,7 +258,7 @@ impl Instance {
         };
         self.store.data().log.lock().flush();
         returned.map_err(|error| {
-            let fault = self.classify(&error);
+            let fault = self.classify(error);
             self.spend(fault)
         })
     }
@@ -291,23 +295,32 @@ impl Instance {
     }
 
     /// What a failed call means.
-    fn classify(&self, error: &wasmtime::Error) -> Fault {
+    fn classify(&self, error: wasmtime::Error) -> Fault {
+        let classified = self.classify_untraced(&error);
+        classified.unwrap_or_else(|message| Fault::Trap {
+            message,
+            backtrace: CallStack::of(error),
+        })
+    }
+
+    /// What a failed call means, or the message of a trap.
+    fn classify_untraced(&self, error: &wasmtime::Error) -> Result<Fault, String> {
         let state = self.store.data();
         if let Some(fault) = error.downcast_ref::<HostFault>() {
-            return self.classify_host_fault(fault, error);
+            return self.classify_host_fault(fault);
         }
         let trap = error.downcast_ref::<Trap>();
         if trap == Some(&Trap::Interrupt) {
-            return Fault::Deadline {
+            return Ok(Fault::Deadline {
                 limit: self.limits.deadline,
-            };
+            });
         }
         if let Some(wanted_bytes) = state.limiter.refused_bytes() {
             let limit_bytes = self.limits.memory_bytes;
-            return Fault::Memory {
+            return Ok(Fault::Memory {
                 limit_bytes,
                 wanted_bytes,
-            };
+            });
         }
         if is_hostcall_limit(error) {
             let reason = format!(
@@ -315,25 +328,21 @@ impl Instance {
                  bytes of state)",
                 self.limits.output_bytes, self.limits.output_records, self.limits.state_bytes
             );
-            return Fault::Output { reason };
+            return Ok(Fault::Output { reason });
         }
         let cause = error.root_cause().to_string();
         if trap.is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
             // Not while the guest ran: what it returned cannot be read.
-            return Fault::Output { reason: cause };
+            return Ok(Fault::Output { reason: cause });
         }
-        let message = match state.log.lock().last_words() {
+        Err(match state.log.lock().last_words() {
             Some(words) => format!("{words} ({cause})"),
             None => cause,
-        };
-        Fault::Trap {
-            message,
-            backtrace: backtrace(error),
-        }
+        })
     }
 
-    fn classify_host_fault(&self, fault: &HostFault, error: &wasmtime::Error) -> Fault {
-        match fault {
+    fn classify_host_fault(&self, fault: &HostFault) -> Result<Fault, String> {
+        Ok(match fault {
             HostFault::State(reason) => Fault::State {
                 reason: reason.clone(),
             },
@@ -346,11 +355,8 @@ impl Instance {
                     remedy: "the pipeline's `allow` does not grant it".to_owned(),
                 }],
             }),
-            HostFault::Argument(_) | HostFault::Exit(_) => Fault::Trap {
-                message: fault.to_string(),
-                backtrace: backtrace(error),
-            },
-        }
+            HostFault::Argument(_) | HostFault::Exit(_) => return Err(fault.to_string()),
+        })
     }
 }
 
@@ -380,16 +386,4 @@ fn is_hostcall_limit(error: &wasmtime::Error) -> bool {
         .root_cause()
         .to_string()
         .contains("fuel allocated for hostcalls has been exhausted")
-}
-
-/// The guest's call stack, innermost first, with demangled names, and places in its source where
-/// it has debug information.
-fn backtrace(error: &wasmtime::Error) -> String {
-    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
-        return String::new();
-    };
-    let text = backtrace.to_string();
-    // The first line only says what it is.
-    let lines: Vec<_> = text.lines().skip(1).map(str::trim).collect();
-    lines.join("\n")
 }

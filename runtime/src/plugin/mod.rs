@@ -24,6 +24,7 @@
 
 mod boundary;
 mod cache;
+mod call_stack;
 mod columns;
 mod component;
 mod conditions;
@@ -37,6 +38,7 @@ mod headers;
 mod host;
 mod instance;
 mod limits;
+mod line_rate;
 mod output;
 mod recording;
 mod replay;
@@ -45,6 +47,7 @@ mod text;
 mod ticker;
 mod wasi;
 
+pub use call_stack::CallStack;
 pub use columns::Columns;
 pub use component::Plugin;
 pub use contract::{Denied, Grants, Problem};
@@ -54,6 +57,7 @@ pub use error::{Error, MAX_COMPONENT_BYTES};
 pub use fault::Fault;
 pub use headers::EncodedHeaders;
 pub use host::{
+    guest_log::LogLimit,
     metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
     state::{
         MAX_KEYS_PER_CALL, MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState,
@@ -62,6 +66,7 @@ pub use host::{
 };
 pub use instance::{Instance, InstanceContext};
 pub use limits::Limits;
+pub use line_rate::{LinePermit, LineRate};
 #[doc(hidden)]
 pub use output::check_arbitrary;
 pub use output::{Failure, FailureKind, Field, HeadersField, Output};

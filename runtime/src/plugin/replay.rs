@@ -98,6 +98,7 @@ impl Plugin {
             ports: recording.ports.clone(),
             config: recording.config.clone(),
             metrics: Arc::default(),
+            log_limit: std::sync::Arc::default(),
         };
         let (readings, reads) = match &recording.seen {
             Ok(seen) => (seen.readings.clone(), seen.state.clone()),

@@ -208,6 +208,7 @@ fn instantiate(args: &Args, plugin: &Plugin, state: &MemoryState) -> anyhow::Res
         ports: args.own.ports.clone(),
         config: args.own.config.clone(),
         metrics: Arc::default(),
+        log_limit: std::sync::Arc::default(),
     };
     Ok(plugin.instantiate(
         context,

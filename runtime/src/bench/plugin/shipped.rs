@@ -192,6 +192,7 @@ fn instantiate(plugin: &Plugin) -> anyhow::Result<Instance> {
         ports: vec!["out".to_owned()],
         config: Vec::new(),
         metrics: Arc::default(),
+        log_limit: std::sync::Arc::default(),
     };
     let (grants, limits) = (Grants::default(), Limits::default());
     Ok(plugin.instantiate(context, &grants, &limits, Box::new(NoState))?)

@@ -7,11 +7,13 @@
 
 mod backoff;
 mod dead_letter;
+mod give_up_log;
 mod parked;
 mod recorder;
 
 pub(super) use backoff::backoff_ms;
 pub(super) use dead_letter::{DeadLetters, Letter};
+pub(super) use give_up_log::GiveUpLog;
 pub(super) use parked::{Parked, Waiting};
 pub(super) use recorder::{FailedCall, Recorder};
 

@@ -1,18 +1,47 @@
 //! A plugin's log lines, from the logging import, stdout and stderr, bounded in length and rate:
-//! a plugin that logs every record must neither fill the disk nor slow the server down.
+//! a plugin that logs every record, or panics on every one, must neither fill the disk nor slow the server
+//! down.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use tracing::Level;
 
-use crate::{model::PipelineName, plugin::text::cut};
+use crate::model::PipelineName;
+use crate::plugin::{
+    line_rate::{LinePermit, LineRate},
+    text::cut,
+};
 
 /// Longest line that is logged, in bytes.
 const MAX_LINE_BYTES: usize = 8 * 1024;
-/// Most lines that an instance logs in a second; the same number may come in one burst.
+/// Most lines that a plugin logs in a second; the same number may come in one burst.
 const MAX_LINES_PER_SECOND: u32 = 1_000;
+/// Lines of stderr that may come in one burst. A panic is two, and is in the report of its trap besides.
+const STDERR_BURST: u32 = 20;
+/// Lines of stderr a second, after that.
+const STDERR_LINES_PER_SECOND: u32 = 10;
 /// What is kept of stderr for the report of a trap, in bytes.
 const STDERR_TAIL_BYTES: usize = 2 * 1024;
+
+/// How much a plugin logs: one for all instances of a pipeline, since one that traps has many.
+#[derive(Debug)]
+pub struct LogLimit {
+    lines: Mutex<LineRate>,
+    stderr: Mutex<LineRate>,
+}
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        let now = Instant::now();
+        let rate = |burst, per_second| Mutex::new(LineRate::new(burst, per_second, now));
+        Self {
+            lines: rate(MAX_LINES_PER_SECOND, MAX_LINES_PER_SECOND),
+            stderr: rate(STDERR_BURST, STDERR_LINES_PER_SECOND),
+        }
+    }
+}
 
 /// Where one instance's log lines go.
 pub(in crate::plugin) struct GuestLog {
@@ -20,7 +49,7 @@ pub(in crate::plugin) struct GuestLog {
     partition: u32,
     is_muted: bool,
     is_stderr_muted: bool,
-    rate: Rate,
+    limit: Arc<LogLimit>,
     stdout: LineBuffer,
     stderr: LineBuffer,
     /// The end of what was written to stderr in the current call: a panic's message, as a rule.
@@ -37,13 +66,13 @@ pub(in crate::plugin) enum Stdio {
 }
 
 impl GuestLog {
-    pub(super) fn new(pipeline: PipelineName, partition: u32) -> Self {
+    pub(super) fn new(pipeline: PipelineName, partition: u32, limit: Arc<LogLimit>) -> Self {
         Self {
             pipeline,
             partition,
             is_muted: false,
             is_stderr_muted: false,
-            rate: Rate::new(Instant::now()),
+            limit,
             stdout: LineBuffer::default(),
             stderr: LineBuffer::default(),
             stderr_tail: String::new(),
@@ -66,18 +95,23 @@ impl GuestLog {
     }
 
     /// Logs one line. `context` names the part of the plugin that speaks.
-    pub(super) fn line(&mut self, level: Level, context: &str, message: &str) {
+    pub(super) fn line(&self, level: Level, context: &str, message: &str) {
+        self.limited_line(&self.limit.lines, level, context, message);
+    }
+
+    fn limited_line(&self, rate: &Mutex<LineRate>, level: Level, context: &str, message: &str) {
         if self.is_muted || !is_enabled(level) {
             return;
         }
-        match self.rate.take(Instant::now()) {
-            Permit::Denied => return,
-            Permit::Granted { dropped: 0 } => {}
-            Permit::Granted { dropped } => tracing::warn!(
+        let permit = rate.lock().take(Instant::now());
+        match permit {
+            LinePermit::Denied => return,
+            LinePermit::Granted { dropped: 0 } => {}
+            LinePermit::Granted { dropped } => tracing::warn!(
                 target: "millstream::plugin",
                 pipeline = %self.pipeline,
                 partition = self.partition,
-                "{dropped} log lines of the plugin were dropped: it may log {MAX_LINES_PER_SECOND} a second",
+                "{dropped} log lines of the plugin were dropped: it may log {MAX_LINES_PER_SECOND} a second, and {STDERR_LINES_PER_SECOND} of them on stderr",
             ),
         }
         emit(
@@ -137,11 +171,11 @@ impl GuestLog {
         }
     }
 
-    fn stdio_line(&mut self, stream: Stdio, line: &str) {
+    fn stdio_line(&self, stream: Stdio, line: &str) {
         match stream {
             Stdio::Stdout => self.line(Level::INFO, "stdout", line),
             Stdio::Stderr if self.is_stderr_muted => {}
-            Stdio::Stderr => self.line(Level::WARN, "stderr", line),
+            Stdio::Stderr => self.limited_line(&self.limit.stderr, Level::WARN, "stderr", line),
         }
     }
 }
@@ -218,60 +252,12 @@ impl LineBuffer {
     }
 }
 
-/// A token bucket.
-#[derive(Debug)]
-struct Rate {
-    tokens: u32,
-    /// When the tokens were last filled up.
-    filled_at: Instant,
-    dropped: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Permit {
-    Granted {
-        /// Lines that were denied since the last that was granted.
-        dropped: u64,
-    },
-    Denied,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Self {
-        Self {
-            tokens: MAX_LINES_PER_SECOND,
-            filled_at: now,
-            dropped: 0,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> Permit {
-        let since = now.saturating_duration_since(self.filled_at);
-        if since >= Duration::from_secs(1) {
-            self.tokens = MAX_LINES_PER_SECOND;
-            self.filled_at = now;
-        }
-        match self.tokens.checked_sub(1) {
-            Some(tokens) => {
-                self.tokens = tokens;
-                Permit::Granted {
-                    dropped: std::mem::take(&mut self.dropped),
-                }
-            }
-            None => {
-                self.dropped += 1;
-                Permit::Denied
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn log() -> GuestLog {
-        GuestLog::new("test".parse().unwrap(), 0)
+        GuestLog::new("test".parse().unwrap(), 0, Arc::default())
     }
 
     fn lines(writes: &[&[u8]]) -> Vec<String> {
@@ -297,20 +283,6 @@ mod tests {
             split.iter().map(String::len).collect::<Vec<_>>(),
             [MAX_LINE_BYTES, 10]
         );
-    }
-
-    #[test]
-    fn a_burst_is_cut_and_counted() {
-        let start = Instant::now();
-        let mut rate = Rate::new(start);
-        for _ in 0..MAX_LINES_PER_SECOND {
-            assert_eq!(rate.take(start), Permit::Granted { dropped: 0 });
-        }
-        assert_eq!(rate.take(start), Permit::Denied);
-        assert_eq!(rate.take(start), Permit::Denied);
-        let later = start + Duration::from_secs(1);
-        assert_eq!(rate.take(later), Permit::Granted { dropped: 2 });
-        assert_eq!(rate.take(later), Permit::Granted { dropped: 0 });
     }
 
     #[test]

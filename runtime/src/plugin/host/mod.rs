@@ -117,7 +117,11 @@ impl HostState {
         reader: Box<dyn StateReader>,
         conditions: &Conditions,
     ) -> Self {
-        let mut log = GuestLog::new(context.pipeline.clone(), context.partition);
+        let mut log = GuestLog::new(
+            context.pipeline.clone(),
+            context.partition,
+            Arc::clone(&context.log_limit),
+        );
         if matches!(conditions, Conditions::Recorded(..)) {
             // It has said all of it before.
             log.mute();

@@ -28,6 +28,7 @@ fn context() -> InstanceContext {
         ports: vec!["out".to_owned()],
         config: vec![("window".to_owned(), "1h".to_owned())],
         metrics: std::sync::Arc::default(),
+        log_limit: std::sync::Arc::default(),
     }
 }
 
