@@ -30,7 +30,7 @@ use context::Context;
 const HELP: &str = "\
 Usage: cargo xtask <verb>
 
-  demo               run examples/flights on real data and check its result
+  demo [--kill N]    run examples/flights on real data and check its result; SIGKILL it N times on the way
   test               set-up, check, and every test
   check              formatting, clippy and tidy
   tidy               the rules of the code base that no compiler checks
@@ -70,7 +70,16 @@ fn run(args: &[String]) -> Result<ExitCode> {
     }
     let context = Context::from_env()?;
     match (*verb, rest) {
-        ("demo", []) => demo::run(&context)?,
+        ("demo", []) => demo::run(&context, 0)?,
+        ("demo", ["--kill", count]) => {
+            let Ok(count) = count.parse() else {
+                bail!("`--kill {count}`: expected a number of kills, for example `--kill 5`");
+            };
+            demo::run(&context, count)?;
+        }
+        ("demo", _) => {
+            bail!("`cargo xtask demo` takes `--kill COUNT` or nothing; see `cargo xtask help`")
+        }
         ("test", []) => test::run(&context)?,
         ("check", []) => check::run(&context)?,
         ("tidy", []) => tidy::run(&context)?,
@@ -93,7 +102,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("bench" | "build-plugin", _) => {
             bail!("`cargo xtask {verb}` needs an argument; see `cargo xtask help`")
         }
-        ("demo" | "test" | "check" | "tidy" | "build-plugins" | "setup" | "doctor" | "env", _) => {
+        ("test" | "check" | "tidy" | "build-plugins" | "setup" | "doctor" | "env", _) => {
             bail!("`cargo xtask {verb}` takes no argument; see `cargo xtask help`")
         }
         _ => bail!("there is no `cargo xtask {verb}`; see `cargo xtask help`"),

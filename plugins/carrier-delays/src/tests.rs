@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use millstream_sdk::testing::{Consumes, Harness, Input, Running};
 
+use millstream_sdk::prelude::*;
+use serde::Deserialize;
+
 use super::*;
+use crate::statistics::Statistics;
 
 fn open() -> Running<Consumes> {
     Harness::new()

@@ -109,11 +109,7 @@ impl Groups {
     }
 
     /// What a pipeline has processed of a partition beyond the group's committed offset, by lane.
-    pub fn gaps(
-        &self,
-        group: &GroupName,
-        partition: &Partition,
-    ) -> Result<Vec<LaneGaps>, Error> {
+    pub fn gaps(&self, group: &GroupName, partition: &Partition) -> Result<Vec<LaneGaps>, Error> {
         let (topic_id, index) = (partition.topic_id(), partition.index());
         let from = group_gaps::partition_prefix(group.as_str(), topic_id, index);
         let to = prefix_end(&from);

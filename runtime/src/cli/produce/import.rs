@@ -27,6 +27,10 @@ pub(super) struct Import {
     headers: HeadersBuf,
     /// Lines read, the one in hand included.
     line: u64,
+    /// Records of the input to pass over still.
+    to_skip: u64,
+    /// Records to hand to the sink at most.
+    max: u64,
     /// Records handed to the sink.
     sent: u64,
     /// Acknowledged records that have been shown.
@@ -49,6 +53,8 @@ impl Import {
             repartition: args.repartition,
             headers: HeadersBuf::new(),
             line: 0,
+            to_skip: args.skip,
+            max: args.max.unwrap_or(u64::MAX),
             sent: 0,
             shown: 0,
         }
@@ -69,7 +75,7 @@ impl Import {
                 () = interrupt.requested() => return Ok(Ending::Interrupted),
                 next = input.next() => next,
                 // Whoever writes to our standard input waits for an acknowledgement.
-                () = tokio::time::sleep(LINGER), if input.is_live() && acknowledged + self.sink.duplicates() < self.sent => {
+                () = tokio::time::sleep(LINGER), if input.is_live() && acknowledged + self.sink.left_out() < self.sent => {
                     self.sink.flush().await?;
                     continue;
                 }
@@ -78,6 +84,9 @@ impl Import {
                     continue;
                 }
             };
+            if self.sent >= self.max {
+                return Ok(Ending::Done);
+            }
             let chunk = match next {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return Ok(Ending::Done),
@@ -117,6 +126,14 @@ impl Import {
         let now_ms = self.clock.now_ms();
         for line in chunk.lines() {
             self.line += 1;
+            let is_record = self.format == LineFormat::Lines || !line.trim_ascii().is_empty();
+            if is_record && self.to_skip > 0 {
+                self.to_skip -= 1;
+                continue;
+            }
+            if self.sent >= self.max {
+                return Ok(());
+            }
             if let Err(refusal) = self.send_line(line, now_ms).await {
                 return Err(refusal.into_error(name, self.line));
             }

@@ -28,7 +28,7 @@ use crate::model::{QueueName, Target, TopicName};
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::{log, manifest, pipeline, queue};
 use import::Import;
-use sink::Sink;
+use sink::{Sink, TopicSink};
 
 /// Arguments of `produce`.
 #[derive(Debug, clap::Args)]
@@ -74,6 +74,24 @@ pub(super) struct ProduceArgs {
     /// Create the topics and queues that this manifest declares first, with its settings
     #[arg(long, value_name = "MANIFEST", conflicts_with = "create")]
     manifest: Option<PathBuf>,
+
+    /// Pass over the first COUNT records of the input
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        conflicts_with = "resume"
+    )]
+    skip: u64,
+
+    /// Stop after COUNT records
+    #[arg(long, value_name = "COUNT")]
+    max: Option<u64>,
+
+    /// Go on with an input that was interrupted, into a topic that holds nothing else: records that are there
+    /// already are passed over. Each record needs a key, unless the topic has one partition
+    #[arg(long)]
+    resume: bool,
 
     /// How often a line with the number of acknowledged records is written to standard error, where
     /// that is no terminal
@@ -165,6 +183,11 @@ impl ProduceArgs {
             Target::Queue(_) if self.partitions.is_some() => {
                 "--partitions has no effect on a queue; leave it out"
             }
+            Target::Queue(_) if self.resume => {
+                return Err(Usage(
+                    "--resume has no effect on a queue; a deduplication id keeps a message from being enqueued twice".to_owned(),
+                ));
+            }
             Target::Queue(_) if self.repartition => {
                 "--repartition has no effect on a queue; leave it out"
             }
@@ -180,6 +203,7 @@ struct Summary {
     topic: TopicName,
     /// The first records of the input, which are all stored.
     records: u64,
+    already_there: u64,
     seconds: f64,
     records_per_second: u64,
     partitions: Vec<PartitionSummary>,
@@ -229,7 +253,8 @@ pub(super) async fn run(
         Target::Topic(name) => {
             let topic = open_topic(&data.log, name, &args).await?;
             let producer = Producer::new(data.log.clone(), topic.clone());
-            (Sink::Topic(Box::new(producer)), Report::topic(topic))
+            let sink = TopicSink::new(producer, &topic, args.resume);
+            (Sink::Topic(Box::new(sink)), Report::topic(topic))
         }
         Target::Queue(name) => {
             let queue = open_queue(&data.queues, name, &args).await?;
@@ -331,6 +356,7 @@ impl Report {
                 let summary = Summary {
                     topic: topic.name().clone(),
                     records,
+                    already_there: sink.left_out(),
                     seconds: elapsed.as_secs_f64(),
                     records_per_second: progress::per_second(records, elapsed),
                     partitions,
@@ -342,7 +368,7 @@ impl Report {
                 let summary = QueueSummary {
                     queue: queue.name().clone(),
                     messages,
-                    duplicates: sink.duplicates(),
+                    duplicates: sink.left_out(),
                     seconds: elapsed.as_secs_f64(),
                     messages_per_second: progress::per_second(messages, elapsed),
                 };
@@ -375,6 +401,12 @@ impl Summary {
             "acknowledged {} records in topic `{}`, {:.3} s, {} records/s",
             self.records, self.topic, self.seconds, self.records_per_second
         ))?;
+        if self.already_there > 0 {
+            output.line(format_args!(
+                "{} records were there already",
+                self.already_there
+            ))?;
+        }
         let mut table = Table::new(&[
             Column::Number("partition"),
             Column::Number("records"),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Message, ProduceArgs};
 use crate::cli::json_line::ATTRIBUTES;
-use crate::log::{self, Producer};
-use crate::model::{Header, HeadersBuf, HeadersRef};
+use crate::log::{self, Producer, Topic};
+use crate::model::{Header, HeadersBuf, HeadersRef, partition_for_key};
 use crate::queue::{self, MessageBatch, Queue};
 
 /// Bytes and messages after which what is waiting is enqueued.
@@ -14,8 +14,17 @@ const BATCH_MESSAGES: u64 = 10_000;
 
 /// Takes records.
 pub(super) enum Sink {
-    Topic(Box<Producer>),
+    Topic(Box<TopicSink>),
     Queue(Box<QueueSink>),
+}
+
+/// Sends records to a topic, without those that are there already.
+pub(super) struct TopicSink {
+    producer: Producer,
+    partition_count: u32,
+    /// By partition: records of the input that are there, and not passed over yet.
+    present: Vec<u64>,
+    left_out: u64,
 }
 
 /// Takes messages.
@@ -35,6 +44,10 @@ pub(super) enum Error {
     Topic(#[from] log::Error),
     #[error(transparent)]
     Queue(#[from] queue::Error),
+    #[error(
+        "the record has no key: with --resume its key has to tell its partition; produce it without --resume, or use --skip"
+    )]
+    Unkeyed,
 }
 
 impl Error {
@@ -61,15 +74,15 @@ impl Sink {
     /// Records that are stored.
     pub(super) fn acknowledged(&self) -> u64 {
         match self {
-            Self::Topic(producer) => producer.acknowledged().records,
+            Self::Topic(sink) => sink.producer.acknowledged().records,
             Self::Queue(sink) => sink.acknowledged,
         }
     }
 
-    /// Messages that were not stored, since one with their deduplication id was.
-    pub(super) fn duplicates(&self) -> u64 {
+    /// Records that were not stored, since they, or a message with their deduplication id, were there already.
+    pub(super) fn left_out(&self) -> u64 {
         match self {
-            Self::Topic(_) => 0,
+            Self::Topic(sink) => sink.left_out,
             Self::Queue(sink) => sink.duplicates,
         }
     }
@@ -83,9 +96,9 @@ impl Sink {
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
         match self {
-            Self::Topic(producer) => {
-                let sent = producer.send(partition, timestamp_ms, key, value, headers);
-                Ok(sent.await?)
+            Self::Topic(sink) => {
+                sink.send(partition, timestamp_ms, key, value, headers)
+                    .await
             }
             Self::Queue(sink) => Ok(sink.send(timestamp_ms, key, value, headers).await?),
         }
@@ -94,12 +107,64 @@ impl Sink {
     /// Sends what is waiting, and waits until everything is acknowledged.
     pub(super) async fn flush(&mut self) -> Result<(), Error> {
         match self {
-            Self::Topic(producer) => {
-                producer.flush().await?;
+            Self::Topic(sink) => {
+                sink.producer.flush().await?;
             }
             Self::Queue(sink) => sink.flush().await?,
         }
         Ok(())
+    }
+}
+
+impl TopicSink {
+    /// Records go through a producer of the topic; with `resume`, those that the topic holds are left out.
+    pub(super) fn new(producer: Producer, topic: &Topic, resume: bool) -> Self {
+        let partitions = topic.partitions().iter();
+        let present = match resume {
+            true => partitions.map(|it| it.high_watermark()).collect(),
+            false => Vec::new(),
+        };
+        Self {
+            producer,
+            partition_count: topic.partition_count(),
+            present,
+            left_out: 0,
+        }
+    }
+
+    async fn send(
+        &mut self,
+        partition: Option<u32>,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        if !self.present.is_empty() && self.is_present(partition, key)? {
+            self.left_out += 1;
+            return Ok(());
+        }
+        let sent = self
+            .producer
+            .send(partition, timestamp_ms, key, value, headers);
+        Ok(sent.await?)
+    }
+
+    /// Whether the next record of the input for its partition is there. A partition holds an unbroken run of
+    /// the records that the input has for it.
+    fn is_present(&mut self, partition: Option<u32>, key: Option<&[u8]>) -> Result<bool, Error> {
+        let partition = match (partition, key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_for_key(key, self.partition_count),
+            (None, None) if self.partition_count == 1 => 0,
+            (None, None) => return Err(Error::Unkeyed),
+        };
+        let Some(present) = self.present.get_mut(partition as usize) else {
+            return Ok(false);
+        };
+        let is_present = *present > 0;
+        *present = present.saturating_sub(1);
+        Ok(is_present)
     }
 }
 

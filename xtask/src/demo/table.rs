@@ -1,92 +1,25 @@
-//! `cargo xtask demo`: the example `flights`, from events on disk to a checked table.
-//!
-//! It does nothing that the README does not tell people to do by hand: it calls `millstream`,
-//! reads what it prints, and compares that with what a plain count over the file gives.
+//! The demo's result: the statistics of each carrier, and how they differ from what they should be.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
-use crate::check::heading;
-use crate::context::Context;
 use crate::process::Cmd;
-use crate::setup;
 
 /// The statistics of one carrier, in the order of the table.
 const FIELDS: [&str; 5] = ["flights", "cancelled", "arrived", "arr_delay_sum", "late15"];
 
 /// Carrier code → its statistics, in the order of [`FIELDS`].
-type Table = BTreeMap<String, [i64; FIELDS.len()]>;
-
-/// Sets up, builds, runs the example in an empty data directory, and compares.
-pub fn run(context: &Context) -> Result<()> {
-    setup::ensure(context, setup::ALL)?;
-    println!("building millstream (release)");
-    let millstream = context.millstream()?;
-    let example = context.root.join("examples/flights");
-    let manifest = example.join("millstream.toml");
-    let data = context.cache.join("demo-data");
-    remove_dir(&data)?;
-    let verb = |words: &[&str]| {
-        let mut cmd = millstream.clone();
-        cmd.args(words).arg("--data-dir").arg(&data);
-        cmd
-    };
-
-    heading("producing flights");
-    let mut produce = verb(&["produce", "topic:flights", "--key-field", "carrier"]);
-    produce
-        .arg("--file")
-        .arg(example.join("nycflights13.jsonl.zst"))
-        .arg("--manifest")
-        .arg(&manifest)
-        .run()?;
-
-    heading("running the pipeline");
-    let mut run = verb(&["run", "--until-idle"]);
-    run.arg(&manifest).run()?;
-
-    heading("statistics per carrier");
-    let consume = verb(&[
-        "consume",
-        "topic:carrier-stats",
-        "--from",
-        "earliest",
-        "--output",
-        "json",
-    ]);
-    let found = consume_table(&consume)?;
-    print!("{}", render(&found));
-    let expected = read_expected(&example.join("flights-by-carrier.json"))?;
-    let differences = differences(&found, &expected);
-    if differences.is_empty() {
-        println!("\nThis is exactly what examples/flights/flights-by-carrier.json says.");
-        return Ok(());
-    }
-    println!("\nThis differs from examples/flights/flights-by-carrier.json:");
-    for difference in &differences {
-        println!("  {difference}");
-    }
-    bail!("{} carrier(s) differ", differences.len())
-}
-
-fn remove_dir(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
+pub type Table = BTreeMap<String, [i64; FIELDS.len()]>;
 
 /// Runs `consume` and keeps the last value of each key.
-fn consume_table(consume: &Cmd) -> Result<Table> {
+pub fn consume_table(consume: &Cmd) -> Result<Table> {
     let mut child = consume
         .command()
         .stdout(Stdio::piped())
@@ -143,7 +76,8 @@ fn statistics(value: &Value) -> Result<[i64; FIELDS.len()]> {
     Ok(numbers)
 }
 
-fn read_expected(path: &Path) -> Result<Table> {
+/// Reads what a plain count over the file gives.
+pub fn read_expected(path: &Path) -> Result<Table> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     parse_expected(&text).with_context(|| format!("reading {}", path.display()))
 }
@@ -168,8 +102,13 @@ fn parse_expected(text: &str) -> Result<Table> {
     Ok(table)
 }
 
+/// The flights that were cancelled, of all carriers.
+pub fn cancelled(table: &Table) -> i64 {
+    table.values().map(|[_, cancelled, ..]| cancelled).sum()
+}
+
 /// One sentence for each carrier that differs.
-fn differences(found: &Table, expected: &Table) -> Vec<String> {
+pub fn differences(found: &Table, expected: &Table) -> Vec<String> {
     let mut carriers: Vec<_> = found.keys().chain(expected.keys()).collect();
     carriers.sort();
     carriers.dedup();
@@ -192,7 +131,8 @@ fn differences(found: &Table, expected: &Table) -> Vec<String> {
     carriers.into_iter().filter_map(difference).collect()
 }
 
-fn render(table: &Table) -> String {
+/// As people read it, with a sum.
+pub fn render(table: &Table) -> String {
     let mut text = String::new();
     let mut line = |cells: [&str; 6]| {
         let [carrier, flights, cancelled, arrived, mean, late] = cells;
@@ -240,6 +180,7 @@ fn render(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Context;
 
     fn record(key: &str, flights: i64) -> String {
         let value = format!(
