@@ -146,6 +146,10 @@ fn pipeline_document(pipeline: &PipelineSpec) -> Value {
             "output_bytes": pipeline.limits.output_bytes,
         },
         "config": config.collect::<serde_json::Map<_, _>>(),
-        "allow": { "clocks": pipeline.allow.clocks, "random": pipeline.allow.random },
+        "allow": {
+            "clocks": pipeline.allow.clocks,
+            "random": pipeline.allow.random,
+            "http": pipeline.allow.http.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
     })
 }

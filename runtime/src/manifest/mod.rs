@@ -13,6 +13,7 @@
 //! Whether topics that are named but not declared exist is known to the data directory only:
 //! [`ResolvedManifest::check_external_targets`].
 
+mod allow;
 mod config;
 mod error;
 mod pipeline;
@@ -34,13 +35,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use allow::Allow;
 use error::Report;
 pub use error::{Error, Place, Problem};
 pub use queue::{GroupBy, MaxLengthPolicy, QueueSpec};
 pub use resolve::resolve;
 pub use resolved::{
-    Allow, BatchSpec, Cleanup, Delivery, LimitsSpec, PipelineSpec, PluginSpec, Port,
-    ResolvedManifest, Start, TopicSpec,
+    BatchSpec, Cleanup, Delivery, LimitsSpec, PipelineSpec, PluginSpec, Port, ResolvedManifest,
+    Start, TopicSpec,
 };
 pub use retry::{DeadLetter, Jitter, RetryOrder, RetrySpec};
 pub use target::ExternalTarget;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::allow;
 use super::config;
 use super::error::Report;
 use super::quantity::parse_time_ms;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, in_file_order, name};
-use super::resolved::{Allow, BatchSpec, DELIVERIES, LimitsSpec, PipelineSpec, Port, Start};
+use super::resolved::{BatchSpec, DELIVERIES, LimitsSpec, PipelineSpec, Port, Start};
 use super::retry::{self, RetryOrder};
 use super::schema;
 use super::target::{self, TargetUse};
@@ -95,7 +96,8 @@ pub(super) fn read(
     }
     let limits = plugin_limits(&table, report);
     let config = config::read(&table, report);
-    let allow = allow(&table, report);
+    let allow_table = nested(&table, "allow", &schema::ALLOW, report).unwrap_or_default();
+    let allow = allow::read(&allow_table, report);
     refuse_loops(&inputs, &outputs, report);
 
     Some(Read {
@@ -355,15 +357,6 @@ fn plugin_limits(table: &Table<'_>, report: &mut Report<'_>) -> Option<LimitsSpe
         deadline: limits.duration("deadline", DEADLINE, DEFAULT_DEADLINE, report),
         output_bytes: usize::try_from(output).ok()?,
     })
-}
-
-/// `allow`: everything is denied unless it is granted here.
-fn allow(table: &Table<'_>, report: &mut Report<'_>) -> Allow {
-    let allow = nested(table, "allow", &schema::ALLOW, report).unwrap_or_default();
-    Allow {
-        clocks: allow.boolean("clocks", report),
-        random: allow.boolean("random", report),
-    }
 }
 
 /// Notes outputs that lead back to an input: such a pipeline would feed itself without end.

@@ -399,11 +399,9 @@ pub(super) fn is_minus_one(value: Value<'_>) -> bool {
 fn report_unknown_key(schema: &TableSchema, label: &str, key: KeyRef<'_>, report: &mut Report<'_>) {
     let found = key.get_ref().as_ref();
     let help = if schema.unsupported.contains(&found) {
-        let reason = match found {
-            "http" => "plugins have no network access",
-            _ => "it runs pipelines without retries or dead letters",
-        };
-        format!("this version does not support `{found}`: {reason}")
+        format!(
+            "this version does not support `{found}`: it runs pipelines without retries or dead letters"
+        )
     } else {
         match suggest(found, schema.keys.iter().copied()) {
             Some(known) => format!("did you mean `{known}`?"),

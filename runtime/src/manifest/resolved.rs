@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::allow::Allow;
 use super::error::{Place, Problem};
 use super::quantity::{format_duration, format_size, format_time_ms};
 use super::queue::QueueSpec;
@@ -185,15 +186,6 @@ pub struct LimitsSpec {
     pub deadline: Duration,
     /// Output of one call, in bytes.
     pub output_bytes: usize,
-}
-
-/// What a plugin is granted beyond what every plugin has. Denied unless granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allow {
-    /// `wasi:clocks`.
-    pub clocks: bool,
-    /// `wasi:random`.
-    pub random: bool,
 }
 
 impl ResolvedManifest {
@@ -397,8 +389,7 @@ impl fmt::Display for PipelineSpec {
                 .map(|(key, value)| (key.as_str(), Text(value).to_string()));
             writeln!(f, "config = {}", InlineTable(entries.collect()))?;
         }
-        let Allow { clocks, random } = self.allow;
-        writeln!(f, "allow = {{ clocks = {clocks}, random = {random} }}")
+        writeln!(f, "allow = {}", self.allow)
     }
 }
 

@@ -102,8 +102,8 @@ pub(super) static LIMITS: TableSchema = TableSchema {
 
 /// A pipeline's `allow`.
 pub(super) static ALLOW: TableSchema = TableSchema {
-    keys: &["clocks", "random"],
-    unsupported: &["http"],
+    keys: &["clocks", "random", "http"],
+    unsupported: &[],
 };
 
 /// Every table of the schema, as the reference calls it; `NAME` stands for a name the author chooses.

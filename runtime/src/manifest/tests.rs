@@ -349,15 +349,19 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
         1024usize..=64 << 20,
     );
     let config = prop::collection::btree_map(".{1,12}", "(?s).{0,20}", 0..4);
+    let hosts = prop::collection::btree_set(
+        "(\\*\\.)?[a-z]{1,9}(\\.[a-z]{1,3})?(:[1-9][0-9]{0,3})?",
+        0..3,
+    );
     (
         (any_name(), any_name(), any_start(), deliveries),
         // Inputs and outputs have different first letters, so that there is no loop.
         prop::collection::btree_set("(topic|queue):i[a-z.]{1,10}", 0..4),
         prop::collection::btree_map(any_name(), "(topic|queue):o[a-z.]{1,10}", 1..4),
-        (batch, limits, config, any::<(bool, bool)>()),
+        (batch, limits, config, any::<(bool, bool)>(), hosts),
     )
         .prop_map(|((name, group, start, delivery), inputs, ports, more)| {
-            let (batch, limits, config, (clocks, random)) = more;
+            let (batch, limits, config, (clocks, random), hosts) = more;
             let producer = inputs.is_empty();
             let no_topics = !inputs.iter().any(|input| input.starts_with("topic:"));
             PipelineSpec {
@@ -409,7 +413,11 @@ fn any_pipeline() -> impl Strategy<Value = PipelineSpec> {
                     output_bytes: limits.2,
                 },
                 config: config.into_iter().collect(),
-                allow: Allow { clocks, random },
+                allow: Allow {
+                    clocks,
+                    random,
+                    http: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+                },
                 place: Place::default(),
             }
         })
@@ -512,6 +520,7 @@ fn any_soup() -> impl Strategy<Value = String> {
             "batch.max-records = 0x10\n",
             "limits = { memory = -1 }\n",
             "allow = []\n",
+            "allow = { http = [\"a\", 1, \":\"] }\n",
             "start = 1979-05-27T00:00:00Z\n",
             "start = 12:00:00\n",
             "retention = -1\n",

@@ -2,6 +2,7 @@
 //! records are stored, cached and sent.
 //!
 //! - [`names`]: validated names of topics, groups, pipelines, plugins and ports.
+//! - [`http_host`]: hosts that a plugin may call.
 //! - [`limits`]: what the system accepts at most, in one place.
 //! - [`record`]: an owned record, for the paths where allocation does not matter.
 //! - [`batch`]: the codec. [`RecordBatch`] is read without copying, [`BatchBuilder`] writes one
@@ -15,6 +16,7 @@
 
 pub mod batch;
 pub mod compression;
+pub mod http_host;
 pub mod limits;
 pub mod names;
 pub mod partitioner;
@@ -26,6 +28,7 @@ pub use batch::{
     RecordRef, Records,
 };
 pub use compression::Compression;
+pub use http_host::{HttpAuthority, HttpHost, HttpHostPattern, InvalidHttpHost};
 pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
 pub use partitioner::{key_hash, partition_for_key};
 pub use record::{Header, Record};

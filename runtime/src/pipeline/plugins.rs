@@ -153,6 +153,7 @@ pub(super) fn grants_of(spec: &PipelineSpec) -> Grants {
     Grants {
         clocks: spec.allow.clocks,
         random: spec.allow.random,
+        http: spec.allow.http.clone().into(),
         ..Grants::default()
     }
 }

@@ -13,7 +13,7 @@
 //! system interface drags in the type of a timestamp from `wasi:clocks/wall-clock`, which reads
 //! no clock.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use wasmtime::{
     Engine,
@@ -21,6 +21,7 @@ use wasmtime::{
 };
 
 use super::boundary::{OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult};
+use crate::model::HttpHostPattern;
 
 /// The interface that takes records.
 pub(super) const CONSUMER: &str = "millstream:plugin/consumer@0.1.0";
@@ -34,7 +35,7 @@ const OUR_VERSION: &str = "0.1.0";
 
 /// What a pipeline grants its plugin beyond what every plugin has. Nothing by default but state,
 /// which is the task's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {
     /// Keyed state (`millstream:plugin/state`). On by default.
     pub state: bool,
@@ -42,6 +43,8 @@ pub struct Grants {
     pub clocks: bool,
     /// Random numbers (`wasi:random`).
     pub random: bool,
+    /// The hosts that outgoing requests (`wasi:http`) may go to; none: no requests at all.
+    pub http: Arc<[HttpHostPattern]>,
 }
 
 impl Default for Grants {
@@ -50,6 +53,7 @@ impl Default for Grants {
             state: true,
             clocks: false,
             random: false,
+            http: Arc::default(),
         }
     }
 }
@@ -60,6 +64,7 @@ enum Capability {
     State,
     Clocks,
     Random,
+    Http,
 }
 
 impl Capability {
@@ -68,6 +73,7 @@ impl Capability {
             Self::State => grants.state,
             Self::Clocks => grants.clocks,
             Self::Random => grants.random,
+            Self::Http => !grants.http.is_empty(),
         }
     }
 
@@ -80,6 +86,10 @@ impl Capability {
             }
             Self::Random => {
                 "add `allow = { random = true }` to the pipeline, or do not read random numbers"
+            }
+            Self::Http => {
+                "add the hosts that it calls to the pipeline, such as `allow = { http = \
+                 [\"api.example.com\"] }`, or do not call services"
             }
         }
     }
@@ -108,11 +118,14 @@ fn rule(interface: &Interface<'_>) -> Option<Rule> {
             "plugins get no sockets, and a manifest cannot grant them: receive and send records \
              through topics instead",
         ),
-        ("wasi:http", _) => Rule::Never(
-            "outgoing HTTP is what `allow = { http = [\"host\"] }` is reserved for; this version \
-             does not have it yet",
-        ),
         _ if !wasi_p2 => return None,
+        // By themselves the types reach nobody.
+        ("wasi:http", "types") => Rule::Always,
+        ("wasi:http", "outgoing-handler") => Rule::Needs(Capability::Http),
+        ("wasi:http", "incoming-handler") => Rule::Never(
+            "a plugin passes no request on to a server: it takes records, and calls services with \
+             `wasi:http/outgoing-handler`",
+        ),
         ("wasi:io", "poll" | "error" | "streams") => Rule::Always,
         ("wasi:cli", "environment" | "exit" | "stdin" | "stdout" | "stderr") => Rule::Always,
         ("wasi:cli", name) if name.starts_with("terminal-") => Rule::Always,
@@ -450,8 +463,8 @@ fn unknown_import(name: &str, interface: &Interface<'_>) -> Problem {
         package if package.starts_with("wasi:") => {
             let version = interface.version.unwrap_or("none");
             format!(
-                "Millstream provides WASI 0.2 (io, cli, clocks, random, an empty filesystem), and \
-                 not this (version {version}): build for the target wasm32-wasip2, without it"
+                "Millstream provides WASI 0.2 (io, cli, clocks, random, outgoing http, an empty \
+                 filesystem), and not this (version {version}): build for the target wasm32-wasip2, without it"
             )
         }
         _ => "Millstream does not provide it: link it into the component (`wasm-tools compose`, \

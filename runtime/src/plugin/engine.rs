@@ -21,7 +21,7 @@ use super::{
     error::{Error, MAX_COMPONENT_BYTES},
     host::{self, HostState},
     ticker::Ticker,
-    wasi,
+    wasi::{self, HttpClient},
 };
 
 /// Most instances that an engine can be asked for: 32 TiB of the 128 TiB of address space that a
@@ -60,6 +60,8 @@ pub(super) struct Shared {
     cache: OnceLock<CodeCache>,
     max_instances: u32,
     pub(super) ticker: Ticker,
+    /// The client of all plugins that call services.
+    pub(super) http: HttpClient,
 }
 
 impl PluginEngine {
@@ -83,6 +85,7 @@ impl PluginEngine {
                 cache: OnceLock::new(),
                 max_instances,
                 ticker,
+                http: HttpClient::new(),
             }),
         };
         if let Some(dir) = &options.cache_dir {

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use wasmtime::{
-    Store, Trap, WasmBacktrace,
+    Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
     component::{ComponentNamedList, Func, Instance as WasmInstance, Lift, Lower, TypedFunc},
 };
 
@@ -30,6 +30,7 @@ use super::{
     limits::Limits,
     output::{Expected, Output},
     recording::{Moment, Readings},
+    slot::ComputeSlot,
     text::{MAX_REASON_BYTES, cut},
     ticker,
 };
@@ -54,6 +55,8 @@ pub struct InstanceContext {
     pub metrics: Arc<PluginMetrics>,
     /// How much it logs: one for all instances of a pipeline.
     pub log_limit: Arc<LogLimit>,
+    /// The right to compute that whoever calls the instance holds meanwhile; none if nobody counts.
+    pub slot: Option<Arc<dyn ComputeSlot>>,
 }
 
 /// A live instance of a plugin.
@@ -81,11 +84,13 @@ impl Instance {
         let config = context.config.clone();
         let ports = context.ports.len();
         let digest = plugin.digest().clone();
-        let data = HostState::new(context, digest, grants, &limits, state, conditions);
+        let http = plugin.shared().http.clone();
+        let data = HostState::new(context, digest, grants, &limits, state, conditions, http);
         let mut store = Store::try_new(&plugin.shared().engine, data).map_err(instantiate_fault)?;
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.hostcall_bytes());
         store.set_max_component_handles(MAX_HANDLES);
+        store.epoch_deadline_callback(interrupt_or_go_on);
         let deadline_ticks = ticker::ticks(limits.deadline);
         let mut instance = Self {
             store,
@@ -367,6 +372,16 @@ impl std::fmt::Debug for Instance {
             .field("spent", &self.spent)
             .finish_non_exhaustive()
     }
+}
+
+/// Stops the guest at its deadline, unless that has moved since the epoch's was set.
+fn interrupt_or_go_on(context: StoreContextMut<'_, HostState>) -> wasmtime::Result<UpdateDeadline> {
+    let deadline = context.data().call.deadline();
+    let left = deadline.saturating_duration_since(Instant::now());
+    Ok(match left.is_zero() {
+        true => UpdateDeadline::Interrupt,
+        false => UpdateDeadline::Continue(ticker::ticks(left)),
+    })
 }
 
 fn not_exported(export: &'static str) -> Fault {

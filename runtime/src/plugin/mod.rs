@@ -17,8 +17,9 @@
 //! # What holds
 //!
 //! - A guest reaches nothing but its own memory, its task's state, its log and its metrics, unless
-//!   its pipeline grants it clocks or random numbers (`contract.rs`, `wasi/`).
-//! - A guest that loops or sleeps is stopped at its deadline (`ticker.rs`), one that allocates at
+//!   its pipeline grants it clocks, random numbers or the hosts that it calls (`contract.rs`, `wasi/`).
+//! - A call that waits for a service does not hold the right to compute (`slot.rs`).
+//! - A guest that loops, sleeps or waits is stopped at its deadline (`ticker.rs`), one that allocates at
 //!   its limit (`limits.rs`); neither affects other instances.
 //! - Nothing that a guest returns is used before it is checked (`output/`).
 
@@ -43,6 +44,7 @@ mod output;
 mod recording;
 mod replay;
 mod reply;
+mod slot;
 mod text;
 mod ticker;
 mod wasi;
@@ -77,6 +79,7 @@ pub use recording::{
     Recording, SEED_BYTES, Seen, StateReads,
 };
 pub use replay::{RecordedCall, ReplayedCall};
+pub use slot::ComputeSlot;
 
 #[cfg(test)]
 mod tests;

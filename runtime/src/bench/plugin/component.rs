@@ -209,6 +209,7 @@ fn instantiate(args: &Args, plugin: &Plugin, state: &MemoryState) -> anyhow::Res
         config: args.own.config.clone(),
         metrics: Arc::default(),
         log_limit: std::sync::Arc::default(),
+        slot: None,
     };
     Ok(plugin.instantiate(
         context,

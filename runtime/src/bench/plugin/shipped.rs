@@ -193,6 +193,7 @@ fn instantiate(plugin: &Plugin) -> anyhow::Result<Instance> {
         config: Vec::new(),
         metrics: Arc::default(),
         log_limit: std::sync::Arc::default(),
+        slot: None,
     };
     let (grants, limits) = (Grants::default(), Limits::default());
     Ok(plugin.instantiate(context, &grants, &limits, Box::new(NoState))?)

@@ -10,7 +10,10 @@ pub(super) mod logging;
 pub(super) mod metrics;
 pub(super) mod state;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -24,7 +27,8 @@ use super::{
     instance::InstanceContext,
     limits::{Limiter, Limits},
     recording::{Moment, Readings},
-    wasi::{Clocks, Randomness},
+    slot::Outside,
+    wasi::{self, Clocks, Http, HttpClient, Randomness},
 };
 use guest_log::GuestLog;
 use metrics::PluginMetrics;
@@ -59,8 +63,8 @@ pub(super) enum HostFault {
     /// A capability that was not granted was used.
     #[error("{0} is not granted")]
     Denied(&'static str),
-    /// The guest would sleep past its deadline.
-    #[error("slept past the deadline")]
+    /// The guest would sleep, or wait for a service, past its deadline.
+    #[error("waited past the deadline")]
     Deadline,
     /// The guest called an import with what it does not accept.
     #[error("{0}")]
@@ -84,6 +88,7 @@ pub(super) struct HostState {
     pub(super) grants: Grants,
     pub(super) clocks: Clocks,
     pub(super) randomness: Randomness,
+    pub(super) http: Http,
     pub(super) log: Arc<Mutex<GuestLog>>,
     pub(super) state: State,
     pub(super) metrics: Arc<PluginMetrics>,
@@ -97,8 +102,12 @@ pub(super) struct HostState {
 /// The call that is running.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// When it is stopped.
-    pub(super) deadline: Instant,
+    /// When it is stopped, but for what it has waited for its turn.
+    deadline: Instant,
+    /// How long before that waits for services end.
+    margin: Duration,
+    /// Its waits.
+    pub(super) outside: Arc<Outside>,
     /// Index of the batch's input.
     input: u32,
     /// Partition of the batch's input.
@@ -106,6 +115,19 @@ pub(super) struct Call {
     /// Offsets of the batch's records, for idempotency keys; empty if the plugin does not ask for
     /// any.
     offsets: Vec<u64>,
+}
+
+impl Call {
+    /// When it is stopped.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline + self.outside.queued()
+    }
+
+    /// How long it may wait for services from now on; none if it may not any more.
+    pub(super) fn time_for_waits(&self) -> Option<Duration> {
+        let left = self.deadline().saturating_duration_since(Instant::now());
+        left.checked_sub(self.margin).filter(|left| !left.is_zero())
+    }
 }
 
 impl HostState {
@@ -116,7 +138,9 @@ impl HostState {
         limits: &Limits,
         reader: Box<dyn StateReader>,
         conditions: &Conditions,
+        http: HttpClient,
     ) -> Self {
+        let outside = Arc::new(Outside::new(context.slot.clone()));
         let mut log = GuestLog::new(
             context.pipeline.clone(),
             context.partition,
@@ -133,6 +157,7 @@ impl HostState {
             grants,
             clocks: Clocks::new(conditions),
             randomness: Randomness::new(conditions),
+            http: Http::new(http),
             log: Arc::new(Mutex::new(log)),
             state: State::new(
                 reader,
@@ -146,6 +171,8 @@ impl HostState {
             digest,
             call: Call {
                 deadline: Instant::now(),
+                margin: wasi::margin(limits.deadline),
+                outside,
                 input: 0,
                 partition: 0,
                 offsets: Vec::new(),
@@ -162,6 +189,7 @@ impl HostState {
         self.clocks.start_call(is_opening);
         self.randomness.start_call(is_opening);
         self.call.deadline = deadline;
+        self.call.outside.start_call();
         self.call.offsets.clear();
     }
 

@@ -117,7 +117,7 @@ fn every_unknown_import_is_listed() {
 }
 
 #[test]
-fn sockets_and_http_are_never_granted() {
+fn sockets_and_servers_are_never_granted() {
     let sockets = importing("wasi:sockets/tcp@0.2.6").unwrap_err().to_string();
     assert!(
         sockets.contains("`wasi:sockets/tcp@0.2.6`: plugins get no sockets"),
@@ -134,10 +134,89 @@ fn sockets_and_http_are_never_granted() {
         both.contains("`wasi:sockets/tcp@0.2.6`, `wasi:sockets/udp@0.2.6`: plugins get"),
         "{both}"
     );
-    let http = importing("wasi:http/outgoing-handler@0.2.6")
+    let server = importing("wasi:http/incoming-handler@0.2.6")
         .unwrap_err()
         .to_string();
-    assert!(http.contains("allow = { http = [\"host\"] }"), "{http}");
+    assert!(
+        server.contains("`wasi:http/incoming-handler@0.2.6`: a plugin passes no request on"),
+        "{server}"
+    );
+}
+
+/// Imports `outgoing-handler` of a version older than the host's, with every type it needs.
+const OUTGOING_HANDLER: &str = r#"
+(import "wasi:http/types@0.2.0" (instance $http
+  (export "outgoing-request" (type (sub resource)))
+  (export "request-options" (type (sub resource)))
+  (export "future-incoming-response" (type (sub resource)))
+  (type $dns' (record (field "rcode" (option string)) (field "info-code" (option u16))))
+  (export "DNS-error-payload" (type $dns (eq $dns')))
+  (type $alert' (record (field "alert-id" (option u8)) (field "alert-message" (option string))))
+  (export "TLS-alert-received-payload" (type $alert (eq $alert')))
+  (type $size' (record (field "field-name" (option string)) (field "field-size" (option u32))))
+  (export "field-size-payload" (type $size (eq $size')))
+  (type $code' (variant
+    (case "DNS-timeout") (case "DNS-error" $dns) (case "destination-not-found")
+    (case "destination-unavailable") (case "destination-IP-prohibited")
+    (case "destination-IP-unroutable") (case "connection-refused") (case "connection-terminated")
+    (case "connection-timeout") (case "connection-read-timeout") (case "connection-write-timeout")
+    (case "connection-limit-reached") (case "TLS-protocol-error") (case "TLS-certificate-error")
+    (case "TLS-alert-received" $alert) (case "HTTP-request-denied")
+    (case "HTTP-request-length-required") (case "HTTP-request-body-size" (option u64))
+    (case "HTTP-request-method-invalid") (case "HTTP-request-URI-invalid")
+    (case "HTTP-request-URI-too-long") (case "HTTP-request-header-section-size" (option u32))
+    (case "HTTP-request-header-size" (option $size))
+    (case "HTTP-request-trailer-section-size" (option u32)) (case "HTTP-request-trailer-size" $size)
+    (case "HTTP-response-incomplete") (case "HTTP-response-header-section-size" (option u32))
+    (case "HTTP-response-header-size" $size) (case "HTTP-response-body-size" (option u64))
+    (case "HTTP-response-trailer-section-size" (option u32))
+    (case "HTTP-response-trailer-size" $size) (case "HTTP-response-transfer-coding" (option string))
+    (case "HTTP-response-content-coding" (option string)) (case "HTTP-response-timeout")
+    (case "HTTP-upgrade-failed") (case "HTTP-protocol-error") (case "loop-detected")
+    (case "configuration-error") (case "internal-error" (option string))))
+  (export "error-code" (type (eq $code')))))
+(alias export $http "outgoing-request" (type $request))
+(alias export $http "request-options" (type $options))
+(alias export $http "future-incoming-response" (type $response))
+(alias export $http "error-code" (type $code))
+(import "wasi:http/outgoing-handler@0.2.0" (instance
+  (export "outgoing-request" (type $request' (eq $request)))
+  (export "request-options" (type $options' (eq $options)))
+  (export "future-incoming-response" (type $response' (eq $response)))
+  (export "error-code" (type $code'' (eq $code)))
+  (export "handle" (func
+    (param "request" (own $request')) (param "options" (option (own $options')))
+    (result (result (own $response') (error $code'')))))))
+"#;
+
+#[test]
+fn calling_services_needs_the_hosts() {
+    let plugin = load(&Guest::passthrough().extra(OUTGOING_HANDLER));
+    let refused = plugin.check_grants(&Grants::default()).unwrap_err();
+    let refused = refused.to_string();
+    assert!(
+        refused.contains(
+            "imports what it is not granted: `wasi:http/outgoing-handler@0.2.0` (handle): add the \
+             hosts that it calls to the pipeline, such as `allow = { http = [\"api.example.com\"] }`"
+        ),
+        "{refused}"
+    );
+    let granted = Grants {
+        http: ["api.example.com".parse().unwrap()].into(),
+        ..Grants::default()
+    };
+    plugin.check_grants(&granted).unwrap();
+}
+
+#[test]
+fn the_types_of_http_alone_need_no_grant() {
+    let types = OUTGOING_HANDLER
+        .split_once("(import \"wasi:http/outgoing-handler")
+        .unwrap()
+        .0;
+    load(&Guest::passthrough().extra(types))
+        .check_grants(&Grants::default())
+        .unwrap();
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn context() -> InstanceContext {
         config: vec![("window".to_owned(), "1h".to_owned())],
         metrics: std::sync::Arc::default(),
         log_limit: std::sync::Arc::default(),
+        slot: None,
     }
 }
 

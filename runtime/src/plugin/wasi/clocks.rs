@@ -1,5 +1,4 @@
-//! `wasi:clocks` for those who are granted them, and `wasi:io/poll`, whose only thing to wait for is
-//! time.
+//! `wasi:clocks` for those who are granted them.
 
 use std::{
     collections::HashMap,
@@ -8,11 +7,7 @@ use std::{
 };
 
 use wasmtime::component::Resource;
-use wasmtime_wasi::p2::{
-    DynPollable, Pollable,
-    bindings::{clocks, sync},
-    subscribe,
-};
+use wasmtime_wasi::p2::{DynPollable, Pollable, bindings::clocks, subscribe};
 
 use super::{
     super::{
@@ -22,6 +17,9 @@ use super::{
     },
     streams::Ready,
 };
+
+/// Added to a deadline it is past it.
+const FAR_AWAY: Duration = Duration::from_secs(1);
 
 /// An instance's clocks.
 pub(in crate::plugin) struct Clocks {
@@ -180,24 +178,30 @@ fn time_of_day() -> u64 {
     nanoseconds(now.unwrap_or_default())
 }
 
+impl Clocks {
+    /// Until when a pollable waits; none if it does not wait for time.
+    pub(super) fn timer(&self, pollable: u32) -> Option<Instant> {
+        self.timers.get(&pollable).copied()
+    }
+
+    /// Forgets a pollable.
+    pub(super) fn forget(&mut self, pollable: u32) {
+        self.timers.remove(&pollable);
+    }
+}
+
 impl HostState {
     fn require_clocks(&self) -> wasmtime::Result<()> {
         self.require(self.grants.clocks, "wasi:clocks")
     }
 
-    /// When a pollable becomes ready; none if it is.
-    fn ready_at(&self, pollable: &Resource<DynPollable>) -> Option<Instant> {
-        self.clocks.timers.get(&pollable.rep()).copied()
-    }
-
     /// Waits until `until`, or fails at the call's deadline.
-    fn wait(&self, until: Instant) -> wasmtime::Result<()> {
-        let deadline = self.call.deadline;
-        thread::sleep(
-            until
-                .min(deadline)
-                .saturating_duration_since(Instant::now()),
-        );
+    pub(super) fn wait(&self, until: Instant) -> wasmtime::Result<()> {
+        let deadline = self.call.deadline();
+        let duration = until
+            .min(deadline)
+            .saturating_duration_since(Instant::now());
+        self.call.outside.run(|| thread::sleep(duration));
         if until > deadline {
             return Err(wasmtime::Error::new(HostFault::Deadline));
         }
@@ -211,7 +215,7 @@ impl HostState {
         // A time too far away to be represented is past every deadline.
         let until = Instant::now()
             .checked_add(duration)
-            .unwrap_or_else(|| self.call.deadline + Duration::from_secs(1));
+            .unwrap_or_else(|| self.call.deadline() + FAR_AWAY);
         self.clocks.timers.insert(pollable.rep(), until);
         Ok(pollable)
     }
@@ -226,7 +230,7 @@ impl Pollable for Timer {
         's: 'a,
         Self: 'a,
     {
-        // Not used: `poll` below looks at the timers themselves.
+        // Not used: `poll` looks at the timers themselves.
         Box::pin(std::future::ready(()))
     }
 }
@@ -276,52 +280,6 @@ impl clocks::monotonic_clock::Host for HostState {
 fn nanoseconds(duration: Duration) -> u64 {
     // 64 bits are 584 years.
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl sync::io::poll::Host for HostState {
-    fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
-        if pollables.is_empty() {
-            return Err(HostFault::argument("it called `poll` with an empty list"));
-        }
-        let times: Vec<_> = pollables
-            .iter()
-            .map(|pollable| self.ready_at(pollable))
-            .collect();
-        let ready = |now: Instant| -> Vec<u32> {
-            (0..)
-                .zip(&times)
-                .filter(|(_, time)| time.is_none_or(|time| time <= now))
-                .map(|(index, _)| index)
-                .collect()
-        };
-        let now = ready(Instant::now());
-        if !now.is_empty() {
-            return Ok(now);
-        }
-        // None is ready, so that all of them wait for a time.
-        if let Some(first) = times.iter().flatten().min() {
-            self.wait(*first)?;
-        }
-        Ok(ready(Instant::now()))
-    }
-}
-
-impl sync::io::poll::HostPollable for HostState {
-    fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        Ok(self
-            .ready_at(&pollable)
-            .is_none_or(|time| time <= Instant::now()))
-    }
-
-    fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        self.ready_at(&pollable)
-            .map_or(Ok(()), |time| self.wait(time))
-    }
-
-    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        self.clocks.timers.remove(&pollable.rep());
-        sync::io::poll::HostPollable::drop(&mut self.table, pollable)
-    }
 }
 
 #[cfg(test)]

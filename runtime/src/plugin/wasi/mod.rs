@@ -6,6 +6,7 @@
 //! - `wasi:clocks`, `wasi:random`: a component that imports their functions without a grant is
 //!   refused before it runs (see `contract.rs`); as a second line of defence every
 //!   call checks the grant again.
+//! - `wasi:http`: outgoing requests, to the hosts that the manifest lists; see `http/`.
 //! - `wasi:random/insecure-seed`: always there, and always the same. Rust's `HashMap` and others
 //!   take their hash seed from it; with a fixed one a plugin iterates in the same order each time
 //!   it sees the same records, which makes failures reproducible. Whoever knows the seed can
@@ -15,12 +16,14 @@
 //!
 //! Everything is synchronous. wasmtime-wasi's own synchronous bindings run each call that may block
 //! on a tokio runtime, either the caller's or one they start for it, and a guest that sleeps there
-//! cannot be stopped. So `wasi:io` and `wasi:clocks` are implemented here: the only streams are
-//! those above, which never block, and the only thing to wait for is time, which
-//! `clocks.rs` does, no longer than until the call's deadline.
+//! cannot be stopped. So `wasi:io` and `wasi:clocks` are implemented here: there are streams for
+//! the log, which never block, and bodies of HTTP, and what can be waited for is time and responses,
+//! which `poll.rs` does, no longer than until the call's deadline.
 
 mod cli;
 mod clocks;
+mod http;
+mod poll;
 mod random;
 mod streams;
 
@@ -33,6 +36,7 @@ use wasmtime_wasi::{
 use super::host::{HostFault, HostState};
 
 pub(super) use clocks::Clocks;
+pub(super) use http::{Http, HttpClient, margin};
 pub(super) use random::Randomness;
 
 /// Links WASI.
@@ -57,6 +61,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<
     random::random::add_to_linker::<_, This>(linker, |state| state)?;
     random::insecure::add_to_linker::<_, This>(linker, |state| state)?;
     random::insecure_seed::add_to_linker::<_, This>(linker, |state| state)?;
+    http::add_to_linker(linker)?;
     sync::io::error::add_to_linker::<_, HasSelf<ResourceTable>>(linker, |state| &mut state.table)?;
     sync::io::poll::add_to_linker::<_, This>(linker, |state| state)?;
     sync::io::streams::add_to_linker::<_, This>(linker, |state| state)?;

@@ -1,4 +1,5 @@
-//! `wasi:io/streams`: stdout and stderr become log lines, stdin is at its end; none ever blocks.
+//! `wasi:io/streams`: stdout and stderr become log lines, stdin is at its end; none of these ever blocks.
+//! The bodies of requests and responses are in `http/`; a read of a response's may block.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -135,16 +136,15 @@ impl sync::io::streams::HostOutputStream for HostState {
 
     fn splice(
         &mut self,
-        _target: Resource<DynOutputStream>,
+        target: Resource<DynOutputStream>,
         source: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<u64> {
-        // The only input is stdin, which is at its end.
-        Ok(self
-            .table
-            .get_mut(&source)
-            .map_err(no_stream)?
-            .skip(clamp(len))? as u64)
+        let permit = self.check_write(Resource::new_borrow(target.rep()))?;
+        let bytes = sync::io::streams::HostInputStream::read(self, source, len.min(permit))?;
+        let len = bytes.len() as u64;
+        self.write(target, bytes)?;
+        Ok(len)
     }
 
     fn blocking_splice(
