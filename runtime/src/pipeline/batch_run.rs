@@ -164,7 +164,7 @@ impl BatchRunner {
             self.processor.mute_stderr(has_faulted);
             let claim = self.claim(batch, &range)?;
             let outcome = {
-                let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+                let _running = self.pipeline.calls.start().await;
                 block_in_place(|| self.run_part(batch, &range, &claim.lost))?
             };
             has_faulted |= matches!(outcome, Outcome::Faulted(..));
@@ -226,7 +226,7 @@ impl BatchRunner {
         let (called, mut checkpoint) = loop {
             let mut checkpoint = Checkpoint::default();
             let called = {
-                let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+                let _running = self.pipeline.calls.start().await;
                 block_in_place(|| self.call(&batch.columns, &all, &mut checkpoint))?
             };
             let Called::Blocked(reason) = &called else {

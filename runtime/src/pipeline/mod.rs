@@ -11,6 +11,7 @@
 
 mod batch_run;
 mod batch_runner;
+mod calls;
 mod checkpoint;
 mod claim;
 mod concurrent;

@@ -81,7 +81,7 @@ impl ProducerTask {
         while !*stop.borrow() {
             let mut commit = Commit::new();
             let records = {
-                let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+                let _running = self.pipeline.calls.start().await;
                 block_in_place(|| self.call(&mut commit))?
             };
             let records = match records {

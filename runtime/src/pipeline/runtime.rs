@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use super::Error;
+use super::calls::Calls;
 use super::outputs::{Destination, Outputs};
 use super::plugins::grants_of;
 use super::processor::NativeFunction;
@@ -40,8 +40,8 @@ pub(super) struct PipelineRuntime {
     pub(super) metrics: Arc<PluginMetrics>,
     /// How much the plugin logs, all its instances together.
     log_limit: Arc<LogLimit>,
-    /// Plugin calls at a time, of all pipelines together.
-    pub(super) calls: Arc<Semaphore>,
+    /// Plugin calls that run, of all pipelines together.
+    pub(super) calls: Arc<Calls>,
     pub(super) log: Log,
     pub(super) groups: Groups,
     inputs: Vec<Source>,
@@ -73,7 +73,7 @@ impl PipelineRuntime {
         log: &Log,
         queues: &Queues,
         groups: &Groups,
-        calls: Arc<Semaphore>,
+        calls: Arc<Calls>,
     ) -> Result<Self, Error> {
         let (inputs, ports) = (sources(spec, log, queues)?, ports(spec, log, queues)?);
         let dead_letters = match &spec.dead_letter {
@@ -197,6 +197,7 @@ impl PipelineRuntime {
             config: spec.config.clone(),
             metrics: Arc::clone(metrics),
             log_limit: Arc::clone(&self.log_limit),
+            slot: Some(Arc::clone(&self.calls) as Arc<dyn ComputeSlot>),
         }
     }
 

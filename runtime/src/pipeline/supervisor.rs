@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::calls::Calls;
 use super::concurrent::ConcurrentTask;
 use super::consumer_task::ConsumerTask;
 use super::processor::NativeFunction;
@@ -77,7 +78,7 @@ impl Pipelines {
         }
         topics::ensure_topics(log, manifest).await?;
         super::queues::ensure_queues(queues, manifest).await?;
-        let calls = Arc::new(Semaphore::new(concurrent_calls()));
+        let calls = Arc::new(Calls::new());
         let mut pipelines = Vec::new();
         for spec in &manifest.pipelines {
             // What is refused is among the failures from the start.
@@ -245,13 +246,6 @@ async fn watch_task(
         stop.send_replace(true);
     }
     status.set_stopped();
-}
-
-/// Plugin calls that run at a time: more than there are cores, so that calls that take long do not
-/// keep the others waiting, and few enough that each gets its share well within its deadline.
-fn concurrent_calls() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (4 * cores).max(8)
 }
 
 /// A pipeline whose plugin cannot run in it.

@@ -27,6 +27,22 @@ pub mod consumer {
     });
 }
 
+/// The import `wasi:http/outgoing-handler`. A world of its own: a component imports it if its code
+/// calls it, and not else.
+#[cfg(target_arch = "wasm32")]
+pub mod http {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package millstream:sdk-http;
+            world sdk-http {
+                import wasi:http/outgoing-handler@0.2.12;
+            }
+        ",
+        generate_all,
+    });
+}
+
 /// The export `producer`.
 pub mod producer {
     wit_bindgen::generate!({

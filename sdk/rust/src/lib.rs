@@ -18,6 +18,8 @@
 //! or a type that implements [`Consumer`], if it has configuration or fields of its own. What makes
 //! records is a [`Producer`]; what works on whole columns is a [`BatchConsumer`].
 //!
+//! [`http`] calls services.
+//!
 //! Built for `wasm32-wasip2` the crate is a component; built for anything else, an in-memory host
 //! takes the host's place, and [`testing::Harness`](testing) feeds the plugin in unit tests.
 //!
@@ -31,6 +33,7 @@ pub mod context;
 mod entry;
 mod failure;
 mod host;
+pub mod http;
 pub mod log;
 pub mod metrics;
 mod outputs;

@@ -6,11 +6,13 @@ pub mod process;
 pub mod random;
 pub mod records;
 pub mod sandbox;
+pub mod service;
 
 pub use process::{Finished, Running};
 pub use random::Random;
 pub use records::Consumed;
 pub use sandbox::Sandbox;
+pub use service::{Answer, Service};
 
 /// Says something about a test's run; `cargo test` shows it if the test fails, or with `--nocapture`.
 #[expect(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 pub use crate::bindings::consumer::wasi::logging::logging::Level as LogLevel;
 use crate::columns::Batch;
+use crate::http;
 
 /// One log line of the plugin.
 #[derive(Clone, Debug)]
@@ -14,6 +15,9 @@ pub struct LogLine {
     /// What it says.
     pub message: String,
 }
+
+/// Answers the plugin's requests.
+pub(crate) type HttpHandler = Box<dyn FnMut(&http::Request) -> Result<http::Response, http::Error>>;
 
 /// What the plugin's calls read and change.
 pub(crate) struct MemoryHost {
@@ -28,6 +32,8 @@ pub(crate) struct MemoryHost {
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) gauges: BTreeMap<String, f64>,
     pub(crate) values: BTreeMap<String, Vec<u64>>,
+    pub(crate) http: Option<HttpHandler>,
+    pub(crate) http_requests: Vec<http::Request>,
     /// Input and offsets of the batch being processed.
     input: u32,
     offsets: Vec<u64>,
@@ -48,6 +54,8 @@ impl Default for MemoryHost {
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
             values: BTreeMap::new(),
+            http: None,
+            http_requests: Vec::new(),
             input: 0,
             offsets: Vec::new(),
             next_offset: 0,
@@ -87,6 +95,28 @@ thread_local! {
 /// Runs `action` on the host that is installed on this thread.
 pub(crate) fn with_current<R>(action: impl FnOnce(&mut MemoryHost) -> R) -> R {
     CURRENT.with_borrow_mut(action)
+}
+
+/// Answers a request of the plugin.
+///
+/// # Panics
+/// If the harness was given no handler.
+pub(crate) fn answer(request: &http::Request) -> Result<http::Response, http::Error> {
+    // Out of its place while it runs: it may call the host itself.
+    let handler = with_current(|host| {
+        host.http_requests.push(request.clone());
+        host.http.take()
+    });
+    let Some(mut handler) = handler else {
+        panic!(
+            "the plugin calls {} {}, and nothing answers: give the harness a handler with `Harness::http`",
+            request.method(),
+            request.url()
+        );
+    };
+    let answer = handler(request);
+    with_current(|host| host.http = Some(handler));
+    answer
 }
 
 /// Puts a host in place for this thread's calls until it is dropped.

@@ -30,6 +30,7 @@ use std::marker::PhantomData;
 use crate::columns::{Batch, Output};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::http;
 use crate::outputs::Outputs;
 use crate::plugin::{
     BatchConsumer, BatchDriver, Consumer, ConsumerDriver, Producer, ProducerDriver,
@@ -92,6 +93,26 @@ impl Harness {
         self.host
             .state
             .insert(key.as_ref().to_vec(), value.as_ref().to_vec());
+        self
+    }
+
+    /// Answers the plugin's HTTP requests. Without it a request panics.
+    ///
+    /// ```
+    /// use millstream_sdk::http::Response;
+    /// use millstream_sdk::testing::Harness;
+    ///
+    /// let harness = Harness::new().http(|request| match request.url() {
+    ///     "https://api.example.com/prices" => Ok(Response::new(200, "17")),
+    ///     _ => Ok(Response::new(404, "")),
+    /// });
+    /// ```
+    #[must_use]
+    pub fn http(
+        mut self,
+        answer: impl FnMut(&http::Request) -> Result<http::Response, http::Error> + 'static,
+    ) -> Self {
+        self.host.http = Some(Box::new(answer));
         self
     }
 
@@ -250,6 +271,11 @@ impl<K> Running<K> {
     /// What the plugin has recorded in a histogram so far.
     pub fn recorded_values(&self, name: &str) -> &[u64] {
         self.host.values.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The HTTP requests that the plugin has sent so far.
+    pub fn http_requests(&self) -> &[http::Request] {
+        &self.host.http_requests
     }
 
     /// How often the plugin's state has called the host, to read and to write.

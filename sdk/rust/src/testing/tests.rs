@@ -1,4 +1,5 @@
 use super::*;
+use crate::columns::FailureKind;
 use crate::prelude::{Reject, context, log, metrics};
 
 struct Settings {
@@ -130,4 +131,52 @@ fn whole_batches() {
     let outcome = harness.process([Input::value("ab"), Input::new("k", "abc")]);
     assert_eq!(outcome.values(), ["abc"]);
     assert_eq!(outcome.outputs[0].key_str(), "k");
+}
+
+#[test]
+fn services_answer_and_fail() {
+    fn call(record: Record<'_>, out: &mut Outputs, _: &mut State) -> Result<(), Failure> {
+        let answer = http::post("http://api/v1", record.value())
+            .idempotent(record)
+            .send()?
+            .success()?;
+        out.emit(answer.body());
+        Ok(())
+    }
+    let mut answered = 0;
+    let mut harness = Harness::new()
+        .http(move |request| {
+            answered += 1;
+            match request.body_bytes() {
+                b"slow" => Err(http::Error::new(http::ErrorKind::Timeout, "too slow")),
+                b"busy" => Ok(http::Response::new(503, "busy").with_header("Retry-After", "2")),
+                b"wrong" => Ok(http::Response::new(422, "")),
+                _ => Ok(http::Response::new(200, format!("answer {answered}"))),
+            }
+        })
+        .consumer_fn(call);
+    let values = ["a", "slow", "busy", "wrong", "b"];
+    let outcome = harness.process(values.map(Input::value));
+    assert_eq!(outcome.values(), ["answer 1", "answer 5"]);
+    let failures: Vec<_> = outcome
+        .failures
+        .iter()
+        .map(|failure| (failure.kind, failure.reason.as_str()))
+        .collect();
+    assert!(matches!(
+        failures[..],
+        [
+            (FailureKind::Retry(None), "POST http://api: too slow"),
+            (
+                FailureKind::Retry(Some(2_000)),
+                "the service answered 503: busy"
+            ),
+            (FailureKind::Reject, "the service answered 422"),
+        ]
+    ));
+    let keys = harness.http_requests().iter();
+    let keys: Vec<_> = keys
+        .filter_map(|request| request.header_value("idempotency-key"))
+        .collect();
+    assert_eq!(keys[..2], ["test/input/0/0", "test/input/0/1"]);
 }
