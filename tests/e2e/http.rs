@@ -88,7 +88,7 @@ fn is_about(body: &str, number: u32) -> bool {
 fn answers_become_outputs() {
     let service = Service::start(|call| echo(&call.body));
     let hosts = [&*service.authority()];
-    let sandbox = scene(&service.url(), &hosts, 4, "");
+    let sandbox = scene(&service.url(), &hosts, 4, "limits.deadline = \"60s\"");
     produce(&sandbox, 0..200);
     run(&sandbox);
     assert_eq!(outputs(&sandbox), echoes(0..200));
@@ -113,7 +113,7 @@ fn an_attempt_that_is_made_again_has_the_same_key() {
         3 => Answer::Close,
         _ => echo(&call.body),
     });
-    let retry = "retry = { max-attempts = 4, initial = \"1ms\" }";
+    let retry = "retry = { max-attempts = 4, initial = \"1ms\" }\nlimits.deadline = \"60s\"";
     let sandbox = scene(&service.url(), &[&service.authority()], 2, retry);
     produce(&sandbox, 0..20);
     let summary = run(&sandbox);
@@ -133,13 +133,14 @@ fn a_record_that_the_service_refuses_is_a_dead_letter_at_once() {
         true => Answer::Status(422, "no such flight".to_owned()),
         false => echo(&call.body),
     });
-    let sandbox = scene(&service.url(), &[&service.authority()], 1, "");
+    let deadline = "limits.deadline = \"60s\"";
+    let sandbox = scene(&service.url(), &[&service.authority()], 1, deadline);
     produce(&sandbox, 0..20);
     run(&sandbox);
     assert_eq!(outputs(&sandbox), echoes((0..20).filter(|n| *n != 7)));
     assert_eq!(
         dead_letter_errors(&sandbox),
-        ["the plugin rejected the record: the service answered 422: no such flight"]
+        ["the service answered 422: no such flight"]
     );
     assert_eq!(service.call_count(), 20);
 }

@@ -159,36 +159,36 @@ impl Shared {
             };
             let answer = (self.handler)(&Call { key, body, count });
             let stream = reader.get_mut();
-            match answer {
+            let answer = match answer {
                 Answer::Status(status, body) => {
                     let length = body.len();
-                    write!(
-                        stream,
-                        "HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\n\r\n{body}"
-                    )?;
+                    format!("{status} Status\r\ncontent-length: {length}\r\n\r\n{body}")
                 }
-                Answer::Headers(status, headers) => write!(
-                    stream,
-                    "HTTP/1.1 {status} Status\r\n{headers}\r\ncontent-length: 0\r\n\r\n"
-                )?,
-                Answer::Redirect(location) => write!(
-                    stream,
-                    "HTTP/1.1 307 Elsewhere\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
-                )?,
-                Answer::Hang => self.hang(),
-                Answer::Endless => {
-                    write!(
-                        stream,
-                        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-                    )?;
-                    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-                    while !self.is_over.load(Ordering::SeqCst) {
-                        stream.write_all(chunk.as_bytes())?;
-                    }
+                Answer::Headers(status, headers) => {
+                    format!("{status} Status\r\n{headers}\r\ncontent-length: 0\r\n\r\n")
                 }
+                Answer::Redirect(location) => {
+                    format!("307 Elsewhere\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
+                }
+                Answer::Hang => {
+                    self.hang();
+                    return Ok(());
+                }
+                Answer::Endless => return self.send_without_end(stream),
                 Answer::Close => return Ok(()),
-            }
-            reader.get_mut().flush()?;
+            };
+            // In one piece: the network holds a second small one back.
+            stream.write_all(format!("HTTP/1.1 {answer}").as_bytes())?;
+            stream.flush()?;
+        }
+        Ok(())
+    }
+
+    fn send_without_end(&self, stream: &mut impl Write) -> std::io::Result<()> {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        while !self.is_over.load(Ordering::SeqCst) {
+            stream.write_all(chunk.as_bytes())?;
         }
         Ok(())
     }

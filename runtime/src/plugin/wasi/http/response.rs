@@ -29,7 +29,7 @@ pub enum FutureResponse {
     /// The exchange has not been run.
     Pending(Box<Prepared>),
     /// It has.
-    Done(Result<IncomingResponse, ErrorCode>),
+    Done(Box<Result<IncomingResponse, ErrorCode>>),
     /// The guest has its outcome.
     Taken,
 }
@@ -206,8 +206,10 @@ impl types::HostFutureIncomingResponse for HostState {
         self.run_exchange(&response)?;
         let outcome = self.table.get_mut(&response)?;
         match std::mem::replace(outcome, FutureResponse::Taken) {
-            FutureResponse::Done(Ok(response)) => Ok(Some(Ok(Ok(self.push_http(response)?)))),
-            FutureResponse::Done(Err(code)) => Ok(Some(Ok(Err(code)))),
+            FutureResponse::Done(outcome) => Ok(Some(Ok(match *outcome {
+                Ok(response) => Ok(self.push_http(response)?),
+                Err(code) => Err(code),
+            }))),
             FutureResponse::Pending(_) | FutureResponse::Taken => Ok(Some(Err(()))),
         }
     }
@@ -315,7 +317,7 @@ impl HostState {
             return Err(wasmtime::Error::new(HostFault::Deadline));
         };
         let outcome = self.exchange(*prepared, left);
-        *self.table.get_mut(response)? = FutureResponse::Done(outcome);
+        *self.table.get_mut(response)? = FutureResponse::Done(Box::new(outcome));
         Ok(())
     }
 }
