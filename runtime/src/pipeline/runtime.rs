@@ -16,7 +16,9 @@ use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
 use crate::model::{PortName, Target};
-use crate::plugin::{Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics};
+use crate::plugin::{
+    ComputeSlot, Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics,
+};
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition, Store};
 

@@ -118,7 +118,14 @@ impl Plugin {
     ) -> Result<Instance, Fault> {
         let checked = self.inner.contract.check_grants(grants);
         checked.map_err(Fault::Denied)?;
-        Instance::open(self.clone(), context, grants.clone(), *limits, state, conditions)
+        Instance::open(
+            self.clone(),
+            context,
+            grants.clone(),
+            *limits,
+            state,
+            conditions,
+        )
     }
 
     pub(super) fn contract(&self) -> &Contract {

@@ -13,11 +13,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request to the service.
 pub struct Call {
-    /// Its `Idempotency-Key`; empty without one.
-    pub key: String,
     /// Its body.
     pub body: String,
-    /// How many calls with this key there have been, this one included.
+    /// How many calls with its `Idempotency-Key` there have been, this one included.
     pub count: usize,
 }
 
@@ -153,11 +151,11 @@ impl Shared {
         while let Some((key, body)) = read_request(&mut reader)? {
             let count = {
                 let mut calls = self.calls.lock().unwrap();
-                let bodies = calls.entry(key.clone()).or_default();
+                let bodies = calls.entry(key).or_default();
                 bodies.push(body.clone());
                 bodies.len()
             };
-            let answer = (self.handler)(&Call { key, body, count });
+            let answer = (self.handler)(&Call { body, count });
             let stream = reader.get_mut();
             let answer = match answer {
                 Answer::Status(status, body) => {

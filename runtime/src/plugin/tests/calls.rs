@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{guest::RawImport, *};
+use super::*;
 
 const STATE: &str = "millstream:plugin/state@0.1.0";
 const CONTEXT: &str = "millstream:plugin/context@0.1.0";
@@ -303,57 +303,6 @@ fn a_clock_needs_a_grant() {
         .instantiate(context(), &Grants::default(), &limits(), state())
         .unwrap_err();
     assert_eq!(fault.kind(), "denied");
-}
-
-#[test]
-fn a_sleep_past_the_deadline_is_stopped() {
-    let sleep = RawImport {
-        component: r#"
-          (import "wasi:io/poll@0.2.6" (instance $poll
-            (export "pollable" (type $pollable (sub resource)))
-            (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
-          (alias export $poll "pollable" (type $pollable))
-          (import "wasi:clocks/monotonic-clock@0.2.6" (instance $clock
-            (alias outer 1 $pollable (type $outer))
-            (export "pollable" (type $pollable (eq $outer)))
-            (export "subscribe-duration" (func (param "when" u64) (result (own $pollable))))))
-          (core func $block (canon lower (func $poll "[method]pollable.block")))
-          (core func $subscribe (canon lower (func $clock "subscribe-duration")))
-          (core func $drop (canon resource.drop $pollable))"#,
-        core: r#"(import "host" "block" (func $block (param i32)))
-          (import "host" "subscribe" (func $subscribe (param i64) (result i32)))
-          (import "host" "drop" (func $drop (param i32)))"#,
-        with: r#"(export "block" (func $block)) (export "subscribe" (func $subscribe))
-          (export "drop" (func $drop))"#,
-    };
-    // Sleeps a millisecond for each byte of the batch's values.
-    let guest = Guest::new(
-        "(local $pollable i32)
-         (local.set $pollable
-           (call $subscribe (i64.extend_i32_u
-             (i32.mul (i32.load offset=36 (local.get $batch)) (i32.const 1000000)))))
-         (call $block (local.get $pollable))
-         (call $drop (local.get $pollable))
-         (call $pass (local.get $batch))",
-    )
-    .raw_import(sleep);
-    let grants = Grants {
-        clocks: true,
-        ..Grants::default()
-    };
-    let plugin = load(&guest);
-    let mut instance = plugin
-        .instantiate(context(), &grants, &limits(), Box::new(NoState))
-        .unwrap();
-    let start = Instant::now();
-    // 5 bytes a record.
-    instance.process(&batch(4)).unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(20));
-    let start = Instant::now();
-    let fault = instance.process(&batch(400)).unwrap_err();
-    assert_eq!(fault.kind(), "deadline");
-    assert!(start.elapsed() >= limits().deadline);
-    assert!(start.elapsed() < Duration::from_millis(1_900));
 }
 
 #[test]

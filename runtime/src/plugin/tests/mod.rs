@@ -5,6 +5,7 @@ mod contract;
 mod guest;
 mod loading;
 mod replays;
+mod sleeping;
 
 use std::{sync::LazyLock, time::Duration};
 
