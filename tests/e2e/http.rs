@@ -143,6 +143,27 @@ fn a_record_that_the_service_refuses_is_a_dead_letter_at_once() {
         ["the service answered 422: no such flight"]
     );
     assert_eq!(service.call_count(), 20);
+    // Nobody calls again to find out what the plugin saw.
+    let shown = sandbox.json(&["dead-letter", "show", "suspect", "0"]);
+    let expected = "not kept: the plugin calls services, and would have called them again";
+    assert_eq!(shown["replay"], expected);
+    let component = component("testing-calls-service");
+    let component = component.to_str().unwrap();
+    let replay = [
+        "dead-letter",
+        "replay",
+        "suspect",
+        "0",
+        "--plugin",
+        component,
+    ];
+    let replayed = sandbox.run(&replay).expect_code(4);
+    assert!(
+        replayed.stdout.contains("a replay calls no services"),
+        "{}",
+        replayed.stdout
+    );
+    assert_eq!(service.call_count(), 20);
 }
 
 /// A service that hangs on one record: that one is tried again, given up on, and harms no other.
@@ -360,9 +381,9 @@ impl Meeting {
     }
 }
 
-/// More than the calls that may run at a time: `max(8, 4 × cores)`.
-#[test]
-fn calls_that_wait_do_not_keep_others_from_running() {
+/// A service whose first calls are answered when so many are waiting, and that number: twice the calls that
+/// may run at a time, which are `max(8, 4 × cores)`.
+fn meeting() -> (Service, usize) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let size = 2 * (4 * cores).max(8);
     let meeting = Arc::new(Meeting {
@@ -374,6 +395,26 @@ fn calls_that_wait_do_not_keep_others_from_running() {
         true => echo(&call.body),
         false => Answer::Status(400, "the others did not come".to_owned()),
     });
+    (service, size)
+}
+
+#[test]
+fn calls_of_one_partition_wait_together() {
+    let (service, size) = meeting();
+    let concurrency = 4 * size;
+    let settings =
+        format!("concurrency = {concurrency}\nbatch.max-records = 1\nlimits.deadline = \"10m\"\n");
+    let sandbox = scene(&service.url(), &[&service.authority()], 1, &settings);
+    // Keys enough that many more instances than that have some.
+    produce(&sandbox, 0..500);
+    run(&sandbox);
+    assert_eq!(outputs(&sandbox), echoes(0..500));
+    assert_eq!(service.call_count(), 500);
+}
+
+#[test]
+fn calls_that_wait_do_not_keep_others_from_running() {
+    let (service, size) = meeting();
     let settings = "limits.deadline = \"10m\"";
     let partitions = size as u32;
     let sandbox = scene(

@@ -153,7 +153,7 @@ pub(super) fn grants_of(spec: &PipelineSpec) -> Grants {
     Grants {
         clocks: spec.allow.clocks,
         random: spec.allow.random,
-        http: spec.allow.http.clone().into(),
+        http: (!spec.allow.http.is_empty()).then(|| spec.allow.http.clone().into()),
         ..Grants::default()
     }
 }

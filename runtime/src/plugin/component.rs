@@ -75,6 +75,11 @@ impl Plugin {
         self.inner.contract.keeps_state
     }
 
+    /// Whether it calls services.
+    pub fn calls_services(&self) -> bool {
+        self.inner.contract.calls_services
+    }
+
     /// Whether it wants to be told its configuration.
     pub fn has_lifecycle(&self) -> bool {
         self.inner.contract.has_lifecycle

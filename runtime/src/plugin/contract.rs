@@ -43,8 +43,8 @@ pub struct Grants {
     pub clocks: bool,
     /// Random numbers (`wasi:random`).
     pub random: bool,
-    /// The hosts that outgoing requests (`wasi:http`) may go to; none: no requests at all.
-    pub http: Arc<[HttpHostPattern]>,
+    /// Outgoing requests (`wasi:http`), and the hosts that they may go to.
+    pub http: Option<Arc<[HttpHostPattern]>>,
 }
 
 impl Default for Grants {
@@ -53,7 +53,7 @@ impl Default for Grants {
             state: true,
             clocks: false,
             random: false,
-            http: Arc::default(),
+            http: None,
         }
     }
 }
@@ -73,7 +73,7 @@ impl Capability {
             Self::State => grants.state,
             Self::Clocks => grants.clocks,
             Self::Random => grants.random,
-            Self::Http => !grants.http.is_empty(),
+            Self::Http => grants.http.is_some(),
         }
     }
 
@@ -188,6 +188,8 @@ pub(super) struct Contract {
     pub(super) uses_idempotency_key: bool,
     /// Whether it keeps state.
     pub(super) keeps_state: bool,
+    /// Whether it calls services.
+    pub(super) calls_services: bool,
     /// Imports with functions that need a grant.
     needs: Vec<(Capability, String)>,
 }
@@ -328,6 +330,7 @@ impl Contract {
             Some(Rule::Needs(capability)) => {
                 if !functions.is_empty() {
                     self.keeps_state |= matches!(capability, Capability::State);
+                    self.calls_services |= matches!(capability, Capability::Http);
                     self.needs
                         .push((capability, format!("`{name}` ({})", functions.join(", "))));
                 }

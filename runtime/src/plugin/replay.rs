@@ -99,6 +99,7 @@ impl Plugin {
             config: recording.config.clone(),
             metrics: Arc::default(),
             log_limit: std::sync::Arc::default(),
+            slot: None,
         };
         let (readings, reads) = match &recording.seen {
             Ok(seen) => (seen.readings.clone(), seen.state.clone()),
@@ -197,6 +198,7 @@ impl Allowance {
             state: grants.state,
             clocks: grants.clocks,
             random: grants.random,
+            http: grants.http.is_some(),
             memory_bytes: limits.memory_bytes as u64,
             // 64 bits are 584 years.
             deadline_ns: u64::try_from(limits.deadline.as_nanos()).unwrap_or(u64::MAX),
@@ -211,6 +213,8 @@ impl Allowance {
             state: self.state,
             clocks: self.clocks,
             random: self.random,
+            // A replay calls no services.
+            http: self.http.then(Arc::default),
         }
     }
 

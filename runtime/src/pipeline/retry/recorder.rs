@@ -93,9 +93,12 @@ impl Recorder {
             return None;
         }
         let started = Instant::now();
-        self.recording.seen = match self.budget.is_left(started) {
-            true => block_in_place(|| self.run_again(pipeline, state, failed)),
-            false => Err(NotKept::TooMany),
+        self.recording.seen = if pipeline.plugin.calls_services() {
+            Err(NotKept::CallsServices)
+        } else if self.budget.is_left(started) {
+            block_in_place(|| self.run_again(pipeline, state, failed))
+        } else {
+            Err(NotKept::TooMany)
         };
         let mut headers = failed.batch.headers(failed.index);
         let hides_headers = headers.any(|(name, _)| letter::is_replaced(name));

@@ -157,7 +157,7 @@ impl HostState {
             grants,
             clocks: Clocks::new(conditions),
             randomness: Randomness::new(conditions),
-            http: Http::new(http),
+            http: Http::new(http, conditions),
             log: Arc::new(Mutex::new(log)),
             state: State::new(
                 reader,

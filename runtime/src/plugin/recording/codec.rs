@@ -17,11 +17,13 @@ const VERSION: u8 = 1;
 const STATE: u64 = 1;
 const CLOCKS: u64 = 2;
 const RANDOM: u64 = 4;
+const HTTP: u64 = 8;
 
 const SEEN: u8 = 0;
 const TOO_LARGE: u8 = 1;
 const TOO_MANY: u8 = 2;
 const NO_INSTANCE: u8 = 3;
+const CALLS_SERVICES: u8 = 4;
 
 const OPEN: u8 = 0;
 const BEFORE: u8 = 1;
@@ -53,6 +55,7 @@ impl Recording {
             Err(NotKept::TooLarge) => bytes.push(TOO_LARGE),
             Err(NotKept::TooMany) => bytes.push(TOO_MANY),
             Err(NotKept::NoInstance) => bytes.push(NO_INSTANCE),
+            Err(NotKept::CallsServices) => bytes.push(CALLS_SERVICES),
         }
         if bytes.len() > MAX_RECORDING_BYTES {
             bytes.truncate(call_bytes);
@@ -86,6 +89,7 @@ impl Recording {
                 Some(TOO_LARGE) => Err(NotKept::TooLarge),
                 Some(TOO_MANY) => Err(NotKept::TooMany),
                 Some(NO_INSTANCE) => Err(NotKept::NoInstance),
+                Some(CALLS_SERVICES) => Err(NotKept::CallsServices),
                 _ => return Err(malformed("mark of what was seen")),
             },
         };
@@ -131,7 +135,10 @@ impl Allowance {
     fn write(&self, writer: &mut Writer<'_>) {
         let flag = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
         writer.number(
-            flag(self.state, STATE) | flag(self.clocks, CLOCKS) | flag(self.random, RANDOM),
+            flag(self.state, STATE)
+                | flag(self.clocks, CLOCKS)
+                | flag(self.random, RANDOM)
+                | flag(self.http, HTTP),
         );
         for number in [
             self.memory_bytes,
@@ -146,13 +153,14 @@ impl Allowance {
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let flags = reader.number()?;
-        if flags > STATE | CLOCKS | RANDOM {
+        if flags > STATE | CLOCKS | RANDOM | HTTP {
             return None;
         }
         Some(Self {
             state: flags & STATE != 0,
             clocks: flags & CLOCKS != 0,
             random: flags & RANDOM != 0,
+            http: flags & HTTP != 0,
             memory_bytes: reader.number()?,
             deadline_ns: reader.number()?,
             output_bytes: reader.number()?,

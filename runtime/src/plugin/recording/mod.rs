@@ -55,6 +55,8 @@ pub struct Allowance {
     pub clocks: bool,
     /// Whether it may draw random numbers.
     pub random: bool,
+    /// Whether it may call services.
+    pub http: bool,
     /// Its linear memories, in bytes.
     pub memory_bytes: u64,
     /// The longest a call may take, in ns.
@@ -127,6 +129,9 @@ pub enum NotKept {
     /// No further instance could be made.
     #[error("there was no room for another instance of the plugin")]
     NoInstance,
+    /// To see it again, services would be called again.
+    #[error("the plugin calls services, and would have called them again")]
+    CallsServices,
 }
 
 impl Readings {

@@ -55,13 +55,14 @@ fn seen() -> impl Strategy<Value = Result<Seen, NotKept>> {
         1 => Just(Err(NotKept::TooLarge)),
         1 => Just(Err(NotKept::TooMany)),
         1 => Just(Err(NotKept::NoInstance)),
+        1 => Just(Err(NotKept::CallsServices)),
     ]
 }
 
 prop_compose! {
     fn recording()(
         (partition, input, offset) in any::<(u32, u32, u64)>(),
-        (state, clocks, random) in any::<(bool, bool, bool)>(),
+        (state, clocks, random, http) in any::<(bool, bool, bool, bool)>(),
         numbers in any::<[u64; 7]>(),
         inputs in prop::collection::vec(text(), 0..3),
         ports in prop::collection::vec(text(), 0..3),
@@ -73,7 +74,7 @@ prop_compose! {
         Recording {
             partition, inputs, ports, config,
             allowance: Allowance {
-                state, clocks, random,
+                state, clocks, random, http,
                 memory_bytes: numbers[0], deadline_ns: numbers[1], output_bytes: numbers[2],
                 output_records: numbers[3], state_bytes: numbers[4],
             },

@@ -202,10 +202,11 @@ fn calling_services_needs_the_hosts() {
         "{refused}"
     );
     let granted = Grants {
-        http: ["api.example.com".parse().unwrap()].into(),
+        http: Some(["api.example.com".parse().unwrap()].into()),
         ..Grants::default()
     };
     plugin.check_grants(&granted).unwrap();
+    assert!(plugin.calls_services());
 }
 
 #[test]

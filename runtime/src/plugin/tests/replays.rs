@@ -41,6 +41,7 @@ const GRANTS: Grants = Grants {
     state: true,
     clocks: true,
     random: true,
+    http: None,
 };
 
 fn recording(moment: Moment, seen: Seen) -> Recording {

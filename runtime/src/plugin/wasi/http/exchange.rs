@@ -17,6 +17,9 @@ use super::{
 };
 use crate::model::HttpAuthority;
 
+/// What a request meets where a call is run again to see what it saw.
+const NO_SECOND_CALL: &str = "a replay calls no services";
+
 /// A request that has been checked and handed over.
 #[derive(Debug)]
 pub struct Prepared {
@@ -70,6 +73,10 @@ impl HostState {
         request: OutgoingRequest,
         options: RequestOptions,
     ) -> Result<Prepared, ErrorCode> {
+        if !self.http.is_live {
+            // What it did when it was called for the first time must not be done again.
+            return Err(ErrorCode::InternalError(Some(NO_SECOND_CALL.to_owned())));
+        }
         let (scheme, default_port) = match request.scheme {
             Some(Scheme::Http) => (http::uri::Scheme::HTTP, 80),
             Some(Scheme::Https) | None => (http::uri::Scheme::HTTPS, 443),
@@ -79,11 +86,11 @@ impl HostState {
         let authority: HttpAuthority = authority
             .parse()
             .map_err(|_| ErrorCode::HttpRequestUriInvalid)?;
-        let allowed = &self.grants.http;
-        if !allowed
+        let allowed = self.grants.http.as_deref().unwrap_or_default();
+        let is_allowed = allowed
             .iter()
-            .any(|host| host.matches(&authority, default_port))
-        {
+            .any(|host| host.matches(&authority, default_port));
+        if !is_allowed {
             let pipeline = &self.context.pipeline;
             tracing::debug!(%pipeline, %authority, "a plugin's request was denied: `allow.http` does not list its host");
             return Err(ErrorCode::HttpRequestDenied);
@@ -162,7 +169,7 @@ impl outgoing_handler::Host for HostState {
         request: Resource<OutgoingRequest>,
         options: Option<Resource<RequestOptions>>,
     ) -> wasmtime::Result<Result<Resource<FutureResponse>, ErrorCode>> {
-        self.require(!self.grants.http.is_empty(), "wasi:http")?;
+        self.require(self.grants.http.is_some(), "wasi:http")?;
         let request = self.take_http(request)?;
         let options = match options {
             Some(options) => self.take_http(options)?,

@@ -31,6 +31,8 @@
 //!
 //! # What there is not
 //!
+//! A call that is run again to see what it saw (`replay.rs`) sends nothing: its requests fail.
+//!
 //! Redirects are not followed, and proxies of the environment not used: a guest that follows a redirect
 //! makes a request that is checked like every other. Trailers: a request's are refused, and a response's
 //! are never there. HTTP/2: the client speaks HTTP/1.1.
@@ -52,7 +54,10 @@ use std::{
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use self::bindings::wasi::http::types::ErrorCode;
-use super::super::host::{HostFault, HostState};
+use super::super::{
+    conditions::Conditions,
+    host::{HostFault, HostState},
+};
 
 pub(in crate::plugin) use client::HttpClient;
 pub(super) use response::FutureResponse;
@@ -117,6 +122,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<
 /// An instance's requests.
 pub(in crate::plugin) struct Http {
     client: HttpClient,
+    /// Whether requests are sent: not where a call is run again.
+    is_live: bool,
     /// Resources of this module that are open.
     open_count: usize,
     /// Bytes of request bodies that are open.
@@ -126,9 +133,10 @@ pub(in crate::plugin) struct Http {
 }
 
 impl Http {
-    pub(in crate::plugin) fn new(client: HttpClient) -> Self {
+    pub(in crate::plugin) fn new(client: HttpClient, conditions: &Conditions) -> Self {
         Self {
             client,
+            is_live: matches!(conditions, Conditions::Live),
             open_count: 0,
             body_bytes: Arc::default(),
             waits: HashMap::new(),
