@@ -200,18 +200,28 @@ impl BatchRunner {
                     halve(&mut parts, range);
                     continue;
                 }
-                Outcome::Faulted(fault, _) => {
-                    let mut checkpoint = Checkpoint::default();
-                    let failed = [(range.start, Cause::Fault(fault))];
-                    self.settle_failed(batch, &failed, &[], &mut checkpoint)?;
-                    checkpoint
-                }
+                Outcome::Faulted(fault, _) => self.settle_fault(batch, range.start, fault).await?,
             };
             checkpoint.commit.extend(claim.commit);
             self.finish_part(batch, range, checkpoint, claim.lost.len())
                 .await?;
         }
         Ok(Progress::Whole)
+    }
+
+    /// What becomes of a record that stands alone and on which the plugin faults.
+    async fn settle_fault(
+        &mut self,
+        batch: &Batch,
+        index: usize,
+        fault: Fault,
+    ) -> Result<Checkpoint, TaskError> {
+        let mut checkpoint = Checkpoint::default();
+        let failed = [(index, Cause::Fault(fault))];
+        // If it is given up on it runs once more.
+        let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+        self.settle_failed(batch, &failed, &[], &mut checkpoint)?;
+        Ok(checkpoint)
     }
 
     /// Runs a batch once, for at-most-once: its progress is committed first, so that after a crash nothing
@@ -258,7 +268,10 @@ impl BatchRunner {
                     .collect()
             }
         };
-        self.settle_failed(batch, &failed, &all, &mut checkpoint)?;
+        {
+            let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+            self.settle_failed(batch, &failed, &all, &mut checkpoint)?;
+        }
         self.state.lock().apply(changed, &mut checkpoint.commit);
         checkpoint.counts.records_in = records_in;
         self.submit(checkpoint).await
