@@ -14,9 +14,9 @@ struct CallsService {
     timeout: Option<Duration>,
 }
 
-millstream_sdk::consumer!(type CallsService);
+millstream_sdk::stateless_consumer!(type CallsService);
 
-impl Consumer for CallsService {
+impl StatelessConsumer for CallsService {
     fn open(config: &Config) -> Result<Self, Failure> {
         let timeout_ms: Option<u64> = config.value("timeout-ms")?;
         Ok(Self {
@@ -26,12 +26,7 @@ impl Consumer for CallsService {
         })
     }
 
-    fn process(
-        &mut self,
-        record: Record<'_>,
-        out: &mut Outputs,
-        _: &mut State,
-    ) -> Result<(), Failure> {
+    fn process(&mut self, record: Record<'_>, out: &mut Outputs) -> Result<(), Failure> {
         let mut answer = self.call(&self.url, record)?;
         if let (true, 300..400, Some(location)) =
             (self.follow, answer.status(), answer.header("location"))
@@ -72,11 +67,11 @@ mod tests {
         let harness = Harness::new().config("url", "http://old/").http(answers);
         let mut follows = harness
             .config("follow", true)
-            .consumer::<CallsService>()
+            .stateless_consumer::<CallsService>()
             .unwrap();
         assert_eq!(follows.process([Input::value("a")]).values(), ["a"]);
         let harness = Harness::new().config("url", "http://old/").http(answers);
-        let mut stays = harness.consumer::<CallsService>().unwrap();
+        let mut stays = harness.stateless_consumer::<CallsService>().unwrap();
         assert_eq!(stays.process([Input::value("a")]).failures.len(), 1);
     }
 }

@@ -7,7 +7,9 @@
 //! use millstream_sdk::http;
 //! use millstream_sdk::prelude::*;
 //!
-//! fn charge(record: Record<'_>, out: &mut Outputs, _: &mut State) -> Result<(), Failure> {
+//! millstream_sdk::stateless_consumer!(charge);
+//!
+//! fn charge(record: Record<'_>, out: &mut Outputs) -> Result<(), Failure> {
 //!     let answer = http::post("https://api.example.com/charges", record.value())
 //!         .header("Content-Type", "application/json")
 //!         .idempotent(record)

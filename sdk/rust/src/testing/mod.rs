@@ -160,6 +160,22 @@ impl Harness {
         opened.unwrap_or_else(|_| unreachable!("opening a function does not fail"))
     }
 
+    /// Opens a consumer without state.
+    ///
+    /// # Errors
+    /// What the plugin's `open` says.
+    pub fn stateless_consumer<P: StatelessConsumer + 'static>(
+        self,
+    ) -> Result<Running<Consumes>, String> {
+        self.open(|config| {
+            let mut driver = StatelessDriver::<P>::open(config)?;
+            Ok(Box::new(move |call| match call {
+                Call::Process(batch) => driver.process(*batch),
+                Call::Produce(_) => unreachable!("a consumer's harness only processes"),
+            }))
+        })
+    }
+
     /// Opens a consumer of whole batches.
     ///
     /// # Errors
