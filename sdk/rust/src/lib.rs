@@ -58,7 +58,7 @@ pub use stateless::StatelessConsumer;
 pub mod prelude {
     pub use crate::{
         BatchConsumer, Config, Consumer, Failure, OrFail, Outputs, Producer, Record, Records,
-        Reject, Retry, State, StateKeys, context, log, metrics,
+        Reject, Retry, State, StateKeys, StatelessConsumer, context, log, metrics,
     };
 }
 
