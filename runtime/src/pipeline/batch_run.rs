@@ -219,7 +219,7 @@ impl BatchRunner {
         let mut checkpoint = Checkpoint::default();
         let failed = [(index, Cause::Fault(fault))];
         // If it is given up on it runs once more.
-        let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+        let _running = self.pipeline.calls.start().await;
         self.settle_failed(batch, &failed, &[], &mut checkpoint)?;
         Ok(checkpoint)
     }
@@ -269,7 +269,7 @@ impl BatchRunner {
             }
         };
         {
-            let _permit = self.pipeline.calls.clone().acquire_owned().await.ok();
+            let _running = self.pipeline.calls.start().await;
             self.settle_failed(batch, &failed, &all, &mut checkpoint)?;
         }
         self.state.lock().apply(changed, &mut checkpoint.commit);
