@@ -25,7 +25,7 @@ use crate::support::counting::{self, Workload};
 use crate::support::{Random, Running, Sandbox};
 
 /// The steps, in the order in which a checkpoint passes them.
-const STEPS: [&str; 5] = [
+pub const STEPS: [&str; 5] = [
     "checkpoint::before-submit",
     "commit::before-write",
     "commit::after-write",
@@ -73,6 +73,12 @@ fn kill_at(step: &str) {
 /// As `kill_at`, with further failpoints.
 fn kill_with(step: &str, others: &str) {
     let (sandbox, workload) = with_records(3);
+    kill_runs(&sandbox, step, others);
+    finish(&sandbox, &workload);
+}
+
+/// Kills runs of the sandbox's manifest while a thread stands at the step.
+pub fn kill_runs(sandbox: &Sandbox, step: &str, others: &str) {
     let mut random = Random::from_environment();
     for passes in [0, 1, 2, random.within(3..20), random.within(20..200)] {
         let before = match passes {
@@ -80,12 +86,11 @@ fn kill_with(step: &str, others: &str) {
             passes => format!("{passes}*off->"),
         };
         let failpoints = format!("{others}{step}={before}1*print(is near)->pause");
-        let mut run = start_with(&sandbox, &failpoints);
+        let mut run = start_with(sandbox, &failpoints);
         run.wait_for_error("is near");
         std::thread::sleep(TO_THE_NEXT);
         assert!(run.kill().0, "{step}: the run ended by itself");
     }
-    finish(&sandbox, &workload);
 }
 
 #[test]

@@ -23,3 +23,4 @@ mod queues;
 mod replay;
 mod retries;
 mod support;
+mod timers;

@@ -8,6 +8,7 @@ use super::exit::Ending;
 use super::group::{LagView, lag_table};
 use super::open::{Access, DataDirectory};
 use super::output::{Column, Output, Table};
+use super::quantity::format_time_ms;
 use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
 use crate::pipeline::{self, PipelineDescription};
 
@@ -43,6 +44,10 @@ struct PipelineView {
     lag_records: u64,
     positions: Vec<LagView>,
     queues: Vec<QueueView>,
+    /// Timers that have not fired.
+    timers: u64,
+    /// When the first of them is due, in ms since the epoch.
+    next_timer_ms: Option<u64>,
 }
 
 /// A queue that a pipeline reads.
@@ -72,6 +77,8 @@ impl From<PipelineDescription> for PipelineView {
                 .collect(),
             lag_records: lags.chain(waiting).sum(),
             queues: queues.collect(),
+            timers: description.timers.count,
+            next_timer_ms: description.timers.next_due_ms,
             positions: description
                 .positions
                 .into_iter()
@@ -147,6 +154,10 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
         }
         for QueueView { queue, messages } in &pipeline.queues {
             fields.push(("messages", format!("{messages} in queue:{queue}")));
+        }
+        if let Some(next_ms) = pipeline.next_timer_ms {
+            let (count, next) = (pipeline.timers, format_time_ms(next_ms));
+            fields.push(("timers", format!("{count} pending, the next at {next}")));
         }
         output.fields(&fields)?;
         if pipeline.positions.is_empty() {

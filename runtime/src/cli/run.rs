@@ -36,7 +36,7 @@ const PLUGIN_CACHE: &str = "plugin-cache";
 pub(super) struct RunArgs {
     /// The manifest, usually millstream.toml
     manifest: PathBuf,
-    /// End once everything there is has been processed
+    /// End once everything there is has been processed. Timers that are not due yet fire in a later run
     #[arg(long)]
     until_idle: bool,
 }
@@ -47,6 +47,8 @@ struct Summary {
     /// `idle`, `stopped` or `failed`.
     outcome: &'static str,
     records_in: u64,
+    /// Timers handled.
+    timers: u64,
     records_out: u64,
     lag_records: u64,
     /// Records that wait to be tried again.
@@ -119,6 +121,7 @@ pub(super) async fn run(
             (true, End::Interrupted | End::NothingRuns) => "stopped",
         },
         records_in: progress.records_in,
+        timers: progress.timers,
         records_out: progress.records_out,
         lag_records: progress.lag_records,
         parked_records: progress.parked_records,
@@ -185,6 +188,9 @@ fn finish(summary: &Summary, output: &mut Output, ending: Ending) -> anyhow::Res
             summary.seconds,
             summary.records_per_second
         ))?;
+        if summary.timers > 0 {
+            output.line(format_args!("{} timers", summary.timers))?;
+        }
         if summary.retries + summary.dead_letters + summary.parked_records > 0 {
             output.line(format_args!(
                 "{} retries, {} records wait for one, {} dead letters",
@@ -205,6 +211,7 @@ impl Summary {
         Self {
             outcome: "failed",
             records_in: 0,
+            timers: 0,
             records_out: 0,
             lag_records: 0,
             parked_records: 0,
@@ -311,6 +318,7 @@ impl<'a> Watch<'a> {
             self.next_log += LOG_INTERVAL;
             tracing::info!(
                 records_in = progress.records_in,
+                timers = progress.timers,
                 records_out = progress.records_out,
                 lag_records = progress.lag_records,
                 parked_records = progress.parked_records,

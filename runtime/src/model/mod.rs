@@ -10,6 +10,7 @@
 //! - [`compression`]: the five codecs of the batch format, bounded against decompression bombs.
 //! - [`target`]: a topic or a queue, `topic:NAME` or `queue:NAME`.
 //! - [`partitioner`]: Kafka's default key to partition mapping.
+//! - [`timer_id`]: how a timer is called.
 //!
 //! This module depends on no other module of the crate, and everything in it that reads bytes from
 //! outside answers malformed input with an error, never with a panic.
@@ -22,6 +23,7 @@ pub mod names;
 pub mod partitioner;
 pub mod record;
 pub mod target;
+pub mod timer_id;
 
 pub use batch::{
     BatchBuilder, EncodedBatch, HeadersBuf, HeadersRef, RecordBatch, RecordIter, RecordPosition,
@@ -33,3 +35,4 @@ pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicN
 pub use partitioner::{key_hash, partition_for_key};
 pub use record::{Header, Record};
 pub use target::Target;
+pub use timer_id::{TIMERS_INPUT, TimerId};

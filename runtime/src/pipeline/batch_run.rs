@@ -16,13 +16,12 @@ use super::TaskError;
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
 use super::outputs::OutputError;
-use super::processor::Processed;
+use super::processor::{Changes, Processed};
 use super::retry::{Cause, GroupId, Waiting};
 use crate::log;
 use crate::manifest::RetryOrder;
 use crate::plugin::{Columns, Fault, Output};
 use crate::queue::{Queue, Receipt};
-use crate::storage::schema::changelog::Change;
 
 /// Records to run together, and where they come from.
 pub(super) struct Batch {
@@ -43,6 +42,8 @@ pub(super) enum Origin {
     Parked(Vec<Waiting>),
     /// A queue.
     Queue(Leased),
+    /// They are no records, but timers that are due: payloads as values, due times as timestamps.
+    Timers,
 }
 
 /// The messages of a batch from a queue.
@@ -96,7 +97,7 @@ enum Called {
     /// It succeeded, but for these records; its outputs are in the checkpoint.
     Succeeded {
         failed: Vec<Failed>,
-        changes: Vec<Change>,
+        changes: Changes,
     },
     /// The plugin faulted; if it is known on which record, its index in the batch.
     Faulted(Fault, Option<usize>),
@@ -132,6 +133,7 @@ impl BatchRunner {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
         self.leased_until_ms = batch.leased_until_ms();
+        self.changed_timers.clear();
         let ran = self.run_parts(batch, stop).await;
         self.submit_gathered().await?;
         match ran {
@@ -203,7 +205,7 @@ impl BatchRunner {
                 Outcome::Faulted(fault, _) => self.settle_fault(batch, range.start, fault).await?,
             };
             checkpoint.commit.extend(claim.commit);
-            self.finish_part(batch, range, checkpoint, claim.lost.len())
+            self.finish_part(batch, range, checkpoint, &claim.lost)
                 .await?;
         }
         Ok(Progress::Whole)
@@ -247,7 +249,7 @@ impl BatchRunner {
                 return Ok(());
             }
         };
-        let mut changed = Vec::new();
+        let mut changed = Changes::default();
         let failed: Vec<Failed> = match called {
             Called::Blocked(_) => Vec::new(),
             Called::Succeeded { failed, changes } => {
@@ -272,8 +274,11 @@ impl BatchRunner {
             let _running = self.pipeline.calls.start().await;
             self.settle_failed(batch, &failed, &all, &mut checkpoint)?;
         }
-        self.state.lock().apply(changed, &mut checkpoint.commit);
-        checkpoint.counts.records_in = records_in;
+        self.state
+            .lock()
+            .apply(changed.state, &mut checkpoint.commit);
+        self.apply_timers(changed.timers, &mut checkpoint.commit);
+        checkpoint.counts.add_input(batch, records_in);
         self.submit(checkpoint).await
     }
 
@@ -308,8 +313,9 @@ impl BatchRunner {
         range: &Range<usize>,
         behind: &mut Vec<(usize, GroupId)>,
     ) -> Vec<usize> {
-        // What a lane is given waits for none but those of its own batch.
-        let is_own = batch.is_parked() || self.lane.is_some();
+        // What a lane is given waits for none but those of its own batch. Its timers were not chosen so.
+        let is_chosen = self.lane.is_some() && !batch.columns.are_timers();
+        let is_own = batch.is_parked() || is_chosen;
         let parked = self.parked.lock();
         let waits_for_nobody = match is_own {
             true => self.held_groups.is_empty(),
@@ -358,7 +364,10 @@ impl BatchRunner {
                     return Ok(Outcome::Stops(index));
                 }
                 self.settle_failed(batch, &failed, &selection, &mut checkpoint)?;
-                self.state.lock().apply(changes, &mut checkpoint.commit);
+                self.state
+                    .lock()
+                    .apply(changes.state, &mut checkpoint.commit);
+                checkpoint.timer_changes = changes.timers;
                 behind.sort_unstable();
                 for index in behind {
                     let group = self.group(batch, index);
@@ -423,7 +432,7 @@ impl BatchRunner {
                 Processed::Plugin(output) => failed_of(output, index_of),
                 Processed::Native => Vec::new(),
             },
-            changes: self.processor.take_state_changes(),
+            changes: self.processor.take_changes(),
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 
@@ -16,6 +17,7 @@ use super::retry::{GroupId, Parked, Recorder};
 use super::runtime::PipelineRuntime;
 use super::status::{InputStatus, TaskStatus};
 use super::task_state::TaskState;
+use super::timers::TaskTimers;
 use crate::plugin::Columns;
 use crate::storage::Commit;
 use crate::storage::schema::group_offset::CommittedOffset;
@@ -37,7 +39,7 @@ pub(super) fn open_parked(
     Ok(Arc::new(Mutex::new(parked)))
 }
 
-/// Under which number of a task a lane keeps its state; there are far fewer tasks than fit below it.
+/// Under which number of a task a lane keeps its state and its timers; there are far fewer tasks than fit below it.
 fn state_slot(task: u32, lane: u32) -> u32 {
     task | lane << 16
 }
@@ -53,10 +55,14 @@ pub(super) struct BatchRunner {
     /// Some records of a batch, when not all of it can run.
     pub(super) part: Columns,
     pub(super) parked: Arc<Mutex<Parked>>,
-    /// Whether a record was parked, or is not any more, since the last checkpoint that was waited for.
+    /// Whether a record was parked, or is not any more, or a timer was set or is not any more, since the last
+    /// checkpoint that was waited for.
     pub(super) has_parked: bool,
     /// Groups of a batch of parked records of which one stays parked: those after it must wait.
     pub(super) held_groups: HashSet<GroupId>,
+    pub(super) timers: Arc<Mutex<TaskTimers>>,
+    /// Timers that the parts of a batch of timers have set and cancelled so far.
+    pub(super) changed_timers: HashSet<(u64, Bytes)>,
     pub(super) outputs: Outputs,
     /// What the parts of the current batch have led to, and how far its input is processed with it.
     pub(super) gathered: Checkpoint,
@@ -72,7 +78,7 @@ pub(super) struct BatchRunner {
 }
 
 impl BatchRunner {
-    /// Opens the plugin and its state.
+    /// Opens the plugin, its state and its timers.
     pub(super) fn open(
         pipeline: Arc<PipelineRuntime>,
         task: u32,
@@ -82,7 +88,13 @@ impl BatchRunner {
     ) -> Result<Self, TaskError> {
         let store = pipeline.log.store().clone();
         let lane_number = lane.as_ref().map_or(0, LaneProgress::number);
-        let state = pipeline.state(state_slot(task, lane_number))?;
+        let slot = state_slot(task, lane_number);
+        let state = pipeline.state(slot)?;
+        let timers = TaskTimers::open(store.clone(), pipeline.id, slot)?;
+        if timers.next_due_ms().is_some() && !pipeline.plugin.handles_timers() {
+            let (name, plugin) = (&pipeline.spec.name, &pipeline.spec.plugin);
+            tracing::warn!(pipeline = %name, task, %plugin, "timers are set, and the plugin does not export millstream:plugin/timer-handler: they wait for one that does");
+        }
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
@@ -93,6 +105,8 @@ impl BatchRunner {
             parked,
             has_parked: false,
             held_groups: HashSet::new(),
+            timers: Arc::new(Mutex::new(timers)),
+            changed_timers: HashSet::new(),
             gathered: Checkpoint::default(),
             gathered_to: None,
             leased_until_ms: u64::MAX,

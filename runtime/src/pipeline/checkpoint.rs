@@ -1,6 +1,7 @@
-//! A task's checkpoints: outputs, state, parked records, dead letters and progress in one commit, at
-//! most one under way.
+//! A task's checkpoints: outputs, state, timers, parked records, dead letters and progress in one commit,
+//! at most one under way.
 
+use crate::plugin::TimerChange;
 use crate::storage::{self, Commit, PendingCommit, Store};
 
 use super::status::{Counts, TaskStatus};
@@ -12,6 +13,8 @@ pub(super) struct Checkpoint {
     pub(super) counts: Counts,
     /// Indexes of the records of a batch of parked ones that stay parked.
     pub(super) still_parked: Vec<usize>,
+    /// What was set and cancelled; it goes into the commit after the removal of timers that have fired.
+    pub(super) timer_changes: Vec<TimerChange>,
 }
 
 /// Hands a task's checkpoints to the store. The next batch may run while a checkpoint becomes

@@ -22,18 +22,25 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Claim {
     /// Acknowledges them; what it holds is leased as before if it is dropped.
     pub(super) commit: Commit,
-    /// Indexes of messages that this task has no right to any more, ascending.
+    /// Indexes of messages that this task has no right to any more, and of timers that have been cancelled
+    /// or set again; ascending.
     pub(super) lost: Vec<usize>,
 }
 
 impl BatchRunner {
-    /// Claims the messages of a part of a batch.
+    /// Claims the messages of a part of a batch, and says which of its timers are not to fire any more.
     pub(super) fn claim(
         &mut self,
         batch: &Batch,
         range: &Range<usize>,
     ) -> Result<Claim, TaskError> {
         let mut claim = Claim::default();
+        if matches!(batch.origin, Origin::Timers) {
+            claim.lost = range
+                .clone()
+                .filter(|index| self.is_changed_timer(batch, *index))
+                .collect();
+        }
         let Origin::Queue(leased) = &batch.origin else {
             return Ok(claim);
         };
@@ -87,9 +94,16 @@ impl BatchRunner {
                     lane.finished(*turn, batch.columns.offsets().iter().copied());
                 }
             }
-            Origin::Parked(_) | Origin::Queue(_) => {}
+            Origin::Parked(_) | Origin::Queue(_) | Origin::Timers => {}
         }
         self.gathered.commit.extend(claim.commit);
+        if matches!(batch.origin, Origin::Timers) {
+            let mut removed = Commit::new();
+            for index in all.clone() {
+                self.remove_timer(batch, index, &mut removed);
+            }
+            self.gathered.commit.extend(removed);
+        }
         self.submit_gathered().await?;
         self.settle_checkpoint().await?;
         Ok(all
@@ -128,7 +142,9 @@ impl Batch {
     pub(super) fn leased_until_ms(&self) -> u64 {
         match &self.origin {
             Origin::Queue(leased) => leased.until_ms,
-            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Parked(_) => u64::MAX,
+            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Parked(_) | Origin::Timers => {
+                u64::MAX
+            }
         }
     }
 }

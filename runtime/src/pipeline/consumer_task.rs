@@ -14,6 +14,7 @@ use super::checkpoint::Checkpoint;
 use super::input::{Input, Source, any_readable};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
+use super::timers;
 use crate::manifest::{Delivery, RetryOrder, Start};
 use crate::plugin::Columns;
 use crate::storage::Commit;
@@ -21,8 +22,12 @@ use crate::storage::Commit;
 /// How long a task waits at most that has nothing to do, before it looks again.
 const LONG_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How long a task tries parked records again before it turns to new ones, and the other way round if
-/// there are both: each change costs the wait for a commit.
+/// How long a task waits at most for the time of a parked record or a timer before it looks at the clock
+/// again, which may have been set.
+const CLOCK_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a task tries parked records again and tells of timers before it turns to new records, and
+/// the other way round if there are both: each change costs the wait for a commit.
 const TURN: Duration = Duration::from_millis(5);
 
 /// One task: the pipeline on one partition of each of its inputs.
@@ -65,7 +70,7 @@ impl ConsumerTask {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
         self.commit_start().await?;
-        let mut next_retries = Instant::now();
+        let mut next_due_turn = Instant::now();
         while !*stop.borrow() {
             let next = if self.must_wait() {
                 None
@@ -74,9 +79,9 @@ impl ConsumerTask {
             };
             let pause = self.pause_until_due();
             let is_due = pause == Some(Duration::ZERO);
-            if is_due && (next.is_none() || Instant::now() >= next_retries) {
-                self.retry_for(TURN, stop).await?;
-                next_retries = Instant::now() + TURN;
+            if is_due && (next.is_none() || Instant::now() >= next_due_turn) {
+                self.run_due_for(TURN, stop).await?;
+                next_due_turn = Instant::now() + TURN;
                 continue;
             }
             let Some(turn) = next else {
@@ -102,10 +107,15 @@ impl ConsumerTask {
         (blocks && !parked.is_empty()) || parked.is_full()
     }
 
-    /// How long until a parked record is due.
+    /// How long until a parked record is due, or a timer.
     fn pause_until_due(&self) -> Option<Duration> {
-        let due_ms = self.runner.parked.lock().next_due_ms()?;
-        let pause_ms = due_ms.saturating_sub(self.runner.now_ms());
+        let due_ms = self.runner.parked.lock().next_due_ms();
+        let parked_ms = due_ms.map(|due_ms| due_ms.saturating_sub(self.runner.now_ms()));
+        let timers_ms = match self.must_wait() {
+            true => None,
+            false => timers::pause_ms(&self.runner.pipeline, &self.runner.timers.lock()),
+        };
+        let pause_ms = parked_ms.into_iter().chain(timers_ms).min()?;
         Some(Duration::from_millis(pause_ms))
     }
 
@@ -191,8 +201,8 @@ impl ConsumerTask {
         Ok(())
     }
 
-    /// Tries parked records again until none is due, or the time is over.
-    async fn retry_for(
+    /// Tries parked records again, and tells of timers, until none is due, or the time is over.
+    async fn run_due_for(
         &mut self,
         turn: Duration,
         stop: &watch::Receiver<bool>,
@@ -200,6 +210,9 @@ impl ConsumerTask {
         let end = Instant::now() + turn;
         while self.pause_until_due() == Some(Duration::ZERO) {
             self.retry_due(stop).await?;
+            if !*stop.borrow() && !self.must_wait() {
+                self.runner.fire_due(stop).await?;
+            }
             if *stop.borrow() || Instant::now() >= end {
                 break;
             }
@@ -238,10 +251,11 @@ async fn wait_for_records(
     status: &TaskStatus,
     stop: &mut watch::Receiver<bool>,
 ) {
+    let pause = pause.map_or(LONG_PAUSE, |pause| pause.min(CLOCK_PAUSE));
     status.set_idle(true);
     tokio::select! {
         () = any_readable(inputs) => {}
-        () = tokio::time::sleep(pause.unwrap_or(LONG_PAUSE)) => {}
+        () = tokio::time::sleep(pause) => {}
         _ = stop.changed() => {}
     }
     status.set_idle(false);

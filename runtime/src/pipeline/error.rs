@@ -24,9 +24,9 @@ pub enum Error {
         /// Instances that there can be.
         limit: u32,
     },
-    /// The pipeline keeps state, which is spread over another number of instances.
+    /// The pipeline keeps state or timers, which are spread over another number of instances.
     #[error(
-        "the state of pipeline `{name}` is kept by {earlier} instances a task, each for its own keys, and it is to run with `concurrency = {concurrency}`; put `concurrency = {earlier}` back, or give the pipeline a new name, so that it starts without state"
+        "the state and the timers of pipeline `{name}` are kept by {earlier} instances a task, each for its own keys, and it is to run with `concurrency = {concurrency}`; put `concurrency = {earlier}` back, or give the pipeline a new name, so that it starts without them"
     )]
     StateConcurrency {
         /// The pipeline.
@@ -148,6 +148,7 @@ fn place_text(place: &Origin) -> String {
             offset,
         } => format!("topic `{topic}`, partition {partition}, offset {offset}"),
         Origin::Queue { queue, offset } => format!("queue `{queue}`, message {offset}"),
+        Origin::Timer(timer) => format!("`{timer}`"),
     }
 }
 
@@ -158,6 +159,8 @@ pub enum PositionAfterFailure {
     Kept,
     /// Behind the record, which is parked: it is tried again first.
     Parked,
+    /// It was a timer, which is still set.
+    Set,
     /// Behind the batch, as `at-most-once` asks: its progress was committed before the plugin saw it.
     BehindBatch,
 }
@@ -169,6 +172,7 @@ impl std::fmt::Display for PositionAfterFailure {
             Self::Parked => {
                 "it stays parked, and the next start tries it again before the records of its key"
             }
+            Self::Set => "the timer stays set, and fires again at the next start",
             Self::BehindBatch => {
                 "the batch does not come again, since its delivery is at-most-once"
             }

@@ -4,7 +4,7 @@
 //! its plugins (`plugins.rs`): one task for each partition
 //! (`consumer_task.rs`), or one for a producer (`producer_task.rs`). A task pulls a batch, calls the
 //! plugin and makes a checkpoint (`checkpoint.rs`): one commit of its outputs (`outputs.rs`), its
-//! state (`task_state.rs`) and its progress.
+//! state (`task_state.rs`), its timers (`timers.rs`) and its progress.
 //!
 //! [`Redrive`] sends dead letters back to where they come from (`redrive/`). [`Replay`] runs one again with
 //! what the plugin saw when it failed (`replay.rs`).
@@ -33,6 +33,8 @@ mod settle;
 mod status;
 mod supervisor;
 mod task_state;
+mod timer_batch;
+mod timers;
 mod topics;
 
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
@@ -44,4 +46,5 @@ pub use registry::{PipelineDescription, describe, list};
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use status::Progress;
 pub use supervisor::Pipelines;
+pub use timers::PendingTimers;
 pub use topics::{ensure_topics, instance_count};

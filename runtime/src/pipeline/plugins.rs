@@ -141,8 +141,8 @@ fn misfits(spec: &PipelineSpec, plugin: &Plugin) -> Vec<Misfit> {
     }
     if spec.concurrency > 1 && plugin.keeps_state() && spec.retry.order == RetryOrder::None {
         misfits.push(misfit(
-            "the plugin keeps state, and with `concurrency` and `retry.order = \"none\"` nothing says which of its instances has the state of a record",
-            "leave `retry.order` at \"key\", or use a plugin that does not import millstream:plugin/state (in Rust: `stateless_consumer!`)",
+            "the plugin keeps state or timers, and with `concurrency` and `retry.order = \"none\"` nothing says which of its instances has those of a record",
+            "leave `retry.order` at \"key\", or use a plugin that imports neither millstream:plugin/state nor millstream:plugin/timers (in Rust: `stateless_consumer!`)",
         ));
     }
     misfits
@@ -154,6 +154,7 @@ pub(super) fn grants_of(spec: &PipelineSpec) -> Grants {
         clocks: spec.allow.clocks,
         random: spec.allow.random,
         http: (!spec.allow.http.is_empty()).then(|| spec.allow.http.clone().into()),
+        timers: !spec.is_producer(),
         ..Grants::default()
     }
 }

@@ -11,6 +11,7 @@ use super::task_state::TaskState;
 use crate::model::HeadersRef;
 use crate::plugin::{
     Columns, Fault, Instance, Moment, Output, PluginMetrics, RangeLimit, Readings, StateReader,
+    TimerChange,
 };
 use crate::storage::Commit;
 use crate::storage::schema::changelog::Change;
@@ -32,6 +33,13 @@ pub(super) enum Processor {
 pub(super) enum Processed {
     Plugin(Box<Output>),
     Native,
+}
+
+/// What a call has changed besides its outputs.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) state: Vec<Change>,
+    pub(super) timers: Vec<TimerChange>,
 }
 
 /// The task's state as an instance reads it.
@@ -111,6 +119,17 @@ impl Processor {
     pub(super) fn mute_stderr(&mut self, is_muted: bool) {
         if let Self::Plugin(instance) = self {
             instance.mute_stderr(is_muted);
+        }
+    }
+
+    /// The changes since the last call.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        Changes {
+            timers: match self {
+                Self::Plugin(instance) => instance.take_timer_changes(),
+                Self::Native { .. } => Vec::new(),
+            },
+            state: self.take_state_changes(),
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::timers::{self, PendingTimers};
 use crate::group::{Groups, Lag};
 use crate::log::Log;
 use crate::manifest::RetryOrder;
@@ -60,6 +61,8 @@ pub struct PipelineDescription {
     pub positions: Vec<Lag>,
     /// The queues that it reads, and how many messages each has.
     pub queues: Vec<(QueueName, u64)>,
+    /// Its timers that have not fired.
+    pub timers: PendingTimers,
 }
 
 /// All pipelines that have run on a data directory, by name.
@@ -141,6 +144,7 @@ fn describe_stored(
         dead_letter: stored.dead_letter,
         positions,
         queues: waiting,
+        timers: timers::pending(log.store(), stored.id)?,
     })
 }
 

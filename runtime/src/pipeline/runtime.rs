@@ -12,6 +12,7 @@ use super::processor::NativeFunction;
 use super::registry::{self, StoredPipeline};
 use super::retry::GiveUpLog;
 use super::task_state::TaskState;
+use super::timers;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
@@ -240,14 +241,15 @@ fn ports(
     ports.collect()
 }
 
-/// Checks that what state the pipeline has is where its instances will look for it: with several instances a
-/// task, each keeps that of its own keys.
+/// Checks that what state and timers the pipeline has are where its instances will look for them: with several
+/// instances a task, each keeps those of its own keys.
 fn check_state(store: &Store, spec: &PipelineSpec) -> Result<(), Error> {
     let known = registry::stored(store)?;
     let Some((_, earlier)) = known.into_iter().find(|(name, _)| *name == spec.name) else {
         return Ok(());
     };
-    if earlier.concurrency != spec.concurrency && TaskState::exists(store, earlier.id)? {
+    let has_changed = earlier.concurrency != spec.concurrency;
+    if has_changed && (TaskState::exists(store, earlier.id)? || timers::exist(store, earlier.id)?) {
         return Err(Error::StateConcurrency {
             name: spec.name.clone(),
             earlier: earlier.concurrency,

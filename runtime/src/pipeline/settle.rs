@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::batch_run::{Batch, Failed, Origin};
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
@@ -13,7 +15,7 @@ use super::retry::{
 use super::{PositionAfterFailure, TaskError};
 use crate::log;
 use crate::manifest::Delivery;
-use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, Target};
+use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, Target, TimerId};
 use crate::plugin::Columns;
 use crate::queue::letter;
 use crate::storage::schema::parked::ParkedRecord;
@@ -41,6 +43,7 @@ impl BatchRunner {
             Origin::Input { .. } | Origin::Offsets { .. } => {
                 group_of(self.pipeline.spec.retry.order, &batch.columns, index)
             }
+            Origin::Timers => self.timer_group(batch, index),
         }
     }
 
@@ -199,23 +202,23 @@ impl BatchRunner {
         batch: &Batch,
         range: Range<usize>,
         mut checkpoint: Checkpoint,
-        lost_count: usize,
+        lost: &[usize],
     ) -> Result<(), TaskError> {
+        let count = (range.len() - lost.len()) as u64;
+        checkpoint.counts.add_input(batch, count);
         match &batch.origin {
             Origin::Offsets { turn } => {
-                checkpoint.counts.records_in = range.len() as u64;
                 if let Some(lane) = &mut self.lane {
                     lane.finished(*turn, range.map(|index| batch.columns.offset(index)));
                 }
             }
-            Origin::Queue(_) => checkpoint.counts.records_in = (range.len() - lost_count) as u64,
+            Origin::Queue(_) => {}
             Origin::Input { turn, next_offset } => {
                 let offset = if range.end == batch.columns.len() {
                     *next_offset
                 } else {
                     batch.columns.offset(range.end.saturating_sub(1)) + 1
                 };
-                checkpoint.counts.records_in = range.len() as u64;
                 self.gathered_to = Some((*turn, offset));
             }
             Origin::Parked(waiting) => {
@@ -229,7 +232,15 @@ impl BatchRunner {
                     }
                 }
             }
+            Origin::Timers => {
+                for index in range.filter(|index| lost.binary_search(index).is_err()) {
+                    self.remove_timer(batch, index, &mut checkpoint.commit);
+                }
+                self.note_changed_timers(&checkpoint.timer_changes);
+            }
         }
+        // After the removal: a timer that fires may have been set again.
+        self.apply_timers(checkpoint.timer_changes, &mut checkpoint.commit);
         self.gathered.commit.extend(checkpoint.commit);
         self.gathered.counts.add(checkpoint.counts);
         if self.gathered.commit.len_bytes() >= MAX_GATHERED_BYTES {
@@ -314,6 +325,7 @@ impl BatchRunner {
         let position = match self.pipeline.spec.delivery {
             Delivery::AtMostOnce => PositionAfterFailure::BehindBatch,
             _ if batch.is_parked() => PositionAfterFailure::Parked,
+            _ if batch.columns.are_timers() => PositionAfterFailure::Set,
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => PositionAfterFailure::Kept,
         };
         let (verdict, reason) = match cause {
@@ -337,6 +349,14 @@ impl BatchRunner {
 
     /// Where a record of a batch comes from.
     pub(super) fn origin(&self, columns: &Columns, index: usize) -> letter::Origin {
+        if columns.are_timers() {
+            return letter::Origin::Timer(TimerId {
+                pipeline: self.pipeline.spec.name.clone(),
+                task: self.task,
+                key: Bytes::copy_from_slice(columns.key(index).unwrap_or_default()),
+                due_ms: columns.timestamp_ms(index),
+            });
+        }
         let offset = columns.offset(index);
         match self.pipeline.spec.inputs[columns.input() as usize].clone() {
             Target::Queue(queue) => letter::Origin::Queue { queue, offset },
@@ -357,7 +377,9 @@ impl Batch {
     fn waiting(&self, index: usize) -> Option<&Waiting> {
         match &self.origin {
             Origin::Parked(waiting) => waiting.get(index),
-            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Queue(_) => None,
+            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Queue(_) | Origin::Timers => {
+                None
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::batch_run::{Batch, Origin};
 use super::runtime::TaskInput;
 use crate::queue::Queue;
 use crate::storage::Partition;
@@ -12,6 +13,8 @@ use crate::storage::Partition;
 pub struct Progress {
     /// Records processed since the start.
     pub records_in: u64,
+    /// Timers handled since the start.
+    pub timers: u64,
     /// Records written to outputs since the start.
     pub records_out: u64,
     /// Records that wait in the inputs now.
@@ -28,6 +31,7 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) records_in: u64,
+    pub(super) timers: u64,
     pub(super) records_out: u64,
     pub(super) retries: u64,
     pub(super) dead_letters: u64,
@@ -81,8 +85,20 @@ impl InputStatus {
 }
 
 impl Counts {
+    /// Adds what was processed of a batch. What was parked has been counted when it was.
+    pub(super) fn add_input(&mut self, batch: &Batch, count: u64) {
+        match batch.origin {
+            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Queue(_) => {
+                self.records_in += count;
+            }
+            Origin::Timers => self.timers += count,
+            Origin::Parked(_) => {}
+        }
+    }
+
     pub(super) fn add(&mut self, other: Counts) {
         self.records_in += other.records_in;
+        self.timers += other.timers;
         self.records_out += other.records_out;
         self.retries += other.retries;
         self.dead_letters += other.dead_letters;
@@ -94,6 +110,7 @@ impl Counts {
 pub(super) struct TaskStatus {
     pub(super) inputs: Vec<InputStatus>,
     records_in: AtomicU64,
+    timers: AtomicU64,
     records_out: AtomicU64,
     retries: AtomicU64,
     dead_letters: AtomicU64,
@@ -108,6 +125,7 @@ impl TaskStatus {
         Self {
             inputs,
             records_in: AtomicU64::new(0),
+            timers: AtomicU64::new(0),
             records_out: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
@@ -120,6 +138,7 @@ impl TaskStatus {
     pub(super) fn count(&self, counts: Counts) {
         let add = |total: &AtomicU64, count| total.fetch_add(count, Ordering::Relaxed);
         add(&self.records_in, counts.records_in);
+        add(&self.timers, counts.timers);
         add(&self.records_out, counts.records_out);
         add(&self.retries, counts.retries);
         add(&self.dead_letters, counts.dead_letters);
@@ -144,6 +163,7 @@ impl TaskStatus {
 
     pub(super) fn add_to(&self, progress: &mut Progress) {
         progress.records_in += self.records_in.load(Ordering::Relaxed);
+        progress.timers += self.timers.load(Ordering::Relaxed);
         progress.records_out += self.records_out.load(Ordering::Relaxed);
         progress.retries += self.retries.load(Ordering::Relaxed);
         progress.dead_letters += self.dead_letters.load(Ordering::Relaxed);

@@ -37,6 +37,22 @@ pub(super) struct Batch<'a> {
     pub(super) delivery_counts: &'a [u32],
 }
 
+/// `types.timer-batch`, borrowed.
+#[derive(Debug, Clone, Copy, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct TimerBatch<'a> {
+    pub(super) keys: &'a [u8],
+    #[component(name = "key-ends")]
+    pub(super) key_ends: &'a [u32],
+    #[component(name = "due-ms")]
+    pub(super) due_ms: &'a [u64],
+    pub(super) payloads: &'a [u8],
+    #[component(name = "payload-ends")]
+    pub(super) payload_ends: &'a [u32],
+    #[component(name = "delivery-counts")]
+    pub(super) delivery_counts: &'a [u32],
+}
+
 /// `types.output`, as the guest returned it: nothing of it has been checked.
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
@@ -116,9 +132,11 @@ impl From<RawFailure> for ReplyFailure {
 
 /// Parameters of `consumer.process`.
 pub(super) type ProcessParams<'a> = (Batch<'a>,);
+/// Parameters of `timer-handler.on-timers`.
+pub(super) type OnTimersParams<'a> = (TimerBatch<'a>,);
 /// Parameters of `producer.produce`.
 pub(super) type ProduceParams = (u32,);
-/// What `process` and `produce` return.
+/// What `process`, `on-timers` and `produce` return.
 pub(super) type ReplyResult = (Result<RawOutput, String>,);
 /// Parameters of `lifecycle.open`.
 pub(super) type OpenParams<'a> = (&'a [(String, String)],);

@@ -4,7 +4,7 @@
 //! layout is the interface's `batch`: the columns are lowered into the guest as they are, in one
 //! copy each.
 
-use crate::model::RecordRef;
+use crate::model::{RecordRef, TIMERS_INPUT};
 
 use super::{
     ends::range_of,
@@ -197,7 +197,12 @@ impl Columns {
         bytes + words * 4 + double_words * 8
     }
 
-    /// Index of the input.
+    /// Whether they are timers: keys, payloads as values, due times as timestamps.
+    pub fn are_timers(&self) -> bool {
+        self.input == TIMERS_INPUT
+    }
+
+    /// Index of the input; [`TIMERS_INPUT`] for timers.
     pub fn input(&self) -> u32 {
         self.input
     }
@@ -247,6 +252,19 @@ impl Columns {
     /// How often record `index` has been delivered.
     pub fn delivery_count(&self, index: usize) -> u32 {
         self.delivery_counts.get(index).copied().unwrap_or(1)
+    }
+
+    /// The columns as the interface has them, of timers: their keys, payloads as values and due times
+    /// as timestamps.
+    pub(super) fn lower_timers(&self) -> super::boundary::TimerBatch<'_> {
+        super::boundary::TimerBatch {
+            keys: &self.keys.bytes,
+            key_ends: &self.keys.ends,
+            due_ms: &self.timestamps,
+            payloads: &self.values.bytes,
+            payload_ends: &self.values.ends,
+            delivery_counts: &self.delivery_counts,
+        }
     }
 
     /// The columns as the interface has them.

@@ -70,7 +70,7 @@ impl Plugin {
         self.inner.contract.is_producer
     }
 
-    /// Whether it keeps state.
+    /// Whether it keeps state, or timers.
     pub fn keeps_state(&self) -> bool {
         self.inner.contract.keeps_state
     }
@@ -78,6 +78,11 @@ impl Plugin {
     /// Whether it calls services.
     pub fn calls_services(&self) -> bool {
         self.inner.contract.calls_services
+    }
+
+    /// Whether it can be told that timers are due.
+    pub fn handles_timers(&self) -> bool {
+        self.inner.contract.handles_timers
     }
 
     /// Whether it wants to be told its configuration.

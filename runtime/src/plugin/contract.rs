@@ -20,25 +20,31 @@ use wasmtime::{
     component::{Component, types::ComponentFunc, types::ComponentInstance, types::ComponentItem},
 };
 
-use super::boundary::{OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult};
+use super::boundary::{
+    OnTimersParams, OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult,
+};
 use crate::model::HttpHostPattern;
 
 /// The interface that takes records.
 pub(super) const CONSUMER: &str = "millstream:plugin/consumer@0.1.0";
 /// The interface that makes records.
 pub(super) const PRODUCER: &str = "millstream:plugin/producer@0.1.0";
+/// The interface that is called when timers are due.
+pub(super) const TIMER_HANDLER: &str = "millstream:plugin/timer-handler@0.1.0";
 /// The interface that is told the configuration.
 pub(super) const LIFECYCLE: &str = "millstream:plugin/lifecycle@0.1.0";
 
 const OUR_PACKAGE: &str = "millstream:plugin";
 const OUR_VERSION: &str = "0.1.0";
 
-/// What a pipeline grants its plugin beyond what every plugin has. Nothing by default but state,
-/// which is the task's own.
+/// What a pipeline grants its plugin beyond what every plugin has. Nothing by default but state
+/// and timers, which are the task's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {
     /// Keyed state (`millstream:plugin/state`). On by default.
     pub state: bool,
+    /// Timers (`millstream:plugin/timers`). On by default; a pipeline that makes records has none.
+    pub timers: bool,
     /// Reading clocks and sleeping (`wasi:clocks`).
     pub clocks: bool,
     /// Random numbers (`wasi:random`).
@@ -51,6 +57,7 @@ impl Default for Grants {
     fn default() -> Self {
         Self {
             state: true,
+            timers: true,
             clocks: false,
             random: false,
             http: None,
@@ -62,6 +69,7 @@ impl Default for Grants {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Capability {
     State,
+    Timers,
     Clocks,
     Random,
     Http,
@@ -71,6 +79,7 @@ impl Capability {
     fn is_granted(self, grants: &Grants) -> bool {
         match self {
             Self::State => grants.state,
+            Self::Timers => grants.timers,
             Self::Clocks => grants.clocks,
             Self::Random => grants.random,
             Self::Http => grants.http.is_some(),
@@ -81,6 +90,9 @@ impl Capability {
     fn remedy(self) -> &'static str {
         match self {
             Self::State => "this pipeline gives its plugin no state",
+            Self::Timers => {
+                "a pipeline without a `from` has no timers: what makes records is asked for them again and again"
+            }
             Self::Clocks => {
                 "add `allow = { clocks = true }` to the pipeline, or do not read clocks"
             }
@@ -113,6 +125,7 @@ fn rule(interface: &Interface<'_>) -> Option<Rule> {
     let rule = match (interface.package, interface.name) {
         (OUR_PACKAGE, "types" | "context" | "metrics") => Rule::Always,
         (OUR_PACKAGE, "state") => Rule::Needs(Capability::State),
+        (OUR_PACKAGE, "timers") => Rule::Needs(Capability::Timers),
         ("wasi:logging", "logging") | ("wasi:config", "store") => Rule::Always,
         ("wasi:sockets", _) => Rule::Never(
             "plugins get no sockets, and a manifest cannot grant them: receive and send records \
@@ -184,9 +197,10 @@ pub(super) struct Contract {
     pub(super) is_consumer: bool,
     pub(super) is_producer: bool,
     pub(super) has_lifecycle: bool,
+    pub(super) handles_timers: bool,
     /// Whether it may ask for idempotency keys, which need a copy of each batch's offsets.
     pub(super) uses_idempotency_key: bool,
-    /// Whether it keeps state.
+    /// Whether it keeps state, or timers.
     pub(super) keeps_state: bool,
     /// Whether it calls services.
     pub(super) calls_services: bool,
@@ -253,6 +267,16 @@ impl Contract {
                         engine, component, &export.ty, name, "produce",
                     )
                 }
+                TIMER_HANDLER => {
+                    contract.handles_timers = true;
+                    check_function::<OnTimersParams<'_>, ReplyResult>(
+                        engine,
+                        component,
+                        &export.ty,
+                        name,
+                        "on-timers",
+                    )
+                }
                 LIFECYCLE => {
                     contract.has_lifecycle = true;
                     check_function::<OpenParams<'_>, OpenResult>(
@@ -267,6 +291,7 @@ impl Contract {
             problems.extend(checked.err());
         }
         contract.check_exports(&others, &mut problems);
+        contract.check_timers(&mut problems);
         if !problems.is_empty() {
             // What cannot be granted is a difference like the others when there are others.
             problems.extend(denied);
@@ -329,7 +354,8 @@ impl Contract {
             }
             Some(Rule::Needs(capability)) => {
                 if !functions.is_empty() {
-                    self.keeps_state |= matches!(capability, Capability::State);
+                    self.keeps_state |=
+                        matches!(capability, Capability::State | Capability::Timers);
                     self.calls_services |= matches!(capability, Capability::Http);
                     self.needs
                         .push((capability, format!("`{name}` ({})", functions.join(", "))));
@@ -342,6 +368,27 @@ impl Contract {
                 });
             }
             None => problems.push(unknown_import(name, &interface)),
+        }
+    }
+
+    /// Checks that there is someone whom the timers that it sets can fire to.
+    fn check_timers(&self, problems: &mut Vec<Problem>) {
+        if self.handles_timers {
+            return;
+        }
+        let imported = self
+            .needs
+            .iter()
+            .find(|(capability, _)| *capability == Capability::Timers);
+        if let Some((_, import)) = imported {
+            problems.push(Problem {
+                what: format!("imports {import} without exporting `{TIMER_HANDLER}`"),
+                remedy:
+                    "the timers that it sets would fire to nobody: export the handler; in Rust, \
+                         name it in `millstream_sdk::consumer!(process, on_timer)`, or write \
+                         `consumer!(type PLUGIN, timers)`"
+                        .to_owned(),
+            });
         }
     }
 

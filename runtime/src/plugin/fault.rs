@@ -63,6 +63,12 @@ pub enum Fault {
         /// What happened.
         reason: String,
     },
+    /// The plugin broke a limit on timers.
+    #[error("the plugin's timers failed: {reason}")]
+    Timers {
+        /// What happened.
+        reason: String,
+    },
     /// No instance could be made for a reason that is not the guest's doing.
     #[error("the plugin could not be instantiated: {reason}")]
     Instantiate {
@@ -89,6 +95,7 @@ impl Fault {
             Self::Open { .. } => "open",
             Self::Denied(_) => "denied",
             Self::State { .. } => "state",
+            Self::Timers { .. } => "timers",
             Self::Instantiate { .. } => "instantiate",
             Self::NotExported { .. } => "not-exported",
         }

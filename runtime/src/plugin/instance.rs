@@ -14,18 +14,19 @@ use wasmtime::{
 use crate::model::PipelineName;
 
 use super::{
-    boundary::{OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult},
+    boundary::{OnTimersParams, OpenParams, OpenResult, ProcessParams, ProduceParams, ReplyResult},
     call_stack::CallStack,
     columns::Columns,
     component::Plugin,
     conditions::Conditions,
-    contract::{CONSUMER, Denied, Grants, LIFECYCLE, PRODUCER, Problem},
+    contract::{CONSUMER, Denied, Grants, LIFECYCLE, PRODUCER, Problem, TIMER_HANDLER},
     fault::Fault,
     host::{
         HostFault, HostState,
         guest_log::LogLimit,
         metrics::PluginMetrics,
         state::{StateChanges, StateReader},
+        timers::TimerChange,
     },
     limits::Limits,
     output::{Expected, Output},
@@ -64,6 +65,7 @@ pub struct Instance {
     store: Store<HostState>,
     plugin: Plugin,
     process: Option<Func>,
+    on_timers: Option<Func>,
     produce: Option<Func>,
     limits: Limits,
     deadline_ticks: u64,
@@ -96,6 +98,7 @@ impl Instance {
             store,
             plugin,
             process: None,
+            on_timers: None,
             produce: None,
             limits,
             deadline_ticks,
@@ -124,6 +127,14 @@ impl Instance {
             let function = self
                 .function::<ProcessParams<'static>, ReplyResult>(&instance, CONSUMER, "process")?;
             self.process = Some(function);
+        }
+        if contract.handles_timers {
+            let function = self.function::<OnTimersParams<'static>, ReplyResult>(
+                &instance,
+                TIMER_HANDLER,
+                "on-timers",
+            )?;
+            self.on_timers = Some(function);
         }
         if contract.is_producer {
             let function =
@@ -166,20 +177,37 @@ impl Instance {
         Ok(*function.map_err(instantiate_fault)?.func())
     }
 
-    /// Processes a batch.
+    /// Processes a batch, of records or of timers that are due.
     ///
     /// # Errors
-    /// What went wrong. The instance is spent then, and its state changes are gone.
+    /// What went wrong. The instance is spent then, and its changes of state and timers are gone.
     pub fn process(&mut self, batch: &Columns) -> Result<Output, Fault> {
+        if batch.are_timers() {
+            return self.on_timers(batch);
+        }
         self.check_usable()?;
         let Some(process) = self.process else {
             return Err(self.spend(not_exported("consumer")));
         };
         self.start_call();
         if self.plugin.contract().uses_idempotency_key {
-            self.store.data_mut().remember_offsets(batch);
+            self.store.data_mut().remember_records(batch);
         }
         let reply = self.call::<ProcessParams<'_>, ReplyResult>(process, (batch.lower(),));
+        self.check_reply(reply, batch.len(), self.limits.output_records)
+    }
+
+    fn on_timers(&mut self, batch: &Columns) -> Result<Output, Fault> {
+        self.check_usable()?;
+        let Some(on_timers) = self.on_timers else {
+            return Err(self.spend(not_exported("timer-handler")));
+        };
+        self.start_call();
+        if self.plugin.contract().uses_idempotency_key {
+            self.store.data_mut().remember_timers(batch);
+        }
+        let params = (batch.lower_timers(),);
+        let reply = self.call::<OnTimersParams<'_>, ReplyResult>(on_timers, params);
         self.check_reply(reply, batch.len(), self.limits.output_records)
     }
 
@@ -210,6 +238,11 @@ impl Instance {
     /// were first written; no value means that the key is removed.
     pub fn take_state_changes(&mut self) -> StateChanges {
         self.store.data_mut().state.take_changes()
+    }
+
+    /// Takes what was set and cancelled since the last call, in that order.
+    pub fn take_timer_changes(&mut self) -> Vec<TimerChange> {
+        self.store.data_mut().timers.take_changes()
     }
 
     /// What the clocks and the random numbers of the last call started from.
@@ -295,6 +328,7 @@ impl Instance {
     /// Ends the instance: what it wrote is dropped.
     fn spend(&mut self, fault: Fault) -> Fault {
         self.take_state_changes();
+        self.take_timer_changes();
         self.spent = Some(fault.clone());
         fault
     }
@@ -349,6 +383,9 @@ impl Instance {
     fn classify_host_fault(&self, fault: &HostFault) -> Result<Fault, String> {
         Ok(match fault {
             HostFault::State(reason) => Fault::State {
+                reason: reason.clone(),
+            },
+            HostFault::Timers(reason) => Fault::Timers {
                 reason: reason.clone(),
             },
             HostFault::Deadline => Fault::Deadline {

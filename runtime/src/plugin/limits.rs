@@ -16,7 +16,8 @@ pub struct Limits {
     pub output_bytes: usize,
     /// Most records that one call may return.
     pub output_records: usize,
-    /// Most bytes of state that one batch may write: keys, values, and 64 bytes for each write.
+    /// Most bytes of state that one batch may write: keys, values, and 64 bytes for each write. As much
+    /// may it set and cancel of timers: keys, payloads, and 64 bytes each.
     pub state_bytes: usize,
 }
 

@@ -59,12 +59,14 @@ pub use error::{Error, MAX_COMPONENT_BYTES};
 pub use fault::Fault;
 pub use headers::EncodedHeaders;
 pub use host::{
+    columns::MAX_KEYS_PER_CALL,
     guest_log::LogLimit,
     metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
     state::{
-        MAX_KEYS_PER_CALL, MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState,
-        RangeLimit, StateChanges, StateReader,
+        MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState, RangeLimit,
+        StateChanges, StateReader,
     },
+    timers::{MAX_TIMER_KEY_BYTES, MAX_TIMER_PAYLOAD_BYTES, TimerChange},
 };
 pub use instance::{Instance, InstanceContext};
 pub use limits::Limits;

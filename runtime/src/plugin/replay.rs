@@ -215,6 +215,8 @@ impl Allowance {
             random: self.random,
             // A replay calls no services.
             http: self.http.then(Arc::default),
+            // Those that the pipeline does not grant are not imported.
+            timers: true,
         }
     }
 

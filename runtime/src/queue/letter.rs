@@ -14,7 +14,8 @@ pub use read::DeadLetter;
 use super::attributes::{DELAY, EXPIRES_AT, NOT_BEFORE, TIME_TO_LIVE};
 use crate::model::{HeadersBuf, HeadersRef, QueueName, batch};
 
-/// Where it comes from: `queue:NAME/OFFSET` or `topic:NAME/PARTITION/OFFSET`.
+/// Where it comes from: `queue:NAME/OFFSET`, `topic:NAME/PARTITION/OFFSET`, or, if it was a timer,
+/// `timer:PIPELINE/TASK/KEY@DUE`.
 pub const ORIGIN: &str = "millstream-origin";
 /// Why it was given up on, as a word.
 pub const REASON: &str = "millstream-reason";

@@ -11,7 +11,7 @@ use super::schema::changelog::{self, Change};
 use super::schema::group_gaps;
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::parked::{self, ParkedRecord};
-use super::schema::{Family, KeyKind, batch, prefix_end, state};
+use super::schema::{Family, KeyKind, batch, prefix_end, state, timer};
 use super::{CleanMark, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
@@ -257,6 +257,25 @@ impl Commit {
     pub fn unpark(&mut self, pipeline_id: u32, task: u32, group: u64, sequence: u64) {
         let key = parked::key(pipeline_id, task, group, sequence);
         self.delete(KeyKind::Parked, key);
+    }
+
+    /// Sets a timer of a task, or replaces its payload.
+    pub fn set_timer(
+        &mut self,
+        pipeline_id: u32,
+        task: u32,
+        due_ms: u64,
+        timer_key: &[u8],
+        payload: &[u8],
+    ) {
+        let key = timer::key(pipeline_id, task, due_ms, timer_key);
+        self.put(KeyKind::Timer, key, timer::value(payload));
+    }
+
+    /// Removes a timer of a task; a missing one is no error.
+    pub fn remove_timer(&mut self, pipeline_id: u32, task: u32, due_ms: u64, timer_key: &[u8]) {
+        let key = timer::key(pipeline_id, task, due_ms, timer_key);
+        self.delete(KeyKind::Timer, key);
     }
 
     /// Deletes a partition: its batches and its head.

@@ -14,6 +14,7 @@ pub mod consumer {
             package millstream:sdk-consumer;
             world sdk-consumer {
                 import millstream:plugin/state@0.1.0;
+                import millstream:plugin/timers@0.1.0;
                 import millstream:plugin/context@0.1.0;
                 import millstream:plugin/metrics@0.1.0;
                 import wasi:logging/logging@0.1.0-draft;
@@ -59,6 +60,26 @@ pub mod producer {
         with: {
             "millstream:plugin/types@0.1.0": crate::bindings::consumer::millstream::plugin::types,
             "millstream:plugin/producer@0.1.0": generate,
+        },
+    });
+}
+
+/// The export `timer-handler`.
+pub mod timer_handler {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package millstream:sdk-timer-handler;
+            world sdk-timer-handler {
+                export millstream:plugin/timer-handler@0.1.0;
+            }
+        ",
+        pub_export_macro: true,
+        export_macro_name: "export_timer_handler",
+        default_bindings_module: "millstream_sdk::bindings::timer_handler",
+        with: {
+            "millstream:plugin/types@0.1.0": crate::bindings::consumer::millstream::plugin::types,
+            "millstream:plugin/timer-handler@0.1.0": generate,
         },
     });
 }

@@ -5,7 +5,7 @@
 //! [`BatchConsumer`](crate::BatchConsumer) and works on [`Batch`] and [`Output`] themselves.
 
 pub use crate::bindings::consumer::millstream::plugin::types::{
-    Batch, Failure as FailedRecord, FailureKind, Output,
+    Batch, Failure as FailedRecord, FailureKind, Output, TimerBatch,
 };
 use crate::record::{Record, Records};
 

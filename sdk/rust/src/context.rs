@@ -2,6 +2,7 @@
 
 use crate::host;
 use crate::record::Record;
+use crate::timers::Timer;
 
 /// The pipeline's name.
 pub fn pipeline() -> String {
@@ -32,4 +33,10 @@ pub fn ports() -> Vec<String> {
 /// idempotency key: `<pipeline>/<topic>/<partition>/<offset>`.
 pub fn idempotency_key(record: Record<'_>) -> String {
     host::idempotency_key(record.index())
+}
+
+/// A key that is the same each time the timer is handed over, for calls to services that take an
+/// idempotency key: `timer:<pipeline>/<partition>/<key>@<due-ms>`, with the key percent-encoded.
+pub fn timer_idempotency_key(timer: Timer<'_>) -> String {
+    host::idempotency_key(timer.index())
 }

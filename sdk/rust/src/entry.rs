@@ -15,10 +15,68 @@
 /// ```
 ///
 /// With a type: `millstream_sdk::consumer!(type CarrierDelays);`
+///
+/// With timers, a second function is called when one is due:
+///
+/// ```
+/// use millstream_sdk::prelude::*;
+///
+/// millstream_sdk::consumer!(process, on_timer);
+///
+/// fn process(record: Record<'_>, _: &mut Outputs, state: &mut State) -> Result<(), Failure> {
+///     let key = record.key().or_reject("the record has no key")?;
+///     state.timers().set(key, record.timestamp_ms() + 60_000, record.value());
+///     Ok(())
+/// }
+///
+/// fn on_timer(timer: Timer<'_>, out: &mut Outputs, _: &mut State) -> Result<(), Failure> {
+///     out.emit(timer.payload());
+///     Ok(())
+/// }
+/// ```
+///
+/// and a type implements [`TimerHandler`](crate::TimerHandler):
+/// `millstream_sdk::consumer!(type Sessions, timers);`
 #[macro_export]
 macro_rules! consumer {
     (type $plugin:ty) => {
         $crate::__export!(consumer, $crate::plugin::ConsumerDriver<$plugin>);
+    };
+    (type $plugin:ty, timers) => {
+        $crate::__export!(timer_consumer, $crate::plugin::ConsumerDriver<$plugin>);
+    };
+    ($process:path, $on_timer:path) => {
+        const _: () = {
+            // Outside a component nothing calls them, and they are in use all the same.
+            let _ = ($process, $on_timer);
+            struct MillstreamFunction;
+            impl $crate::Consumer for MillstreamFunction {
+                fn open(_: &$crate::Config) -> ::core::result::Result<Self, $crate::Failure> {
+                    ::core::result::Result::Ok(Self)
+                }
+                #[inline]
+                fn process(
+                    &mut self,
+                    record: $crate::Record<'_>,
+                    out: &mut $crate::Outputs,
+                    state: &mut $crate::State,
+                ) -> ::core::result::Result<(), $crate::Failure> {
+                    $process(record, out, state)
+                }
+            }
+            impl $crate::TimerHandler for MillstreamFunction {
+                #[inline]
+                fn on_timer(
+                    &mut self,
+                    timer: $crate::Timer<'_>,
+                    out: &mut $crate::Outputs,
+                    state: &mut $crate::State,
+                ) -> ::core::result::Result<(), $crate::Failure> {
+                    $on_timer(timer, out, state)
+                }
+            }
+    $crate::consumer!(type MillstreamFunction, timers);
+        };
     };
     ($process:path) => {
         const _: () = {
@@ -205,6 +263,18 @@ macro_rules! __guest {
             }
         }
     };
+    (timer_consumer) => {
+        $crate::__guest!(consumer);
+        impl $crate::bindings::timer_handler::exports::millstream::plugin::timer_handler::Guest
+            for MillstreamComponent
+        {
+            fn on_timers(
+                batch: $crate::columns::TimerBatch,
+            ) -> ::core::result::Result<$crate::columns::Output, ::std::string::String> {
+                call(|driver| driver.on_timers(batch))
+            }
+        }
+    };
     (producer) => {
         impl $crate::bindings::producer::exports::millstream::plugin::producer::Guest
             for MillstreamComponent
@@ -228,6 +298,12 @@ macro_rules! __link {
         );
         $crate::bindings::consumer::export_consumer!(
             MillstreamComponent with_types_in $crate::bindings::consumer
+        );
+    };
+    (timer_consumer) => {
+        $crate::__link!(consumer);
+        $crate::bindings::timer_handler::export_timer_handler!(
+            MillstreamComponent with_types_in $crate::bindings::timer_handler
         );
     };
     (producer) => {

@@ -11,7 +11,7 @@ pub(crate) use crate::bindings::consumer::wasi::logging::logging::Level;
 #[cfg(target_arch = "wasm32")]
 mod component {
     use super::Level;
-    use crate::bindings::consumer::millstream::plugin::{context, metrics, state};
+    use crate::bindings::consumer::millstream::plugin::{context, metrics, state, timers};
     use crate::bindings::consumer::wasi::logging::logging;
     use crate::columns::cell;
     use crate::state::Entry;
@@ -21,6 +21,7 @@ mod component {
     pub(crate) use state::{
         delete_many as state_delete_many, get as state_get, put_many as state_put_many,
     };
+    pub(crate) use timers::{cancel_many as timers_cancel_many, set_many as timers_set_many};
 
     pub(crate) fn state_get_many(
         keys: &[u8],
@@ -147,5 +148,30 @@ mod native {
             let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
             entries.take(limit as usize).map(entry).collect()
         })
+    }
+
+    pub(crate) fn timers_set_many(
+        keys: &[u8],
+        key_ends: &[u32],
+        due_ms: &[u64],
+        payloads: &[u8],
+        payload_ends: &[u32],
+    ) {
+        with_current(|host| {
+            for (index, due_ms) in due_ms.iter().enumerate() {
+                let key = cell(keys, key_ends, index).to_vec();
+                let payload = cell(payloads, payload_ends, index).to_vec();
+                host.timers.insert((*due_ms, key), payload);
+            }
+        });
+    }
+
+    pub(crate) fn timers_cancel_many(keys: &[u8], key_ends: &[u32], due_ms: &[u64]) {
+        with_current(|host| {
+            for (index, due_ms) in due_ms.iter().enumerate() {
+                let key = cell(keys, key_ends, index).to_vec();
+                host.timers.remove(&(*due_ms, key));
+            }
+        });
     }
 }

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! or a type that implements [`Consumer`], if it has configuration or fields of its own. What makes
-//! records is a [`Producer`]; what works on whole columns is a [`BatchConsumer`].
+//! records is a [`Producer`]; what works on whole columns is a [`BatchConsumer`];
+//! what sets timers is a [`TimerHandler`] as well.
 //!
 //! [`http`] calls services.
 //!
@@ -45,20 +46,22 @@ mod state;
 pub mod stateless;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+mod timers;
 
 pub use config::Config;
 pub use failure::{Failure, OrFail, Reject, Retry};
 pub use outputs::{Message, Outputs, Port, ValueWriter};
-pub use plugin::{BatchConsumer, Consumer, Producer};
+pub use plugin::{BatchConsumer, Consumer, Producer, TimerHandler};
 pub use record::{Header, Headers, Record, Records, StateKeys};
 pub use state::{Entry, State};
 pub use stateless::StatelessConsumer;
+pub use timers::{Timer, Timers};
 
 /// What most plugins need.
 pub mod prelude {
     pub use crate::{
         BatchConsumer, Config, Consumer, Failure, OrFail, Outputs, Producer, Record, Records,
-        Reject, Retry, State, StateKeys, StatelessConsumer, context, log, metrics,
+        Reject, Retry, State, StateKeys, StatelessConsumer, Timer, TimerHandler, context, log, metrics,
     };
 }
 

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
-use crate::columns::{Batch, FailedRecord, Output};
+use crate::columns::{Batch, FailedRecord, Output, TimerBatch};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::metrics;
 use crate::outputs::Outputs;
 use crate::record::{Record, Records, StateKeys};
 use crate::state::State;
+use crate::timers::{Timer, to_batch};
 
 /// A plugin that takes records one by one. Exported with [`consumer!`](crate::consumer).
 pub trait Consumer: Sized {
@@ -30,7 +31,7 @@ pub trait Consumer: Sized {
         state: &mut State,
     ) -> Result<(), Failure>;
 
-    /// Called after the last record of a batch. [`State::changes`] tells what the batch changed.
+    /// Called after the last record, or timer, of a batch. [`State::changes`] tells what the batch changed.
     ///
     /// # Errors
     /// A failure is the whole batch's: nothing of it is kept.
@@ -44,6 +45,26 @@ pub trait Consumer: Sized {
     fn state_keys(&self, records: Records<'_>, keys: &mut StateKeys) {
         let _ = (records, keys);
     }
+}
+
+/// A consumer that sets timers, with [`State::timers`], and is called when they are due. Exported with
+/// `consumer!(type PLUGIN, timers)`.
+pub trait TimerHandler: Consumer {
+    /// Handles one timer that is due. What it emits takes over the timer's key, and the time at which
+    /// the timer was due.
+    ///
+    /// Timers of one batch are handled in the order of their times; one that is cancelled, or set
+    /// again, while those before it are handled is left out.
+    ///
+    /// # Errors
+    /// A failure is that timer's, as it is a record's: what it emitted and changed is taken back, and
+    /// it is tried again or becomes a dead letter.
+    fn on_timer(
+        &mut self,
+        timer: Timer<'_>,
+        out: &mut Outputs,
+        state: &mut State,
+    ) -> Result<(), Failure>;
 }
 
 /// A plugin that takes whole batches as columns. Exported with
@@ -124,24 +145,40 @@ impl<P: Consumer> ConsumerDriver<P> {
         let batch = Rc::new(batch);
         self.outputs.begin(Rc::clone(&batch));
         self.load_state(&batch);
+        let failed = self.each(&batch, |plugin, index, out, state| {
+            plugin.process(Record::at(&batch, index), out, state)
+        });
+        self.finish(failed)
+    }
+
+    /// Calls the plugin for each record or timer of a batch; returns those that failed.
+    #[inline]
+    fn each(
+        &mut self,
+        batch: &Batch,
+        mut call: impl FnMut(&mut P, usize, &mut Outputs, &mut State) -> Result<(), Failure>,
+    ) -> Vec<FailedRecord> {
         let mut failed = Vec::new();
-        for record in batch.records() {
-            let mark = self.outputs.enter(record.index());
+        for index in 0..batch.len() {
+            let mark = self.outputs.enter(index as u32);
             self.state.enter();
-            if let Err(failure) = self
-                .plugin
-                .process(record, &mut self.outputs, &mut self.state)
-            {
+            let called = call(&mut self.plugin, index, &mut self.outputs, &mut self.state);
+            if let Err(failure) = called {
                 self.outputs.truncate(mark);
                 self.state.roll_back();
                 let (kind, reason) = failure.into_parts();
                 failed.push(FailedRecord {
-                    index: record.index(),
+                    index: index as u32,
                     kind,
                     reason,
                 });
             }
         }
+        failed
+    }
+
+    /// Ends a batch and puts the reply together.
+    fn finish(&mut self, failed: Vec<FailedRecord>) -> Result<Output, String> {
         self.outputs.leave();
         self.state.enter();
         let finished = self.plugin.finish_batch(&mut self.outputs, &mut self.state);
@@ -168,6 +205,25 @@ impl<P: Consumer> ConsumerDriver<P> {
         if !self.keys.ends.is_empty() {
             self.state.load(&self.keys);
         }
+    }
+}
+
+impl<P: TimerHandler> ConsumerDriver<P> {
+    /// Handles timers that are due.
+    ///
+    /// # Errors
+    /// If the batch failed as a whole; the instance's view of the state is then forgotten.
+    pub fn on_timers(&mut self, timers: TimerBatch) -> Result<Output, String> {
+        let batch = Rc::new(to_batch(timers));
+        self.outputs.begin(Rc::clone(&batch));
+        let failed = self.each(&batch, |plugin, index, out, state| {
+            let timer = Timer::at(&batch, index);
+            if state.timers.is_changed(timer) {
+                return Ok(());
+            }
+            plugin.on_timer(timer, out, state)
+        });
+        self.finish(failed)
     }
 }
 

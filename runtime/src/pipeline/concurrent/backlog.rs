@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::manifest::RetryOrder;
 use crate::pipeline::batch_run::{Batch, Leased, Origin};
-use crate::pipeline::retry::{GroupId, Parked, group_of};
+use crate::pipeline::retry::{GroupId, Parked, group_of, lane_of};
 use crate::pipeline::runtime::PipelineRuntime;
 use crate::plugin::Columns;
 use crate::queue::{Queue, Receipt};
@@ -93,7 +93,9 @@ impl Backlog {
         } = fetched;
         let leased = match origin {
             Origin::Queue(leased) => Some(leased),
-            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Parked(_) => None,
+            Origin::Input { .. } | Origin::Offsets { .. } | Origin::Parked(_) | Origin::Timers => {
+                None
+            }
         };
         let bytes = columns.size_bytes();
         self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -125,13 +127,7 @@ impl Backlog {
 
     /// Whether a lane may run records of a group now.
     pub(super) fn may_run(&self, group: GroupId, lane: u32) -> bool {
-        self.is_free(group) && (!self.is_sticky || self.lane_of(group) == lane)
-    }
-
-    fn lane_of(&self, group: GroupId) -> u32 {
-        // The upper bits of the product depend on all of the group's.
-        let mixed = group.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (mixed % u64::from(self.lane_count.max(1))) as u32
+        self.is_free(group) && (!self.is_sticky || lane_of(group, self.lane_count) == lane)
     }
 
     /// Notes that a lane is at a group.

@@ -32,20 +32,32 @@ use super::retry::Parked;
 use super::runtime::PipelineRuntime;
 use super::settle::fresh;
 use super::status::TaskStatus;
+use super::timers::{self, TaskTimers};
 use crate::plugin::Columns;
 use crate::storage::Commit;
 
 /// How long a task waits at most that has nothing to do, before it looks again.
 const LONG_PAUSE: Duration = Duration::from_secs(3600);
+/// How long a task waits at most for the time of a parked record or a timer before it looks at the clock
+/// again, which may have been set.
+const CLOCK_PAUSE: Duration = Duration::from_secs(60);
 /// How long it waits until it commits an offset for which no other commit comes.
 const BEHIND_PAUSE: Duration = Duration::from_millis(50);
 /// How long a call should take. A batch is as large as takes about that, so that a record which takes long
 /// has few neighbours, and quick ones share the cost of a call.
 const CALL_TARGET: Duration = Duration::from_millis(2);
 
+/// The timers of a lane.
+struct LaneTimers {
+    timers: Arc<Mutex<TaskTimers>>,
+    /// Whether the lane ran some last: records have their turn then.
+    had_turn: bool,
+}
+
 /// A task with several instances.
 pub(in crate::pipeline) struct ConcurrentTask {
     pipeline: Arc<PipelineRuntime>,
+    task: u32,
     inputs: Vec<Input>,
     /// By input: what an earlier run has done beyond the offset at which this one starts.
     resumed: Vec<OffsetRanges>,
@@ -53,6 +65,8 @@ pub(in crate::pipeline) struct ConcurrentTask {
     parked: Arc<Mutex<Parked>>,
     backlog: Backlog,
     lanes: Lanes,
+    /// By lane.
+    timers: Vec<LaneTimers>,
     done: mpsc::UnboundedReceiver<Done>,
     progress: SharedProgress,
     /// What this task does by itself, beside the lanes.
@@ -75,13 +89,17 @@ impl ConcurrentTask {
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
         let parked = open_parked(&pipeline, task, &status)?;
         let (report, done) = mpsc::unbounded_channel();
-        let mut lanes = Vec::new();
+        let (mut lanes, mut timers) = (Vec::new(), Vec::new());
         for number in 0..count {
             let lane = LaneProgress::new(number, progress.clone());
             let (parked, status) = (Arc::clone(&parked), Arc::clone(&status));
             let runner = block_in_place(|| {
                 BatchRunner::open(Arc::clone(&pipeline), task, parked, Some(lane), status)
             })?;
+            timers.push(LaneTimers {
+                timers: Arc::clone(&runner.timers),
+                had_turn: false,
+            });
             lanes.push(Lane::start(number, runner, report.clone()));
         }
         let mut resumed = vec![OffsetRanges::default(); inputs.len()];
@@ -100,9 +118,11 @@ impl ConcurrentTask {
             own_checkpoints: Checkpoints::new(pipeline.log.store().clone()),
             backlog: Backlog::new(&pipeline),
             lanes: Lanes::new(lanes),
+            timers,
             turn: 0,
             record_seconds: CALL_TARGET.as_secs_f64(),
             pipeline,
+            task,
             inputs,
             resumed,
             parked,
@@ -168,7 +188,7 @@ impl ConcurrentTask {
         for lane in self.lanes.all_free() {
             let batch = match self.next_parked(lane, len)? {
                 Some(batch) => Some(batch),
-                None => self.backlog.next_batch(lane, len, &mut self.parked.lock()),
+                None => self.next_in_turn(lane, len)?,
             };
             if let Some(batch) = batch {
                 self.lanes.send(lane, batch)?;
@@ -176,6 +196,42 @@ impl ConcurrentTask {
             }
         }
         Ok(has_dispatched)
+    }
+
+    /// Timers that are due, or records, for a lane: in turn, if there are both.
+    fn next_in_turn(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
+        let had_turn = self
+            .timers
+            .get_mut(lane as usize)
+            .is_some_and(|of_lane| std::mem::take(&mut of_lane.had_turn));
+        if !had_turn && let Some(batch) = self.next_timers(lane, len)? {
+            return Ok(Some(batch));
+        }
+        let records = self.backlog.next_batch(lane, len, &mut self.parked.lock());
+        match records {
+            None if had_turn => self.next_timers(lane, len),
+            records => Ok(records),
+        }
+    }
+
+    /// Timers of a lane that are due. The lane is free, so that what it has set is in the store.
+    fn next_timers(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
+        let mut parked = self.parked.lock();
+        let Some(of_lane) = self.timers.get_mut(lane as usize) else {
+            return Ok(None);
+        };
+        if parked.is_full() {
+            return Ok(None);
+        }
+        let (pipeline, task) = (&self.pipeline, self.task);
+        let due =
+            block_in_place(|| timers::due_batch(pipeline, task, &mut of_lane.timers.lock(), len))?;
+        let Some(mut batch) = due else {
+            return Ok(None);
+        };
+        batch.reserved = Some(parked.reserve(batch.columns.len() as u64));
+        of_lane.had_turn = true;
+        Ok(Some(batch))
     }
 
     /// Parked records that are due, for a lane.
@@ -199,7 +255,7 @@ impl ConcurrentTask {
         };
         let index = first.parked.input;
         let input = self.inputs.iter().find(|input| input.index == index);
-        let partition = input.map_or(0, |input| input.partition().index());
+        let partition = input.map_or(self.task, |input| input.partition().index());
         for waiting in &waiting {
             self.backlog.occupy(waiting.group, lane);
         }
@@ -367,7 +423,7 @@ impl ConcurrentTask {
         Ok(())
     }
 
-    /// How long until a parked record is due that may run.
+    /// How long until a parked record is due that may run, or a timer.
     fn pause_until_due(&self) -> Option<Duration> {
         let free = self.lanes.all_free();
         if free.is_empty() {
@@ -375,8 +431,20 @@ impl ConcurrentTask {
         }
         let now_ms = self.pipeline.log.store().clock().now_ms();
         let can_run = |group| free.iter().any(|lane| self.backlog.may_run(group, *lane));
-        let due_ms = self.parked.lock().next_due_ms_of(can_run)?;
-        Some(Duration::from_millis(due_ms.saturating_sub(now_ms)))
+        let parked = self.parked.lock();
+        let parked_ms = parked.next_due_ms_of(can_run);
+        let parked_ms = parked_ms.map(|due_ms| due_ms.saturating_sub(now_ms));
+        let of_lane = |lane: &u32| {
+            let of_lane = self.timers.get(*lane as usize)?;
+            timers::pause_ms(&self.pipeline, &of_lane.timers.lock())
+        };
+        let timers_ms = match parked.is_full() {
+            true => None,
+            false => free.iter().filter_map(of_lane).min(),
+        };
+        let pause_ms = parked_ms.into_iter().chain(timers_ms).min()?;
+        // The clock may be set meanwhile.
+        Some(Duration::from_millis(pause_ms).min(CLOCK_PAUSE))
     }
 
     /// Releases messages that were leased and not run.

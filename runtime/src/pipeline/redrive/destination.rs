@@ -27,6 +27,13 @@ pub(super) enum Destination {
         /// Its number is that of the task.
         partition: Arc<Partition>,
     },
+    /// The task of a pipeline whose timers they were, among those that it is to try again.
+    Timers {
+        name: PipelineName,
+        id: u32,
+        order: RetryOrder,
+        task: u32,
+    },
     /// The end of a partition.
     Partition {
         topic: Topic,
@@ -41,6 +48,8 @@ pub(super) enum Destination {
 pub(super) enum Place {
     /// Pipeline and task.
     Task(u32, u32),
+    /// Pipeline and task.
+    Timers(u32, u32),
     /// Topic and partition.
     Partition(u32, u32),
     /// Queue.
@@ -51,6 +60,7 @@ impl Destination {
     pub(super) fn place(&self) -> Place {
         match self {
             Self::Task { id, partition, .. } => Place::Task(*id, partition.index()),
+            Self::Timers { id, task, .. } => Place::Timers(*id, *task),
             Self::Partition { topic, partition } => Place::Partition(topic.id(), partition.index()),
             Self::Queue(queue) => Place::Queue(queue.id()),
         }
@@ -67,7 +77,14 @@ impl Destination {
             } => Outgoing::Task {
                 parked: Parked::open(store.clone(), *id, partition.index())?,
                 order: *order,
-                partition: Arc::clone(partition),
+                partition: Some(Arc::clone(partition)),
+            },
+            Self::Timers {
+                id, order, task, ..
+            } => Outgoing::Task {
+                parked: Parked::open(store.clone(), *id, *task)?,
+                order: *order,
+                partition: None,
             },
             Self::Partition { topic, partition } => {
                 let config = topic.config();
@@ -85,7 +102,7 @@ impl Destination {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Task { name, .. } => write!(f, "pipeline:{name}"),
+            Self::Task { name, .. } | Self::Timers { name, .. } => write!(f, "pipeline:{name}"),
             Self::Partition { topic, .. } => write!(f, "topic:{}", topic.name()),
             Self::Queue(queue) => write!(f, "queue:{}", queue.name()),
         }
@@ -97,7 +114,8 @@ pub(super) enum Outgoing {
     Task {
         parked: Parked,
         order: RetryOrder,
-        partition: Arc<Partition>,
+        /// That of the records; timers have none.
+        partition: Option<Arc<Partition>>,
     },
     Partition {
         builder: BatchBuilder,
@@ -163,7 +181,11 @@ impl Outgoing {
     pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), Error> {
         match self {
             // Records of a topic that is deleted are of no use to a pipeline.
-            Self::Task { partition, .. } => commit.require_partition(partition),
+            Self::Task { partition, .. } => {
+                if let Some(partition) = partition {
+                    commit.require_partition(partition);
+                }
+            }
             Self::Partition {
                 builder, partition, ..
             } => append(builder, partition, commit)?,

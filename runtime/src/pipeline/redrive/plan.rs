@@ -8,9 +8,10 @@ use hashbrown::HashMap;
 use super::RedriveTo;
 use super::destination::{Destination, Place};
 use crate::log::Log;
-use crate::model::{PipelineName, QueueName, Target, TopicName};
+use crate::model::{PipelineName, QueueName, TIMERS_INPUT, Target, TimerId, TopicName};
 use crate::pipeline::Error;
 use crate::pipeline::registry::{self, StoredPipeline};
+use crate::pipeline::retry::timer_offset;
 use crate::queue::letter::{DeadLetter, Filter, Origin};
 use crate::queue::{Queue, Queues};
 
@@ -105,7 +106,28 @@ impl Resolver<'_> {
                 partition,
                 offset,
             }) => self.to_topic(letter, topic, *partition, *offset),
+            Some(Origin::Timer(timer)) => self.to_timers(timer),
         }
+    }
+
+    fn to_timers(&self, timer: &TimerId) -> Result<Resolved, String> {
+        if self.to == RedriveTo::Topic {
+            return Err("it was a timer, and comes from no topic".to_owned());
+        }
+        let name = &timer.pipeline;
+        let pipeline = self.pipelines.get(name);
+        let pipeline =
+            pipeline.ok_or_else(|| format!("its origin, the pipeline `{name}`, does not exist"))?;
+        Ok(Resolved {
+            destination: Destination::Timers {
+                name: name.clone(),
+                id: pipeline.id,
+                order: pipeline.retry_order,
+                task: timer.task,
+            },
+            input: TIMERS_INPUT,
+            offset: timer_offset(timer.due_ms, &timer.key),
+        })
     }
 
     fn to_queue(

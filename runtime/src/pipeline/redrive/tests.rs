@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::log::TopicConfig;
 use crate::manifest::RetryOrder;
-use crate::model::{Header, QueueName, Record};
+use crate::model::{Header, QueueName, Record, TIMERS_INPUT};
 use crate::pipeline::registry::{self, StoredPipeline};
 use crate::pipeline::retry::Parked;
 use crate::queue::letter::{ORIGIN, PIPELINE, REASON, REDRIVE_COUNT, REDRIVEN_FROM};
@@ -153,6 +153,33 @@ fn a_record_of_a_pipeline_comes_back_to_it_as_it_was() {
     assert_eq!(headers, expected);
     assert!(scene.in_topic(1).is_empty());
     assert_eq!(block_on(scene.dead.message_count()).unwrap(), 0);
+}
+
+/// Whatever order they were given up on in, timers come back in the order of their times, to their
+/// pipeline and nobody else.
+#[test]
+fn timers_come_back_to_their_pipeline_in_order() {
+    let scene = Scene::new(RetryOrder::Key);
+    for due_ms in [1_700, 900, 1_200] {
+        let origin = format!("timer:p/1/k%2F@{due_ms}");
+        scene.letter("k/", &due_ms.to_string(), &[(ORIGIN, &origin)]);
+    }
+    scene.letter("k/", "lost", &[(ORIGIN, "timer:gone/1/k@5")]);
+    let (sent, stranded) = scene.redrive(RedriveTo::Topic, 500);
+    assert_eq!((sent.sent_count, stranded.len()), (0, 1));
+    assert!(stranded[0].reason.contains("it was a timer"));
+    let planned = scene.plan(RedriveTo::Pipeline, u64::MAX);
+    assert_eq!(planned.destinations(), [("pipeline:p".to_owned(), 3)]);
+    let (sent, stranded) = scene.redrive(RedriveTo::Pipeline, 2);
+    assert_eq!((sent.sent_count, stranded.len()), (3, 1));
+    assert!(stranded[0].reason.contains("the pipeline `gone`"));
+    let groups: Vec<_> = scene.parked(1).into_values().collect();
+    let values: Vec<Vec<&str>> = groups
+        .iter()
+        .map(|group| group.iter().map(|(.., value)| value.as_str()).collect())
+        .collect();
+    assert_eq!(values, [["900", "1200", "1700"]]);
+    assert!(groups[0].iter().all(|(input, ..)| *input == TIMERS_INPUT));
 }
 
 #[test]

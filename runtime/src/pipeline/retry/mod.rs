@@ -58,6 +58,30 @@ pub(super) fn group(order: RetryOrder, input: u32, offset: u64, key: Option<&[u8
     }
 }
 
+/// The lane, of so many, that runs a group whose state it has.
+pub(super) fn lane_of(group: GroupId, lane_count: u32) -> u32 {
+    // The upper bits of the product depend on all of the group's.
+    let mixed = group.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (mixed % u64::from(lane_count.max(1))) as u32
+}
+
+/// The group itself if it belongs to a lane, or another one that does and is always the same.
+pub(super) fn group_at(group: GroupId, lane: u32, lane_count: u32) -> GroupId {
+    let mut groups = (0..=u64::MAX).map(|step| group.wrapping_add(step));
+    groups
+        .find(|group| lane_of(*group, lane_count) == lane)
+        .unwrap_or(group)
+}
+
+/// What stands for a timer where a record has its offset: it ascends with the due time, and tells timers
+/// of one time apart.
+pub(super) fn timer_offset(due_ms: u64, key: &[u8]) -> u64 {
+    const TIME_BITS: u32 = 42;
+    const KEY_BITS: u32 = 20;
+    let of_key = key_hash(key) & ((1 << KEY_BITS) - 1);
+    due_ms.min((1 << TIME_BITS) - 1) << KEY_BITS | of_key
+}
+
 /// Why a record has failed.
 #[derive(Clone, Debug)]
 pub(super) enum Cause {

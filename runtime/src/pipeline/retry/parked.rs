@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::GroupId;
+use crate::model::TIMERS_INPUT;
 use crate::storage::schema::KeyKind;
 use crate::storage::schema::parked::{self, ParkedRecord};
 use crate::storage::{Commit, Error, Scan, Store};
@@ -25,7 +26,7 @@ pub(in crate::pipeline) struct Parked {
     due: BTreeSet<(u64, GroupId)>,
     count: u64,
     next_sequence: u64,
-    /// The greatest index of an input that a record came from when this was opened.
+    /// The greatest index of an input that a record, not a timer, came from when this was opened.
     max_input: u32,
 }
 
@@ -71,7 +72,9 @@ impl Parked {
             let value = bytes::Bytes::copy_from_slice(value);
             let record = parked::parse_value(&value).ok_or_else(damaged)?;
             opened.insert(group, sequence, &record);
-            opened.max_input = opened.max_input.max(record.input);
+            if record.input != TIMERS_INPUT {
+                opened.max_input = opened.max_input.max(record.input);
+            }
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
             Ok(Scan::Continue)
         })?;

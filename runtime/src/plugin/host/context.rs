@@ -1,6 +1,7 @@
 //! `millstream:plugin/context`: where the plugin runs.
 
-use super::{HostFault, HostState, bindings::millstream::plugin::context::Host};
+use super::{HostFault, HostState, Subject, bindings::millstream::plugin::context::Host};
+use crate::model::TimerId;
 
 impl Host for HostState {
     fn pipeline(&mut self) -> wasmtime::Result<String> {
@@ -24,19 +25,39 @@ impl Host for HostState {
     }
 
     fn idempotency_key(&mut self, index: u32) -> wasmtime::Result<String> {
-        let call = &self.call;
-        let offset = call.offsets.get(index as usize).ok_or_else(|| {
+        let pipeline = &self.context.pipeline;
+        let at = index as usize;
+        let (key, count) = match &self.call.subject {
+            Subject::Nothing => (None, 0),
+            Subject::Records {
+                input,
+                partition,
+                offsets,
+            } => {
+                let input = self.context.inputs.get(*input as usize);
+                let input = input.map_or("", String::as_str);
+                let key = offsets
+                    .get(at)
+                    .map(|offset| format!("{pipeline}/{input}/{partition}/{offset}"));
+                (key, offsets.len())
+            }
+            Subject::Timers(timers) => {
+                let key = timers.get(at).map(|(key, due_ms)| {
+                    let id = TimerId {
+                        pipeline: pipeline.clone(),
+                        task: self.context.partition,
+                        key: key.clone(),
+                        due_ms: *due_ms,
+                    };
+                    id.to_string()
+                });
+                (key, timers.len())
+            }
+        };
+        key.ok_or_else(|| {
             HostFault::argument(format!(
-                "it asked for the idempotency key of record {index}, but the batch has {} records",
-                call.offsets.len()
+                "it asked for the idempotency key of record {index}, but the batch has {count} records"
             ))
-        })?;
-        let input = self
-            .context
-            .inputs
-            .get(call.input as usize)
-            .map_or("", String::as_str);
-        let pipeline = self.context.pipeline.as_str();
-        Ok(format!("{pipeline}/{input}/{}/{offset}", call.partition))
+        })
     }
 }

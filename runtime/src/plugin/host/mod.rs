@@ -3,18 +3,21 @@
 //! [`HostState`] is the data of one instance's store. The submodules implement one imported
 //! interface each; those of WASI are in `wasi/`.
 
+pub(super) mod columns;
 pub(super) mod config;
 pub(super) mod context;
 pub(super) mod guest_log;
 pub(super) mod logging;
 pub(super) mod metrics;
 pub(super) mod state;
+pub(super) mod timers;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
@@ -33,6 +36,7 @@ use super::{
 use guest_log::GuestLog;
 use metrics::PluginMetrics;
 use state::{State, StateLimits, StateReader};
+use timers::Timers;
 
 /// What `wit/plugin.wit` says about the imports, as Rust traits.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -43,6 +47,7 @@ mod bindings {
             package millstream:host;
             world host {
                 import millstream:plugin/state@0.1.0;
+                import millstream:plugin/timers@0.1.0;
                 import millstream:plugin/context@0.1.0;
                 import millstream:plugin/metrics@0.1.0;
                 import wasi:logging/logging@0.1.0-draft;
@@ -60,6 +65,9 @@ pub(super) enum HostFault {
     /// State could not be read, or a limit on it is broken.
     #[error("{0}")]
     State(String),
+    /// A limit on timers is broken.
+    #[error("{0}")]
+    Timers(String),
     /// A capability that was not granted was used.
     #[error("{0} is not granted")]
     Denied(&'static str),
@@ -91,6 +99,7 @@ pub(super) struct HostState {
     pub(super) http: Http,
     pub(super) log: Arc<Mutex<GuestLog>>,
     pub(super) state: State,
+    pub(super) timers: Timers,
     pub(super) metrics: Arc<PluginMetrics>,
     pub(super) context: InstanceContext,
     pub(super) digest: Digest,
@@ -108,13 +117,23 @@ pub(super) struct Call {
     margin: Duration,
     /// Its waits.
     pub(super) outside: Arc<Outside>,
-    /// Index of the batch's input.
-    input: u32,
-    /// Partition of the batch's input.
-    partition: u32,
-    /// Offsets of the batch's records, for idempotency keys; empty if the plugin does not ask for
-    /// any.
-    offsets: Vec<u64>,
+    /// What it is about, for idempotency keys; nothing if the plugin does not ask for any.
+    subject: Subject,
+}
+
+/// What a call is about.
+#[derive(Debug)]
+pub(super) enum Subject {
+    Nothing,
+    Records {
+        /// Index of the batch's input.
+        input: u32,
+        /// Partition of the batch's input.
+        partition: u32,
+        offsets: Vec<u64>,
+    },
+    /// Timers: keys and due times.
+    Timers(Vec<(Bytes, u64)>),
 }
 
 impl Call {
@@ -166,6 +185,7 @@ impl HostState {
                     read_bytes: limits.memory_bytes,
                 },
             ),
+            timers: Timers::new(limits.state_bytes),
             metrics: Arc::clone(&context.metrics),
             context,
             digest,
@@ -173,9 +193,7 @@ impl HostState {
                 deadline: Instant::now(),
                 margin: wasi::margin(limits.deadline),
                 outside,
-                input: 0,
-                partition: 0,
-                offsets: Vec::new(),
+                subject: Subject::Nothing,
             },
             is_open: false,
         }
@@ -190,7 +208,7 @@ impl HostState {
         self.randomness.start_call(is_opening);
         self.call.deadline = deadline;
         self.call.outside.start_call();
-        self.call.offsets.clear();
+        self.call.subject = Subject::Nothing;
     }
 
     /// What the clocks and the random numbers of the current call start from.
@@ -209,10 +227,21 @@ impl HostState {
     }
 
     /// Remembers which records a call is about.
-    pub(super) fn remember_offsets(&mut self, batch: &Columns) {
-        self.call.input = batch.input();
-        self.call.partition = batch.partition();
-        self.call.offsets.extend_from_slice(batch.offsets());
+    pub(super) fn remember_records(&mut self, batch: &Columns) {
+        self.call.subject = Subject::Records {
+            input: batch.input(),
+            partition: batch.partition(),
+            offsets: batch.offsets().to_vec(),
+        };
+    }
+
+    /// Remembers which timers a call is about.
+    pub(super) fn remember_timers(&mut self, batch: &Columns) {
+        let timer = |index| {
+            let key = batch.key(index).unwrap_or_default();
+            (Bytes::copy_from_slice(key), batch.timestamp_ms(index))
+        };
+        self.call.subject = Subject::Timers((0..batch.len()).map(timer).collect());
     }
 }
 
@@ -224,6 +253,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<
     use bindings::{millstream::plugin, wasi};
     type This = HasSelf<HostState>;
     plugin::state::add_to_linker::<_, This>(linker, |state| state)?;
+    plugin::timers::add_to_linker::<_, This>(linker, |state| state)?;
     plugin::context::add_to_linker::<_, This>(linker, |state| state)?;
     plugin::metrics::add_to_linker::<_, This>(linker, |state| state)?;
     wasi::logging::logging::add_to_linker::<_, This>(linker, |state| state)?;

@@ -12,6 +12,7 @@ use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 use super::{
     HostFault, HostState,
     bindings::millstream::plugin::state::{Entries, Found, Host},
+    columns::split,
 };
 use crate::model::limits;
 
@@ -19,12 +20,10 @@ use crate::model::limits;
 pub const MAX_STATE_KEY_BYTES: usize = 64 * 1024;
 /// Largest value, in bytes: that of a record.
 pub const MAX_STATE_VALUE_BYTES: usize = limits::MAX_RECORD_BYTES;
-/// Most keys of one call of `get-many`, `put-many` or `delete-many`: as many as a batch may write.
-pub const MAX_KEYS_PER_CALL: usize = 262_144;
 /// Most entries that one range query may ask for.
 pub const MAX_RANGE_ENTRIES: u32 = 65_536;
 /// What a write counts beside its key and value: about what its place in the write-set takes.
-const WRITE_OVERHEAD_BYTES: usize = 64;
+pub(super) const WRITE_OVERHEAD_BYTES: usize = 64;
 
 /// Committed and in-flight state of a task, behind the instance's own writes.
 pub trait StateReader: Send {
@@ -312,36 +311,6 @@ fn key_at(changes: &StateChanges, position: u32) -> &[u8] {
     changes.get(position as usize).map_or(&[], |(key, _)| key)
 }
 
-/// The slices of a column from a guest, whose number and ends are checked.
-fn split(name: &str, bytes: Vec<u8>, ends: &[u32]) -> wasmtime::Result<Vec<Bytes>> {
-    if ends.len() > MAX_KEYS_PER_CALL {
-        return Err(HostFault::argument(format!(
-            "it called `state` with {} {name}s, at most {MAX_KEYS_PER_CALL} are allowed in one call",
-            ends.len()
-        )));
-    }
-    let bytes = Bytes::from(bytes);
-    let mut slices = Vec::with_capacity(ends.len());
-    let mut start = 0;
-    for &end in ends {
-        let end = end as usize;
-        if end < start || end > bytes.len() {
-            return Err(HostFault::argument(format!(
-                "it called `state` with `{name}-ends` that do not ascend within `{name}s`"
-            )));
-        }
-        slices.push(bytes.slice(start..end));
-        start = end;
-    }
-    if start != bytes.len() {
-        return Err(HostFault::argument(format!(
-            "it called `state` with `{name}-ends` that end at {start}, but `{name}s` has {} bytes",
-            bytes.len()
-        )));
-    }
-    Ok(slices)
-}
-
 /// A column of values for the guest.
 struct Column {
     bytes: Vec<u8>,
@@ -385,7 +354,7 @@ impl Host for HostState {
     }
 
     fn get_many(&mut self, keys: Vec<u8>, key_ends: Vec<u32>) -> wasmtime::Result<Found> {
-        let keys = split("key", keys, &key_ends)?;
+        let keys = split("state", "key", keys, &key_ends)?;
         let mut values = Column::new(keys.len(), self.state.limits);
         let mut missing = Vec::new();
         for (index, key) in (0..).zip(keys) {
@@ -416,8 +385,8 @@ impl Host for HostState {
                 value_ends.len()
             )));
         }
-        let keys = split("key", keys, &key_ends)?;
-        let values = split("value", values, &value_ends)?;
+        let keys = split("state", "key", keys, &key_ends)?;
+        let values = split("state", "value", values, &value_ends)?;
         for (key, value) in keys.into_iter().zip(values) {
             self.state.write(key, Some(value))?;
         }
@@ -425,7 +394,7 @@ impl Host for HostState {
     }
 
     fn delete_many(&mut self, keys: Vec<u8>, key_ends: Vec<u32>) -> wasmtime::Result<()> {
-        for key in split("key", keys, &key_ends)? {
+        for key in split("state", "key", keys, &key_ends)? {
             self.state.write(key, None)?;
         }
         Ok(())

@@ -98,7 +98,7 @@ fn every_unknown_import_is_listed() {
     let guest = Guest::passthrough()
         .import("acme:billing/api@1.0.0", "a", "", "")
         .import("wasi:keyvalue/store@0.2.0-draft", "b", "", "")
-        .import("millstream:plugin/timers@0.1.0", "c", "", "")
+        .import("millstream:plugin/clock@0.1.0", "c", "", "")
         .import("millstream:plugin/state@0.9.0", "d", "", "");
     let refused = ENGINE
         .load(guest.build(), "p.wasm")
@@ -109,7 +109,7 @@ fn every_unknown_import_is_listed() {
     assert!(
         refused.contains("imports `wasi:keyvalue/store@0.2.0-draft`: Millstream provides WASI 0.2")
     );
-    assert!(refused.contains("imports `millstream:plugin/timers@0.1.0`: no version"));
+    assert!(refused.contains("imports `millstream:plugin/clock@0.1.0`: no version"));
     assert!(
         refused
             .contains("imports `millstream:plugin/state@0.9.0`: this Millstream has version 0.1.0")
@@ -267,6 +267,48 @@ fn state_can_be_withheld() {
             .to_string()
             .contains("no state")
     );
+}
+
+#[test]
+fn who_sets_timers_handles_them() {
+    let setter = || {
+        Guest::passthrough().import(
+            "millstream:plugin/timers@0.1.0",
+            "cancel",
+            r#"(param "key" (list u8)) (param "due-ms" u64)"#,
+            "(param i32 i32 i64)",
+        )
+    };
+    let refused = ENGINE
+        .load(setter().build(), "p.wasm")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains(
+            "imports `millstream:plugin/timers@0.1.0` (cancel) without exporting \
+             `millstream:plugin/timer-handler@0.1.0`: "
+        ),
+        "{refused}"
+    );
+    assert!(
+        refused.contains("consumer!(process, on_timer)"),
+        "{refused}"
+    );
+    let plugin = load(&setter().on_timers("unreachable"));
+    assert!(plugin.handles_timers());
+    plugin.check_grants(&Grants::default()).unwrap();
+    let none = Grants {
+        timers: false,
+        ..Grants::default()
+    };
+    let denied = plugin.check_grants(&none).unwrap_err().to_string();
+    assert!(
+        denied.contains("a pipeline without a `from` has no timers"),
+        "{denied}"
+    );
+    // Who can be told of timers need not set any.
+    assert!(load(&Guest::passthrough().on_timers("unreachable")).handles_timers());
+    assert!(!load(&Guest::passthrough()).handles_timers());
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub(super) struct Guest {
     process: String,
     /// Instructions of `open`, which return the reply; none: no lifecycle.
     open: Option<String>,
+    /// Instructions of `on-timers`: `$timers` is the number of timers, the result the reply; none: no
+    /// timer handler.
+    on_timers: Option<String>,
     /// Imported interfaces, each with a function.
     imports: Vec<Import>,
     /// Text added to the component.
@@ -55,6 +58,11 @@ impl Guest {
 
     pub(super) fn open(mut self, open: &str) -> Self {
         self.open = Some(open.to_owned());
+        self
+    }
+
+    pub(super) fn on_timers(mut self, on_timers: &str) -> Self {
+        self.on_timers = Some(on_timers.to_owned());
         self
     }
 
@@ -112,6 +120,7 @@ impl Guest {
             write!(with, r#"(export "{name}" (func $lowered{n}))"#).unwrap();
         }
         let open = self.open.as_deref().unwrap_or("unreachable");
+        let on_timers = self.on_timers.as_deref().unwrap_or("unreachable");
         write!(
             text,
             r#"(core module $main
@@ -119,15 +128,23 @@ impl Guest {
               {core_imports}
               {HELPERS}
               (func (export "process") (param $batch i32) (result i32) {process})
+              (func (export "on-timers") (param $keys i32) (param i32 i32 i32 i32) (param $timers i32)
+                (param i32 i32 i32 i32 i32 i32) (result i32) {on_timers})
               (func (export "open") (param i32 i32) (result i32) {open}))
             (core instance $main (instantiate $main
               (with "libc" (instance $libc))
               (with "host" (instance {with}))))
             {CONSUMER}
             {lifecycle}
+            {timer_handler}
             {extra})"#,
             process = self.process,
             lifecycle = if self.open.is_some() { LIFECYCLE } else { "" },
+            timer_handler = if self.on_timers.is_some() {
+                TIMER_HANDLER
+            } else {
+                ""
+            },
             extra = self.extra,
         )
         .unwrap();
@@ -162,7 +179,12 @@ const TYPES: &str = r#"
     (field "keys" $bytes) (field "key-ends" $words) (field "null-keys" $words)
     (field "headers" $bytes) (field "header-ends" $words)
     (field "timestamps" $longs) (field "failed" (list $failure))))
-  (export "output" (type $output (eq $output')))))
+  (export "output" (type $output (eq $output')))
+  (type $timer-batch' (record (field "keys" $bytes) (field "key-ends" $words)
+    (field "due-ms" $longs) (field "payloads" $bytes) (field "payload-ends" $words)
+    (field "delivery-counts" $words)))
+  (export "timer-batch" (type $timer-batch (eq $timer-batch')))))
+(alias export $types "timer-batch" (type $timer-batch))
 (alias export $types "batch" (type $batch))
 (alias export $types "output" (type $output))
 "#;
@@ -189,16 +211,18 @@ const LIBC: &str = r#"
 
 /// `$count`: how many records the batch has. `$pass`: the reply that passes them through, at
 /// address 0: 0 = ok, then `processed` at 4, and a pointer and a length for each column from
-/// `source` at 8 on. The source indexes are at 4096. `$error`: an error reply with the text "no".
+/// `source` at 8 on. The source indexes are at 4096. `$pass-all`: the same for a number of records or
+/// timers. `$error`: an error reply with the text "no".
 const HELPERS: &str = r#"
 (func $count (param $batch i32) (result i32) (i32.load offset=76 (local.get $batch)))
-(func $pass (param $batch i32) (result i32) (local $i i32)
+(func $pass (param $batch i32) (result i32) (call $pass-all (call $count (local.get $batch))))
+(func $pass-all (param $n i32) (result i32) (local $i i32)
   (memory.fill (i32.const 0) (i32.const 0) (i32.const 104))
-  (i32.store (i32.const 4) (call $count (local.get $batch)))
+  (i32.store (i32.const 4) (local.get $n))
   (i32.store (i32.const 8) (i32.const 4096))
-  (i32.store (i32.const 12) (call $count (local.get $batch)))
+  (i32.store (i32.const 12) (local.get $n))
   (block $done (loop $next
-    (br_if $done (i32.ge_u (local.get $i) (call $count (local.get $batch))))
+    (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
     (i32.store offset=4096 (i32.mul (local.get $i) (i32.const 4)) (local.get $i))
     (local.set $i (i32.add (local.get $i) (i32.const 1)))
     (br $next)))
@@ -216,6 +240,13 @@ const CONSUMER: &str = r#"
   (canon lift (core func $main "process") (memory $memory) (realloc $realloc)))
 (instance $consumer (export "process" (func $process)))
 (export "millstream:plugin/consumer@0.1.0" (instance $consumer))
+"#;
+
+const TIMER_HANDLER: &str = r#"
+(func $on-timers (param "batch" $timer-batch) (result (result $output (error string)))
+  (canon lift (core func $main "on-timers") (memory $memory) (realloc $realloc)))
+(instance $timer-handler (export "on-timers" (func $on-timers)))
+(export "millstream:plugin/timer-handler@0.1.0" (instance $timer-handler))
 "#;
 
 const LIFECYCLE: &str = r#"

@@ -6,6 +6,7 @@ mod guest;
 mod loading;
 mod replays;
 mod sleeping;
+mod timers;
 
 use std::{sync::LazyLock, time::Duration};
 

@@ -42,6 +42,7 @@ const GRANTS: Grants = Grants {
     clocks: true,
     random: true,
     http: None,
+    timers: true,
 };
 
 fn recording(moment: Moment, seen: Seen) -> Recording {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::model::{QueueName, TopicName};
+use crate::model::{QueueName, TimerId, TopicName};
 
 /// The place of a record before it became a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Origin {
         /// The message's offset in it.
         offset: u64,
     },
+    /// `timer:PIPELINE/TASK/KEY@DUE`
+    Timer(TimerId),
 }
 
 impl FromStr for Origin {
@@ -33,13 +35,16 @@ impl FromStr for Origin {
     fn from_str(text: &str) -> Result<Self, String> {
         read(text).ok_or_else(|| {
             format!(
-                "`{text}` is no origin; expected `topic:NAME/PARTITION/OFFSET` or `queue:NAME/OFFSET`"
+                "`{text}` is no origin; expected `topic:NAME/PARTITION/OFFSET`, `queue:NAME/OFFSET` or `timer:PIPELINE/TASK/KEY@DUE`"
             )
         })
     }
 }
 
 fn read(text: &str) -> Option<Origin> {
+    if text.starts_with("timer:") {
+        return text.parse().ok().map(Origin::Timer);
+    }
     let (kind, place) = text.split_once(':')?;
     let (place, offset) = place.rsplit_once('/')?;
     let offset = offset.parse().ok()?;
@@ -69,6 +74,7 @@ impl fmt::Display for Origin {
                 offset,
             } => write!(f, "topic:{topic}/{partition}/{offset}"),
             Self::Queue { queue, offset } => write!(f, "queue:{queue}/{offset}"),
+            Self::Timer(timer) => timer.fmt(f),
         }
     }
 }
@@ -89,13 +95,19 @@ mod tests {
             for origin in [
                 Origin::Topic { topic: name.parse().unwrap(), partition, offset },
                 Origin::Queue { queue: name.parse().unwrap(), offset },
+                Origin::Timer(TimerId {
+                    pipeline: name.parse().unwrap(),
+                    task: partition,
+                    key: name.into(),
+                    due_ms: offset,
+                }),
             ] {
                 prop_assert_eq!(origin.to_string().parse(), Ok(origin));
             }
         }
 
         #[test]
-        fn arbitrary_text_never_panics(text in "(topic|queue)?:?.{0,40}") {
+        fn arbitrary_text_never_panics(text in "(topic|queue|timer)?:?.{0,40}") {
             let _ = text.parse::<Origin>();
         }
     }
@@ -110,6 +122,8 @@ mod tests {
             "queue:q",
             "file:f/1",
             "queue:a/b/1",
+            "timer:p/0/k",
+            "timer:p/k@7",
         ] {
             assert!(text.parse::<Origin>().is_err(), "{text}");
         }

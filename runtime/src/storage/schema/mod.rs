@@ -15,6 +15,7 @@ pub mod positions;
 pub mod queue;
 pub mod queue_chunk;
 pub mod state;
+pub mod timer;
 pub mod topic;
 
 /// A RocksDB column family.
@@ -24,8 +25,8 @@ pub enum Family {
     Meta,
     /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
     Log,
-    /// What is short-lived: changes of keyed state that are not folded into `State` yet, and parked
-    /// records.
+    /// What comes and goes: changes of keyed state that are not folded into `State` yet, parked records,
+    /// and timers.
     Changelog,
     /// Keyed state of pipelines.
     State,
@@ -86,6 +87,8 @@ pub enum KeyKind {
     /// `(pipeline id, task, group, sequence)` → a record that waits to be tried again. Family
     /// `changelog`.
     Parked = 0x31,
+    /// `(pipeline id, task, due at ms, key)` → a timer's payload. Family `changelog`.
+    Timer = 0x32,
 }
 
 impl KeyKind {
@@ -100,7 +103,7 @@ impl KeyKind {
             | KeyKind::Deduplication
             | KeyKind::GroupGaps => Family::Meta,
             KeyKind::Batch => Family::Log,
-            KeyKind::Changelog | KeyKind::Parked => Family::Changelog,
+            KeyKind::Changelog | KeyKind::Parked | KeyKind::Timer => Family::Changelog,
             KeyKind::State => Family::State,
             KeyKind::QueueChunk => Family::Queue,
         }
@@ -171,6 +174,7 @@ mod tests {
             (KeyKind::State, 0x30),
             (KeyKind::QueueChunk, 0x40),
             (KeyKind::Parked, 0x31),
+            (KeyKind::Timer, 0x32),
         ];
         for (kind, code) in codes {
             assert_eq!(kind_prefix(kind), [code]);

@@ -48,6 +48,7 @@ pub use url::encode;
 
 use crate::host;
 use crate::record::Record;
+use crate::timers::Timer;
 
 /// The header of [`Request::idempotent`].
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -113,6 +114,11 @@ impl Request {
     /// service needs a key of its own for each: see [`context::idempotency_key`](crate::context).
     pub fn idempotent(self, record: Record<'_>) -> Self {
         self.header(IDEMPOTENCY_KEY, host::idempotency_key(record.index()))
+    }
+
+    /// As [`Request::idempotent`], for a timer: with `timer:<pipeline>/<partition>/<key>@<due-ms>`.
+    pub fn idempotent_timer(self, timer: Timer<'_>) -> Self {
+        self.header(IDEMPOTENCY_KEY, host::idempotency_key(timer.index()))
     }
 
     /// Sets how long to wait at most for the connection, for the head of the response, and between two

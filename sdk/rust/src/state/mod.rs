@@ -9,6 +9,7 @@ mod table;
 
 use crate::host;
 use crate::record::StateKeys;
+use crate::timers::Timers;
 use table::{Slot, Table};
 
 const DEFAULT_LIMIT_BYTES: usize = 16 << 20;
@@ -33,6 +34,7 @@ pub struct State {
     limit_entries: usize,
     /// Memory of values that were replaced, for the next ones.
     spare: Vec<Vec<u8>>,
+    pub(crate) timers: Timers,
 }
 
 /// A slot before the record being processed changed it first.
@@ -54,6 +56,7 @@ impl State {
             limit_bytes: DEFAULT_LIMIT_BYTES,
             limit_entries: DEFAULT_LIMIT_ENTRIES,
             spare: Vec::new(),
+            timers: Timers::default(),
         }
     }
 
@@ -140,6 +143,12 @@ impl State {
             .map(|slot| (&*slot.key, slot.value.as_deref()))
     }
 
+    /// The task's timers. A plugin that uses them exports a [`TimerHandler`](crate::TimerHandler), or is
+    /// refused.
+    pub fn timers(&mut self) -> &mut Timers {
+        self.timers.enable()
+    }
+
     /// Bounds what is held in the instance between batches (16 MiB and 131,072 entries unless
     /// set). It counts against the memory limit of the pipeline's `limits`.
     pub fn set_limits(&mut self, bytes: usize, entries: usize) {
@@ -176,6 +185,7 @@ impl State {
     #[inline]
     pub(crate) fn enter(&mut self) {
         self.record += 1;
+        self.timers.enter();
         if !self.journal.is_empty() {
             self.keep_journal();
         }
@@ -183,6 +193,7 @@ impl State {
 
     /// Takes back the changes of the record being processed.
     pub(crate) fn roll_back(&mut self) {
+        self.timers.roll_back();
         while let Some(before) = self.journal.pop() {
             let slot = self.table.slot_mut(before.slot);
             self.size_bytes -= slot.size_bytes();
@@ -201,6 +212,7 @@ impl State {
 
     /// Forgets everything, after a batch that failed as a whole: the host keeps nothing of it.
     pub(crate) fn discard(&mut self) {
+        self.timers.discard();
         self.table.clear();
         self.changed.clear();
         self.journal.clear();
@@ -209,6 +221,7 @@ impl State {
 
     /// Hands the batch's changes to the host and evicts what is beyond the limits.
     pub(crate) fn flush(&mut self) {
+        self.timers.flush();
         self.keep_journal();
         if !self.changed.is_empty() {
             self.write_back();

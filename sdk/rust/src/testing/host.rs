@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 pub use crate::bindings::consumer::wasi::logging::logging::Level as LogLevel;
-use crate::columns::Batch;
+use crate::columns::{Batch, TimerBatch};
 use crate::http;
 
 /// One log line of the plugin.
@@ -28,6 +28,8 @@ pub(crate) struct MemoryHost {
     pub(crate) state: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) state_reads: u64,
     pub(crate) state_writes: u64,
+    /// Pending timers: payloads by due time and key.
+    pub(crate) timers: BTreeMap<(u64, Vec<u8>), Vec<u8>>,
     pub(crate) logs: Vec<LogLine>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) gauges: BTreeMap<String, f64>,
@@ -37,6 +39,8 @@ pub(crate) struct MemoryHost {
     /// Input and offsets of the batch being processed.
     input: u32,
     offsets: Vec<u64>,
+    /// What the timers being handled are called; empty while records are processed.
+    timer_ids: Vec<String>,
     next_offset: u64,
 }
 
@@ -50,6 +54,7 @@ impl Default for MemoryHost {
             state: BTreeMap::new(),
             state_reads: 0,
             state_writes: 0,
+            timers: BTreeMap::new(),
             logs: Vec::new(),
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
@@ -58,6 +63,7 @@ impl Default for MemoryHost {
             http_requests: Vec::new(),
             input: 0,
             offsets: Vec::new(),
+            timer_ids: Vec::new(),
             next_offset: 0,
         }
     }
@@ -72,6 +78,9 @@ impl MemoryHost {
     }
 
     pub(crate) fn idempotency_key(&self, index: u32) -> String {
+        if !self.timer_ids.is_empty() {
+            return self.timer_ids[index as usize].clone();
+        }
         let input = &self.inputs[self.input as usize];
         let offset = self.offsets[index as usize];
         format!("{}/{input}/{}/{offset}", self.pipeline, self.partition)
@@ -83,8 +92,48 @@ impl MemoryHost {
         batch.offsets = (self.next_offset..self.next_offset + count).collect();
         self.next_offset += count;
         self.input = batch.input;
+        self.timer_ids.clear();
         self.offsets.clone_from(&batch.offsets);
         batch
+    }
+}
+
+impl MemoryHost {
+    /// Takes the timers that are due at a time, in their order.
+    pub(super) fn take_due(&mut self, now_ms: u64) -> TimerBatch {
+        let later = match now_ms.checked_add(1) {
+            Some(next_ms) => self.timers.split_off(&(next_ms, Vec::new())),
+            None => BTreeMap::new(),
+        };
+        let due = std::mem::replace(&mut self.timers, later);
+        let mut batch = TimerBatch {
+            keys: Vec::new(),
+            key_ends: Vec::new(),
+            due_ms: Vec::new(),
+            payloads: Vec::new(),
+            payload_ends: Vec::new(),
+            delivery_counts: Vec::new(),
+        };
+        self.timer_ids.clear();
+        for ((due_ms, key), payload) in due {
+            self.timer_ids.push(self.timer_id(&key, due_ms));
+            batch.keys.extend(key);
+            batch.key_ends.push(batch.keys.len() as u32);
+            batch.due_ms.push(due_ms);
+            batch.payloads.extend(payload);
+            batch.payload_ends.push(batch.payloads.len() as u32);
+        }
+        batch
+    }
+
+    fn timer_id(&self, key: &[u8], due_ms: u64) -> String {
+        let encode = |byte: &u8| match byte {
+            b'-' | b'.' | b'_' => char::from(*byte).to_string(),
+            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        let key: String = key.iter().map(encode).collect();
+        format!("timer:{}/{}/{key}@{due_ms}", self.pipeline, self.partition)
     }
 }
 

@@ -17,6 +17,9 @@
 //! assert_eq!(harness.state("a"), Some(&2u64.to_le_bytes()[..]));
 //! ```
 //!
+//! A plugin with timers is opened with [`Harness::timer_consumer`] or [`Harness::timer_consumer_fn`],
+//! and called with those that are due by [`Running::fire_timers`].
+//!
 //! The harness checks every reply by the rules the real host checks it by.
 
 mod check;
@@ -27,17 +30,18 @@ mod outcome;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use crate::columns::{Batch, Output};
+use crate::columns::{Batch, Output, TimerBatch};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::http;
 use crate::outputs::Outputs;
 use crate::plugin::{
-    BatchConsumer, BatchDriver, Consumer, ConsumerDriver, Producer, ProducerDriver,
+    BatchConsumer, BatchDriver, Consumer, ConsumerDriver, Producer, ProducerDriver, TimerHandler,
 };
 use crate::record::Record;
 use crate::state::State;
 use crate::stateless::{StatelessConsumer, StatelessDriver};
+use crate::timers::{Timer, to_batch};
 use host::{Installed, MemoryHost};
 pub use host::{LogLevel, LogLine};
 pub use input::Input;
@@ -125,6 +129,7 @@ impl Harness {
             let mut driver = ConsumerDriver::<P>::open(config)?;
             Ok(Box::new(move |call| match call {
                 Call::Process(batch) => driver.process(*batch),
+                Call::Timers(_) => Err(NO_TIMERS.to_owned()),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         })
@@ -139,8 +144,34 @@ impl Harness {
             let mut driver = ConsumerDriver::with(FunctionConsumer(process.clone()));
             Ok(Box::new(move |call| match call {
                 Call::Process(batch) => driver.process(*batch),
+                Call::Timers(_) => Err(NO_TIMERS.to_owned()),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
+        });
+        opened.unwrap_or_else(|_| unreachable!("opening a function does not fail"))
+    }
+
+    /// Opens a consumer that has timers.
+    ///
+    /// # Errors
+    /// What the plugin's `open` says.
+    pub fn timer_consumer<P: TimerHandler + 'static>(self) -> Result<Running<Consumes>, String> {
+        self.open(|config| {
+            let mut driver = ConsumerDriver::<P>::open(config)?;
+            Ok(Box::new(move |call| call_with_timers(&mut driver, call)))
+        })
+    }
+
+    /// Opens a consumer that has timers and is two functions.
+    pub fn timer_consumer_fn<F, T>(self, process: F, on_timer: T) -> Running<Consumes>
+    where
+        F: FnMut(Record<'_>, &mut Outputs, &mut State) -> Result<(), Failure> + Clone + 'static,
+        T: FnMut(Timer<'_>, &mut Outputs, &mut State) -> Result<(), Failure> + Clone + 'static,
+    {
+        let opened = self.open(move |_| {
+            let functions = TimerFunctions(FunctionConsumer(process.clone()), on_timer.clone());
+            let mut driver = ConsumerDriver::with(functions);
+            Ok(Box::new(move |call| call_with_timers(&mut driver, call)))
         });
         opened.unwrap_or_else(|_| unreachable!("opening a function does not fail"))
     }
@@ -154,6 +185,7 @@ impl Harness {
             let mut driver = StatelessDriver::with(StatelessFunction(process.clone()));
             Ok(Box::new(move |call| match call {
                 Call::Process(batch) => driver.process(*batch),
+                Call::Timers(_) => Err(NO_TIMERS.to_owned()),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         });
@@ -185,6 +217,7 @@ impl Harness {
             let mut driver = BatchDriver::<P>::open(config)?;
             Ok(Box::new(move |call| match call {
                 Call::Process(batch) => driver.process(*batch),
+                Call::Timers(_) => Err(NO_TIMERS.to_owned()),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         })
@@ -199,7 +232,9 @@ impl Harness {
             let mut driver = ProducerDriver::<P>::open(config)?;
             Ok(Box::new(move |call| match call {
                 Call::Produce(max_records) => driver.produce(max_records),
-                Call::Process(_) => unreachable!("a producer's harness only produces"),
+                Call::Process(_) | Call::Timers(_) => {
+                    unreachable!("a producer's harness only produces")
+                }
             }))
         })
     }
@@ -222,6 +257,7 @@ impl Harness {
 
 enum Call {
     Process(Box<Batch>),
+    Timers(Box<TimerBatch>),
     Produce(u32),
 }
 
@@ -269,6 +305,13 @@ impl<K> Running<K> {
             .map(|(key, value)| (key.as_slice(), value.as_slice()))
     }
 
+    /// The timers that are set, in the order in which they fire: key, due time in ms since the Unix
+    /// epoch, payload.
+    pub fn timers(&self) -> impl Iterator<Item = (&[u8], u64, &[u8])> {
+        let timers = self.host.timers.iter();
+        timers.map(|((due_ms, key), payload)| (key.as_slice(), *due_ms, payload.as_slice()))
+    }
+
     /// What the plugin has logged so far.
     pub fn logs(&self) -> &[LogLine] {
         &self.host.logs
@@ -308,13 +351,13 @@ impl<K> Running<K> {
         let Some(instance) = &mut self.instance else {
             unreachable!("it was just started")
         };
-        let before = self.host.state.clone();
+        let before = (self.host.state.clone(), self.host.timers.clone());
         let reply = {
             let _installed = Installed::new(&mut self.host);
             instance(call)
         };
         if reply.is_err() {
-            self.host.state = before;
+            (self.host.state, self.host.timers) = before;
             self.instance = None;
         }
         reply
@@ -353,6 +396,23 @@ impl Running<Consumes> {
     }
 }
 
+impl Running<Consumes> {
+    /// Hands the plugin the timers that are due at a time, in ms since the Unix epoch, as one batch. A
+    /// timer that it sets meanwhile waits for the next call, and one that fails is not tried again.
+    ///
+    /// # Panics
+    /// If the plugin was opened without timers, if it fails the batch as a whole, or if its reply breaks
+    /// the rules of the interface.
+    pub fn fire_timers(&mut self, now_ms: u64) -> Outcome {
+        let timers = self.host.take_due(now_ms);
+        let batch = to_batch(timers.clone());
+        match self.call(Call::Timers(Box::new(timers))) {
+            Ok(output) => Outcome::new(&batch, &output, &self.host.ports),
+            Err(reason) => panic!("the plugin failed the timers: {reason}"),
+        }
+    }
+}
+
 impl Running<Produces> {
     /// Asks for at most `max_records` records.
     ///
@@ -371,6 +431,19 @@ impl Running<Produces> {
         Ok(Outcome::new(&Batch::empty(), &output, &self.host.ports))
     }
 }
+
+fn call_with_timers<P: TimerHandler>(
+    driver: &mut ConsumerDriver<P>,
+    call: Call,
+) -> Result<Output, String> {
+    match call {
+        Call::Process(batch) => driver.process(*batch),
+        Call::Timers(timers) => driver.on_timers(*timers),
+        Call::Produce(_) => unreachable!("a consumer's harness does not produce"),
+    }
+}
+
+const NO_TIMERS: &str = "open it with `timer_consumer` or `timer_consumer_fn`";
 
 struct StatelessFunction<F>(F);
 
@@ -404,6 +477,41 @@ where
         state: &mut State,
     ) -> Result<(), Failure> {
         (self.0)(record, out, state)
+    }
+}
+
+struct TimerFunctions<F, T>(FunctionConsumer<F>, T);
+
+impl<F, T> Consumer for TimerFunctions<F, T>
+where
+    F: FnMut(Record<'_>, &mut Outputs, &mut State) -> Result<(), Failure>,
+{
+    fn open(_: &Config) -> Result<Self, Failure> {
+        unreachable!("the harness makes it")
+    }
+
+    fn process(
+        &mut self,
+        record: Record<'_>,
+        out: &mut Outputs,
+        state: &mut State,
+    ) -> Result<(), Failure> {
+        self.0.process(record, out, state)
+    }
+}
+
+impl<F, T> TimerHandler for TimerFunctions<F, T>
+where
+    F: FnMut(Record<'_>, &mut Outputs, &mut State) -> Result<(), Failure>,
+    T: FnMut(Timer<'_>, &mut Outputs, &mut State) -> Result<(), Failure>,
+{
+    fn on_timer(
+        &mut self,
+        timer: Timer<'_>,
+        out: &mut Outputs,
+        state: &mut State,
+    ) -> Result<(), Failure> {
+        (self.1)(timer, out, state)
     }
 }
 

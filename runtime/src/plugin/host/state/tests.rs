@@ -210,21 +210,6 @@ fn a_range_beyond_the_limit_is_a_fault_and_reads_no_further() {
 }
 
 #[test]
-fn columns_from_a_guest_are_checked() {
-    let too_many = vec![0; MAX_KEYS_PER_CALL + 1];
-    let error = split("key", Vec::new(), &too_many).unwrap_err();
-    assert!(error.to_string().contains("at most 262144"), "{error}");
-    assert!(split("key", Vec::new(), &too_many[1..]).is_ok());
-
-    let ok = split("key", b"abc".to_vec(), &[1, 1, 3]).unwrap();
-    assert_eq!(ok, [Bytes::from("a"), Bytes::new(), Bytes::from("bc")]);
-    for ends in [&[2, 1, 3][..], &[4], &[1], &[]] {
-        assert!(split("key", b"abc".to_vec(), ends).is_err(), "{ends:?}");
-    }
-    assert!(split("key", Vec::new(), &[]).unwrap().is_empty());
-}
-
-#[test]
 fn a_failing_reader_is_a_state_fault() {
     struct Broken;
     impl StateReader for Broken {
