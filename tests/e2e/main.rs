@@ -12,6 +12,7 @@ mod failpoints;
 mod faults;
 mod flights;
 mod groups;
+mod guarantees;
 mod http;
 mod kill;
 mod kill_produce;

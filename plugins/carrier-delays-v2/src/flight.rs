@@ -58,8 +58,7 @@ mod tests {
     use super::*;
 
     fn read(dep_time: &str, arr_delay: &str) -> Option<(bool, Option<i64>)> {
-        let json =
-            format!(r#"{{"carrier":"UA","dep_time":{dep_time},"arr_delay":{arr_delay}}}"#);
+        let json = format!(r#"{{"carrier":"UA","dep_time":{dep_time},"arr_delay":{arr_delay}}}"#);
         let flight = Flight::read(json.as_bytes()).ok()?;
         assert_eq!(flight.carrier, "UA");
         Some((flight.has_departed, flight.arr_delay))

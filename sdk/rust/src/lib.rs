@@ -61,7 +61,8 @@ pub use timers::{Timer, Timers};
 pub mod prelude {
     pub use crate::{
         BatchConsumer, Config, Consumer, Failure, OrFail, Outputs, Producer, Record, Records,
-        Reject, Retry, State, StateKeys, StatelessConsumer, Timer, TimerHandler, context, log, metrics,
+        Reject, Retry, State, StateKeys, StatelessConsumer, Timer, TimerHandler, context, log,
+        metrics,
     };
 }
 

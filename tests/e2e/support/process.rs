@@ -93,6 +93,15 @@ impl Running {
         self.wait_until(text, |running| read(&running.stderr).contains(text));
     }
 
+    /// Waits until this text is in what it says on standard error, or it has ended.
+    pub fn wait_for_error_or_end(&mut self, text: &str) {
+        let deadline = Instant::now() + TIME_LIMIT;
+        while !self.has_ended() && !read(&self.stderr).contains(text) {
+            assert!(Instant::now() < deadline, "{}: hangs", self.line);
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// Waits until something is so, while it runs; `what` that is, for the message.
     pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + TIME_LIMIT;

@@ -11,7 +11,10 @@ use super::note;
 const SEED: &str = "MILLSTREAM_SEED";
 
 /// A source of random numbers.
-pub struct Random(u64);
+pub struct Random {
+    seed: u64,
+    state: u64,
+}
 
 impl Random {
     /// From `MILLSTREAM_SEED`, or from the time; says which.
@@ -26,18 +29,23 @@ impl Random {
                 .as_nanos() as u64,
         };
         note(format_args!("seed: {SEED}={seed}"));
-        Self(seed)
+        Self::from_seed(seed)
     }
 
     /// From a seed, for data that is the same in every run.
     pub fn from_seed(seed: u64) -> Self {
-        Self(seed)
+        Self { seed, state: seed }
+    }
+
+    /// What it began with.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The next number.
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)

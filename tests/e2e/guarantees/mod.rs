@@ -1,0 +1,121 @@
+//! The guarantees of docs/delivery-semantics.md, checked over whole histories.
+//!
+//! A history sends records of known effect (`workload.rs`) through two pipelines with a topic or a queue between
+//! them (`scene.rs`). One record in a hundred asks for another attempt, and one in a thousand is poison: it traps,
+//! loops, allocates without end, is rejected, or never ready. Meanwhile producer and run are killed at
+//! random moments and at the steps of a commit, and restarted, with the other version of the plugin (`chaos.rs`).
+//! After each kill, and at the end, a ledger (`ledger.rs`) is put together from everything that can be read, and
+//! held against what must be so (`checks.rs`).
+//!
+//! A seed decides what is sent, when what is killed and what is deployed. It is printed, and each failure names
+//! it: `MILLSTREAM_SEED=N cargo xtask test guarantees` sends and kills the same again. The threads of the
+//! engine run as they like all the same, so a fault that hangs on them may need several goes.
+
+mod chaos;
+mod checks;
+mod ledger;
+mod scene;
+mod workload;
+
+use chaos::History;
+use scene::{Setting, Through};
+
+const CHAIN: Setting = Setting {
+    delivery: "exactly-once",
+    through: Through::Topic,
+    concurrency: 1,
+    order: "key",
+    durability: "os",
+    keeps_state: true,
+    records: 3_000,
+};
+
+#[test]
+fn a_chain_of_topics_does_everything_once() {
+    History::new(CHAIN).unfold();
+}
+
+#[test]
+fn a_chain_with_a_queue_does_everything_once() {
+    let through = Through::Queue;
+    History::new(Setting { through, ..CHAIN }).unfold();
+}
+
+#[test]
+fn many_instances_do_everything_once() {
+    let setting = Setting {
+        concurrency: 4,
+        durability: "sync",
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn many_instances_with_a_queue_do_everything_once() {
+    let setting = Setting {
+        through: Through::Queue,
+        concurrency: 4,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn without_an_order_everything_is_done_once() {
+    let setting = Setting {
+        through: Through::Queue,
+        order: "none",
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn many_instances_without_an_order_do_everything_once() {
+    let setting = Setting {
+        concurrency: 4,
+        order: "none",
+        keeps_state: false,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn many_instances_without_state_do_everything_once() {
+    let setting = Setting {
+        through: Through::Queue,
+        concurrency: 4,
+        keeps_state: false,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn at_least_once_loses_nothing() {
+    let setting = Setting {
+        delivery: "at-least-once",
+        through: Through::Queue,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn at_most_once_doubles_nothing() {
+    let delivery = "at-most-once";
+    History::new(Setting { delivery, ..CHAIN }).unfold();
+}
+
+#[test]
+fn at_most_once_with_a_queue_and_many_instances_doubles_nothing() {
+    let setting = Setting {
+        delivery: "at-most-once",
+        through: Through::Queue,
+        concurrency: 4,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
