@@ -498,8 +498,7 @@ fn a_kill_after_a_checkpoint_is_acknowledged() {
 
 /// The timers of each instance are its own.
 ///
-/// Fails when a lane says that it is done before what it has set can be read, and when a timer that fires is
-/// that of another lane.
+/// Fails when a lane says that it is done before what it has set can be read.
 #[test]
 fn a_kill_of_many_instances() {
     for step in &failpoints::STEPS[1..3] {

@@ -3,13 +3,15 @@
 //! A checkpoint writes its changes as one changelog entry, which is far cheaper than a put for each
 //! key. Changes stay in memory until they are folded: then one checkpoint writes the newest value
 //! of every changed key and drops the changelog. A restart replays what was not folded. The folded
-//! generation stays in memory as a cache until the next one takes its place; by then its commit is
-//! long acknowledged, since a task has one checkpoint under way at most.
+//! generation stays in memory as a cache until the next one takes its place, if its commit is in the
+//! store by then; else the two stay together.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::iter::Peekable;
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -35,8 +37,10 @@ pub(super) struct TaskState {
     /// Changes that are in the changelog only.
     unfolded: Changes,
     unfolded_bytes: usize,
-    /// The generation folded last.
+    /// What was folded last, and what was folded before while that was not in the store.
     folded: Changes,
+    /// Whether the commit of the last fold is in the store.
+    is_fold_stored: Arc<AtomicBool>,
     /// The first sequence that may be in the changelog.
     first_sequence: u64,
     next_sequence: u64,
@@ -52,6 +56,7 @@ impl TaskState {
             unfolded: Changes::new(),
             unfolded_bytes: 0,
             folded: Changes::new(),
+            is_fold_stored: Arc::new(AtomicBool::new(true)),
             first_sequence: 0,
             next_sequence: 0,
         };
@@ -190,8 +195,16 @@ impl TaskState {
             self.next_sequence,
         );
         self.first_sequence = self.next_sequence;
-        self.folded = std::mem::take(&mut self.unfolded);
+        // The parts of a batch are gathered in one checkpoint: there may be several folds in one that is not
+        // on its way yet, and what the store has is older than all of them.
+        if self.is_fold_stored.load(Ordering::Acquire) {
+            self.folded.clear();
+        }
+        self.folded.append(&mut self.unfolded);
         self.unfolded_bytes = 0;
+        let is_stored = Arc::new(AtomicBool::new(false));
+        self.is_fold_stored = Arc::clone(&is_stored);
+        commit.on_outcome(move |happened| is_stored.store(happened, Ordering::Release));
     }
 
     fn is_fold_due(&self) -> bool {
@@ -292,6 +305,34 @@ mod tests {
             },
         )
         .unwrap()
+    }
+
+    /// The parts of a batch are gathered in one checkpoint, which may hold several folds: what the first of
+    /// them wrote is read although the store does not have it yet.
+    #[test]
+    fn folds_of_one_checkpoint_are_all_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let mut state = TaskState::open(store.clone(), 7, 3).unwrap();
+        let mut gathered = Commit::new();
+        for key in ["a", "b", "c"] {
+            state.unfolded_bytes = FOLD_BYTES;
+            let change = (Bytes::from(key), Some(Bytes::from("new")));
+            state.apply(vec![change], &mut gathered);
+        }
+        let read = |state: &TaskState| {
+            ["a", "b", "c"].map(|key| state.get(key.as_bytes()).unwrap().map(|it| it.len()))
+        };
+        assert_eq!(read(&state), [Some(3); 3]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(store.commit(gathered)).unwrap();
+        // From here on the store has them, and memory need not.
+        state.unfolded_bytes = FOLD_BYTES;
+        state.apply(vec![(Bytes::from("d"), None)], &mut Commit::new());
+        assert_eq!(state.folded.len(), 1);
+        assert_eq!(read(&state), [Some(3); 3]);
     }
 
     /// A step of the model: changes of one checkpoint, a fold, or a restart.
