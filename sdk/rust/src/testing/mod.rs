@@ -203,6 +203,7 @@ impl Harness {
             let mut driver = StatelessDriver::<P>::open(config)?;
             Ok(Box::new(move |call| match call {
                 Call::Process(batch) => driver.process(*batch),
+                Call::Timers(_) => Err(NO_TIMERS.to_owned()),
                 Call::Produce(_) => unreachable!("a consumer's harness only processes"),
             }))
         })
