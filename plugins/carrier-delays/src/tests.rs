@@ -3,8 +3,6 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use millstream_sdk::testing::{Consumes, Harness, Input, Running};
-
-use millstream_sdk::prelude::*;
 use serde::Deserialize;
 
 use super::*;
