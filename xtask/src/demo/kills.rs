@@ -9,8 +9,8 @@ use crate::process::Cmd;
 
 /// Commands with a place in the order of kills: produce, run, run, redrive, run.
 const PLACES: u32 = 5;
-/// A kill comes this many ms after the command's start, at most.
-const LONGEST_MS: u64 = 400;
+/// A kill comes this many ms after the command's start, at most; half of it if the command was quicker.
+const LONGEST_MS: u64 = 150;
 
 /// The kills of one demo.
 pub struct Kills {
@@ -38,7 +38,7 @@ impl Kills {
         self.asked
     }
 
-    /// How many there were: a command that has ended before its kill is not killed.
+    /// How many there were.
     pub fn done(&self) -> u32 {
         self.done
     }
@@ -48,15 +48,19 @@ impl Kills {
         for place in self.place..self.place + places {
             let share = self.asked / PLACES + u32::from(place < self.asked % PLACES);
             for _ in 0..share {
-                self.kill(cmd)?;
+                let mut longest_ms = LONGEST_MS;
+                while !self.kill(cmd, longest_ms)? {
+                    longest_ms = (longest_ms / 2).max(1);
+                }
             }
         }
         self.place += places;
         cmd.run()
     }
 
-    fn kill(&mut self, cmd: &Cmd) -> Result<()> {
-        let pause = Duration::from_millis(self.next() % LONGEST_MS);
+    /// Returns whether the command was killed: it may come to its end before.
+    fn kill(&mut self, cmd: &Cmd, longest_ms: u64) -> Result<bool> {
+        let pause = Duration::from_millis(self.next() % longest_ms);
         let mut child = cmd
             .command()
             .spawn()
@@ -68,7 +72,7 @@ impl Kills {
             .is_some()
         {
             println!("it came to its end before the kill");
-            return Ok(());
+            return Ok(false);
         }
         // SIGKILL, on Unix.
         child.kill().with_context(|| format!("killing `{cmd}`"))?;
@@ -77,7 +81,7 @@ impl Kills {
             .with_context(|| format!("waiting for `{cmd}`"))?;
         self.done += 1;
         println!("\nkilled after {} ms", pause.as_millis());
-        Ok(())
+        Ok(true)
     }
 
     /// Xorshift: any numbers do.
