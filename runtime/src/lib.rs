@@ -26,4 +26,5 @@ pub mod model;
 pub mod pipeline;
 pub mod plugin;
 pub mod queue;
+pub mod server;
 pub mod storage;

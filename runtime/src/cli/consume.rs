@@ -1,34 +1,25 @@
-//! `millstream consume`: the records of a topic, or the messages of a queue (`consume/queue.rs`), as
+//! `millstream consume`: the records of a topic (`consume/topic.rs`), or the messages of a queue (`consume/queue.rs`), as
 //! lines for people or as JSON.
 
 mod queue;
+mod topic;
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::task::JoinSet;
 
 use super::GlobalArgs;
+use super::client::Client;
 use super::exit::{Ending, Usage};
-use super::interrupt::Interrupt;
-use super::json_record;
-use super::open::{Access, DataDirectory, partitions_of, resolve_offset};
-use super::output::{Format, Output};
-use super::{offset_spec, quantity};
-use crate::group::Groups;
-use crate::log::{Cursor, OffsetSpec, Topic};
-use crate::model::{GroupName, RecordRef, Target};
-use crate::storage::Partition;
-
-/// Records and bytes of one partition before it is another's turn.
-const TURN_RECORDS: usize = 4096;
-const TURN_BYTES: usize = 1 << 20;
-/// How often a group's offsets are committed while records are written.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+use super::open::Access;
+use super::output::Output;
+use super::quantity;
+use crate::log::OffsetSpec;
+use crate::model::{GroupName, HeadersBuf, RecordRef, Target};
+use crate::server::json_record::{self, Place};
+use crate::server::offset_spec;
 
 /// Arguments of `consume`.
 #[derive(Debug, clap::Args)]
@@ -107,191 +98,38 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
     args.check()?;
-    let name = match &args.source {
-        Target::Topic(name) => name.clone(),
-        Target::Queue(name) => return queue::run(&args, name, global, output).await,
-    };
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let topic = data.log.topic(&name)?;
-    let mut readers = Vec::new();
-    for partition in partitions_of(&topic, &args.partition)? {
-        let offset = start_offset(&data, &topic, &partition, &args)?;
-        readers.push(Reader::new(&data, &topic, partition, offset));
+    let client = Client::connect(global, Access::Existing)?;
+    match &args.source {
+        Target::Topic(name) => topic::run(&args, name, &client, output).await,
+        Target::Queue(name) => queue::run(&args, name, &client, output).await,
     }
-    let interrupt = Interrupt::listen("writing what has been read")?;
-    let mut commits = args.group.map(|group| Commits {
-        groups: data.groups.clone(),
-        group,
-        committed: BTreeMap::new(),
-        next: Instant::now() + COMMIT_INTERVAL,
-    });
-    let mut left = args.max.unwrap_or(u64::MAX);
-    let mut buffer = Vec::new();
-    let ending = loop {
-        let mut has_read = false;
-        for reader in &mut readers {
-            let count = reader.turn(left, args.follow, output.format(), &mut buffer)?;
-            output.write(&buffer)?;
-            has_read |= count > 0;
-            left -= count;
-        }
-        if let Some(commits) = commits.as_mut().filter(|commits| commits.is_due()) {
-            commits.commit(&readers, output).await?;
-        }
-        let is_interrupted = interrupt.is_requested();
-        if is_interrupted || left == 0 || (!has_read && !args.follow) {
-            // Ctrl-C is how following ends.
-            let is_complete = !is_interrupted || args.follow;
-            break if is_complete {
-                Ending::Done
-            } else {
-                Ending::Interrupted
-            };
-        }
-        if !has_read {
-            output.flush()?;
-            if let Some(commits) = &mut commits {
-                commits.commit(&readers, output).await?;
-            }
-            tokio::select! {
-                () = interrupt.requested() => {}
-                () = wait_for_any(&readers) => {}
-            }
-        }
-    };
-    output.flush()?;
-    if let Some(commits) = &mut commits {
-        commits.commit(&readers, output).await?;
-    }
-    Ok(ending)
 }
 
-/// Where reading starts: at the group's committed offset, else at `--from`.
-fn start_offset(
-    data: &DataDirectory,
-    topic: &Topic,
-    partition: &Partition,
-    args: &ConsumeArgs,
+/// The lines of an answer.
+pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+/// Appends the record of a line for people; `place` says where it is.
+pub(super) fn readable_line(
+    line: &[u8],
+    place: impl FnOnce(&Place<'_>) -> String,
+    into: &mut Vec<u8>,
 ) -> anyhow::Result<u64> {
-    let committed = match &args.group {
-        Some(group) => data.groups.committed(group, partition)?,
-        None => None,
+    let mistaken = |mistake| anyhow!("the server's answer is not what was expected:{mistake}");
+    let (read, record) = json_record::read_back(line).map_err(mistaken)?;
+    let mut headers = HeadersBuf::new();
+    record.encode_headers(&mut headers).map_err(mistaken)?;
+    let record = RecordRef {
+        offset: read.offset,
+        timestamp_ms: record.timestamp.unwrap_or(0),
+        key: record.key(),
+        value: record.value(),
+        headers: headers.as_headers(),
     };
-    let Some(committed) = committed else {
-        let from = args.from.unwrap_or(OffsetSpec::Earliest);
-        return resolve_offset(&data.log, topic, partition, from);
-    };
-    let start = partition.start_offset();
-    if committed.offset < start {
-        tracing::warn!(
-            partition = partition.index(),
-            committed = committed.offset,
-            start,
-            "records have been deleted by retention before the group has read them"
-        );
-    }
-    Ok(committed
-        .offset
-        .clamp(start, partition.high_watermark().max(start)))
-}
-
-/// Returns when there is something to read.
-async fn wait_for_any(readers: &[Reader]) {
-    let mut waiting = JoinSet::new();
-    for reader in readers {
-        let (partition, offset) = (
-            Arc::clone(reader.cursor.partition()),
-            reader.cursor.offset(),
-        );
-        waiting.spawn(async move { partition.wait_beyond(offset).await });
-    }
-    waiting.join_next().await;
-}
-
-/// Reads one partition and formats its records.
-struct Reader {
-    cursor: Cursor,
-    /// Where it ends, unless it follows.
-    end: u64,
-    json: json_record::Writer,
-}
-
-impl Reader {
-    fn new(data: &DataDirectory, topic: &Topic, partition: Arc<Partition>, offset: u64) -> Self {
-        let json = json_record::Writer::new(topic.name(), partition.index());
-        let end = partition.high_watermark();
-        let cursor = Cursor::new(data.log.store().clone(), partition, offset);
-        Self { cursor, end, json }
-    }
-
-    /// Formats the next records into `buffer`, which is cleared first, and returns how many.
-    fn turn(
-        &mut self,
-        max_records: u64,
-        follow: bool,
-        format: Format,
-        buffer: &mut Vec<u8>,
-    ) -> anyhow::Result<u64> {
-        buffer.clear();
-        if !follow && self.cursor.offset() >= self.end {
-            return Ok(0);
-        }
-        let max_records = usize::try_from(max_records)
-            .unwrap_or(usize::MAX)
-            .min(TURN_RECORDS);
-        let (json, partition) = (&self.json, self.cursor.partition().index());
-        let count = self
-            .cursor
-            .read(max_records, TURN_BYTES, |record| match format {
-                Format::Json => json.write(record, buffer),
-                Format::Table => {
-                    write_line(
-                        format_args!("{partition}:{}", record.offset),
-                        record,
-                        buffer,
-                    );
-                }
-            })?;
-        Ok(count as u64)
-    }
-}
-
-/// The offsets that a group has committed for what was written.
-struct Commits {
-    groups: Groups,
-    group: GroupName,
-    /// The committed offset of each partition.
-    committed: BTreeMap<u32, u64>,
-    next: Instant,
-}
-
-impl Commits {
-    fn is_due(&self) -> bool {
-        Instant::now() >= self.next
-    }
-
-    /// Commits what has been written, after it has left the process: whoever reads the output has
-    /// it then, and if writing fails it is read again.
-    async fn commit(&mut self, readers: &[Reader], output: &mut Output) -> anyhow::Result<()> {
-        output.flush()?;
-        self.next = Instant::now() + COMMIT_INTERVAL;
-        let position =
-            |reader: &Reader| (reader.cursor.partition().index(), reader.cursor.offset());
-        let is_new = |reader: &&Reader| {
-            let (partition, offset) = position(reader);
-            self.committed.get(&partition) != Some(&offset)
-        };
-        let moved: Vec<_> = readers.iter().filter(is_new).collect();
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let offsets = moved
-            .iter()
-            .map(|reader| (&**reader.cursor.partition(), reader.cursor.offset()));
-        self.groups.commit(&self.group, offsets).await?;
-        self.committed.extend(moved.into_iter().map(position));
-        Ok(())
-    }
+    write_line(place(&read), &record, into);
+    Ok(read.offset)
 }
 
 /// A record as a line for people: `0:7  2013-01-01T05:00:00Z  UA  {"year":2013}  [trace=1]`.
@@ -317,11 +155,6 @@ fn write_line(place: impl Display, record: &RecordRef<'_>, into: &mut Vec<u8>) {
     into.extend_from_slice(line.as_bytes());
 }
 
-/// A message as a line for people: its offset, what is known of it, and the record.
-pub(super) fn message_line(known: &str, record: &RecordRef<'_>, into: &mut Vec<u8>) {
-    write_line(format_args!("{}  {known}", record.offset), record, into);
-}
-
 /// Appends bytes so that they stay in their line and do nothing to the terminal.
 pub(super) fn push_readable(bytes: Option<&[u8]>, into: &mut String) {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
@@ -345,7 +178,7 @@ pub(super) fn push_readable(bytes: Option<&[u8]>, into: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HeadersBuf, HeadersRef};
+    use crate::model::HeadersRef;
 
     fn line(key: Option<&[u8]>, value: Option<&[u8]>, headers: HeadersRef<'_>) -> String {
         let record = RecordRef {

@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::client::Unreachable;
 use super::output;
+use crate::server::{Code, Problem};
 use crate::{manifest, pipeline, plugin, storage};
 
 /// The part of `--help` on exit codes.
@@ -14,7 +16,7 @@ Exit codes:
        a file could not be read, ...
   2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline
   3    the data directory cannot be used: it does not exist, another process holds it,
-       a later version wrote it, or it holds something else
+       a later version wrote it, or it holds something else; or the server cannot be reached
   4    `dead-letter replay`: the plugin fails on the record
   130  stopped by Ctrl-C or SIGTERM before the work was done; what was acknowledged is kept
 docs/exit-codes.md says more.";
@@ -113,12 +115,17 @@ fn code(error: &anyhow::Error) -> u8 {
             || cause.is::<manifest::Error>()
             || cause.is::<plugin::Error>()
             || matches!(
+                cause.downcast_ref::<Problem>().map(|problem| problem.code),
+                Some(Code::InvalidRequest | Code::InvalidSetting | Code::InvalidManifest)
+            )
+            || matches!(
                 cause.downcast_ref(),
                 Some(pipeline::Error::Manifest(_) | pipeline::Error::TooManyInstances { .. })
             )
     };
     let is_unusable_directory = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<NoDataDirectory>()
+            || cause.is::<Unreachable>()
             || matches!(
                 cause.downcast_ref(),
                 Some(

@@ -1,18 +1,17 @@
 //! `millstream group`: list, describe, reset and delete consumer groups.
 
-use std::collections::BTreeMap;
-
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::GlobalArgs;
+use super::client::Client;
 use super::exit::Ending;
-use super::offset_spec;
-use super::open::{Access, DataDirectory, partitions_of, resolve_offset};
+use super::open::Access;
 use super::output::{self, Column, Output, Table};
-use crate::group::{GroupPosition, Lag};
-use crate::log::{OffsetSpec, Topic};
+use crate::log::OffsetSpec;
 use crate::model::{GroupName, TopicName};
+use crate::server::{
+    DeletedGroup, GroupDescription, GroupSummary, LagView, ResetRequest, ResetView, offset_spec,
+};
 
 /// The verbs on consumer groups.
 #[derive(Debug, Subcommand)]
@@ -51,30 +50,6 @@ pub(super) enum GroupCommand {
     },
 }
 
-/// Where a group stands in a partition, as it is shown.
-#[derive(Debug, Serialize)]
-pub(super) struct LagView {
-    topic: TopicName,
-    partition: u32,
-    committed_offset: u64,
-    high_watermark: u64,
-    lag_records: u64,
-    lag_ms: u64,
-}
-
-impl From<Lag> for LagView {
-    fn from(lag: Lag) -> Self {
-        Self {
-            topic: lag.topic,
-            partition: lag.partition,
-            committed_offset: lag.committed_offset,
-            high_watermark: lag.high_watermark,
-            lag_records: lag.lag_records,
-            lag_ms: lag.lag_ms,
-        }
-    }
-}
-
 /// A table of positions.
 pub(super) fn lag_table(lags: &[LagView]) -> Table {
     let mut table = Table::new(&[
@@ -104,10 +79,10 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
+    let client = Client::connect(global, Access::Existing)?;
     match command {
-        GroupCommand::List => list(&data, output)?,
-        GroupCommand::Describe { name } => describe(&data, output, &name)?,
+        GroupCommand::List => list(&client, output).await?,
+        GroupCommand::Describe { name } => describe(&client, output, &name).await?,
         GroupCommand::Reset {
             name,
             topic,
@@ -115,58 +90,21 @@ pub(super) async fn run(
             to,
             dry_run,
         } => {
-            let topic = data.log.topic(&topic)?;
-            reset(&data, output, &name, &topic, &partition, to, dry_run).await?;
+            let request = ResetRequest {
+                topic,
+                partitions: partition,
+                to: offset_spec::describe(to),
+                dry_run,
+            };
+            reset(&client, output, &name, &request).await?;
         }
-        GroupCommand::Delete { name } => delete(&data, output, &name).await?,
+        GroupCommand::Delete { name } => delete(&client, output, &name).await?,
     }
     Ok(Ending::Done)
 }
 
-/// The lag of each position. Topics that have been deleted since are left out.
-fn lags(data: &DataDirectory, positions: &[GroupPosition]) -> anyhow::Result<Vec<LagView>> {
-    let topics: BTreeMap<u32, Topic> = data
-        .log
-        .topics()
-        .into_iter()
-        .map(|topic| (topic.id(), topic))
-        .collect();
-    let mut lags = Vec::new();
-    for position in positions {
-        let Some(topic) = topics.get(&position.topic_id) else {
-            continue;
-        };
-        let partition = topic.partition(position.partition)?;
-        let lag = data
-            .groups
-            .lag(topic.name(), partition, position.committed.offset)?;
-        lags.push(LagView::from(lag));
-    }
-    lags.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    Ok(lags)
-}
-
-#[derive(Debug, Serialize)]
-struct Summary {
-    name: String,
-    topics: Vec<TopicName>,
-    partitions: usize,
-    lag_records: u64,
-}
-
-fn list(data: &DataDirectory, output: &mut Output) -> anyhow::Result<()> {
-    let mut groups = Vec::new();
-    for (name, positions) in data.groups.list()? {
-        let lags = lags(data, &positions)?;
-        let mut topics: Vec<_> = lags.iter().map(|lag| lag.topic.clone()).collect();
-        topics.dedup();
-        groups.push(Summary {
-            name,
-            topics,
-            partitions: lags.len(),
-            lag_records: lags.iter().map(|lag| lag.lag_records).sum(),
-        });
-    }
+async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {
+    let groups: Vec<GroupSummary> = client.get("/v1/groups", &()).await?;
     output.result(&groups, |output| {
         let mut table = Table::new(&[
             Column::Text("group"),
@@ -191,80 +129,37 @@ fn list(data: &DataDirectory, output: &mut Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[derive(Debug, Serialize)]
-struct Description {
-    name: GroupName,
-    positions: Vec<LagView>,
-}
-
-fn describe(data: &DataDirectory, output: &mut Output, name: &GroupName) -> anyhow::Result<()> {
-    let positions = data.groups.positions(name)?;
-    let description = Description {
-        name: name.clone(),
-        positions: lags(data, &positions)?,
-    };
+async fn describe(client: &Client, output: &mut Output, name: &GroupName) -> anyhow::Result<()> {
+    let description: GroupDescription = client.get(&format!("/v1/groups/{name}"), &()).await?;
     output.result(&description, |output| {
         output.table(&lag_table(&description.positions))
     })?;
     Ok(())
 }
 
-#[derive(Debug, Serialize)]
-struct Move {
-    topic: TopicName,
-    partition: u32,
-    from_offset: Option<u64>,
-    to_offset: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Reset {
-    name: GroupName,
-    dry_run: bool,
-    partitions: Vec<Move>,
-}
-
 async fn reset(
-    data: &DataDirectory,
+    client: &Client,
     output: &mut Output,
     name: &GroupName,
-    topic: &Topic,
-    partitions: &[u32],
-    to: OffsetSpec,
-    dry_run: bool,
+    request: &ResetRequest,
 ) -> anyhow::Result<()> {
-    let partitions = partitions_of(topic, partitions)?;
-    let mut moves = Vec::new();
-    for partition in &partitions {
-        let from = data.groups.committed(name, partition)?;
-        moves.push(Move {
-            topic: topic.name().clone(),
-            partition: partition.index(),
-            from_offset: from.map(|committed| committed.offset),
-            to_offset: resolve_offset(&data.log, topic, partition, to)?,
-        });
+    let path = format!("/v1/groups/{name}/reset");
+    let reset: ResetView = client.post(&path, request).await?;
+    for step in &reset.partitions {
+        if let Some(wanted) = step.out_of_range {
+            super::progress::note(&format!(
+                "warning: offset {wanted} is out of range: partition {} of topic `{}` starts at {} and ends at {}; taking {}",
+                step.partition, step.topic, step.start_offset, step.end_offset, step.to_offset
+            ));
+        }
     }
-    if !dry_run {
-        let offsets = partitions.iter().zip(&moves);
-        let offsets = offsets.map(|(partition, step)| (&**partition, step.to_offset));
-        data.groups.commit(name, offsets).await?;
-    }
-    let reset = Reset {
-        name: name.clone(),
-        dry_run,
-        partitions: moves,
-    };
-    output.result(&reset, |output| write_reset(output, &reset, to))?;
+    output.result(&reset, |output| write_reset(output, &reset, &request.to))?;
     Ok(())
 }
 
-fn write_reset(output: &mut Output, reset: &Reset, to: OffsetSpec) -> Result<(), output::Error> {
+fn write_reset(output: &mut Output, reset: &ResetView, to: &str) -> Result<(), output::Error> {
     let verb = if reset.dry_run { "would move" } else { "moved" };
-    output.line(format_args!(
-        "{verb} group `{}` to {}:",
-        reset.name,
-        offset_spec::describe(to)
-    ))?;
+    output.line(format_args!("{verb} group `{}` to {to}:", reset.name))?;
     let mut table = Table::new(&[
         Column::Text("topic"),
         Column::Number("partition"),
@@ -283,22 +178,12 @@ fn write_reset(output: &mut Output, reset: &Reset, to: OffsetSpec) -> Result<(),
     output.table(&table)
 }
 
-#[derive(Debug, Serialize)]
-struct Deleted {
-    name: GroupName,
-    partitions: usize,
-}
-
-async fn delete(data: &DataDirectory, output: &mut Output, name: &GroupName) -> anyhow::Result<()> {
-    let partitions = data.groups.positions(name)?.len();
-    data.groups.delete(name).await?;
-    let deleted = Deleted {
-        name: name.clone(),
-        partitions,
-    };
+async fn delete(client: &Client, output: &mut Output, name: &GroupName) -> anyhow::Result<()> {
+    let deleted: DeletedGroup = client.delete(&format!("/v1/groups/{name}")).await?;
     output.result(&deleted, |output| {
         output.line(format_args!(
-            "deleted group `{name}` with its offsets in {partitions} partition(s)"
+            "deleted group `{name}` with its offsets in {} partition(s)",
+            deleted.partitions
         ))
     })?;
     Ok(())

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::quantity;
 use crate::queue;
+use crate::server::mistake::Mistake;
 
 /// Which fields of a line are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,9 +40,11 @@ impl Selection {
     /// # Errors
     /// What is wrong, and at which column.
     pub(super) fn read<'a>(&self, line: &'a [u8]) -> Result<Fields<'a>, Mistake> {
-        let text = std::str::from_utf8(line).map_err(|error| Mistake {
-            column: Some(error.valid_up_to() + 1),
-            message: "expected JSON in UTF-8, found bytes that are not UTF-8".to_owned(),
+        let text = std::str::from_utf8(line).map_err(|error| {
+            Mistake::at(
+                error.valid_up_to() + 1,
+                "expected JSON in UTF-8, found bytes that are not UTF-8",
+            )
         })?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let any_value = self.names().next().is_none();
@@ -175,55 +178,6 @@ fn shorten(raw: &str) -> String {
     match start.len() < raw.len() {
         true => format!("{start}…"),
         false => start,
-    }
-}
-
-/// What is wrong with a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mistake {
-    /// In which column (in bytes, the first is 1), if that is known.
-    column: Option<usize>,
-    /// What was expected, and what was found.
-    message: String,
-}
-
-impl Mistake {
-    /// A mistake of the line as a whole.
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            column: None,
-            message: message.into(),
-        }
-    }
-
-    /// What the JSON parser found.
-    pub(super) fn of_json(error: &serde_json::Error, expected: &str) -> Self {
-        let text = error.to_string();
-        // The parser sees a single line and names it; which one of the file it is, its reader knows.
-        let reason = text
-            .rsplit_once(" at line ")
-            .map_or(text.as_str(), |(reason, _)| reason);
-        // A field that is missing or of a wrong type is told in full; a syntax error is not.
-        let is_data = error.classify() == serde_json::error::Category::Data;
-        let message = match (is_data, reason) {
-            (true, _) => reason.to_owned(),
-            (false, "expected ident") => format!("expected {expected}: invalid literal"),
-            (false, _) => format!("expected {expected}: {reason}"),
-        };
-        Self {
-            column: (error.column() > 0).then(|| error.column()),
-            message,
-        }
-    }
-}
-
-impl fmt::Display for Mistake {
-    /// `12: what` or ` what`, to follow the line's number and a colon.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.column {
-            Some(column) => write!(f, "{column}: {}", self.message),
-            None => write!(f, " {}", self.message),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! for Ctrl-C and SIGTERM, [`exit`] turns what happened into an exit code.
 
 mod check;
+mod client;
 mod confirm;
 mod consume;
 mod dead_letter;
@@ -13,8 +14,6 @@ mod group;
 mod input;
 mod interrupt;
 mod json_line;
-mod json_record;
-mod offset_spec;
 mod open;
 mod output;
 mod pipeline;
@@ -24,6 +23,7 @@ mod progress;
 mod quantity;
 mod queue;
 mod run;
+mod serve;
 mod telemetry;
 mod topic;
 
@@ -66,6 +66,25 @@ pub struct GlobalArgs {
         default_value = "./millstream-data"
     )]
     pub data_dir: PathBuf,
+
+    /// The server to ask, such as http://127.0.0.1:8474 [default: the one that holds the data directory, if one
+    /// does]
+    #[arg(long, global = true, value_name = "URL", env = "MILLSTREAM_SERVER")]
+    pub server: Option<String>,
+
+    /// The token to show the server
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "MILLSTREAM_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+
+    /// Certificates to trust, in PEM, instead of those of the system
+    #[arg(long, global = true, value_name = "FILE", env = "MILLSTREAM_SERVER_CA")]
+    pub server_ca: Option<PathBuf>,
 
     /// How results are written: tables for people (tab-separated lines in a pipe), or JSON
     ///
@@ -117,6 +136,8 @@ pub struct GlobalArgs {
 enum Command {
     /// Run the pipelines of a manifest
     Run(run::RunArgs),
+    /// Serve the data directory over HTTP: topics, queues, groups, pipelines, plugins
+    Serve(serve::ServeArgs),
     /// Check a manifest and its plugins, and show it with every default filled in
     Check(check::CheckArgs),
     /// List, describe, create, alter, delete and compact topics
@@ -168,6 +189,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
     let mut output = Output::new(global.output);
     let ending = match command {
         Command::Run(args) => run::run(args, &global, &mut output).await,
+        Command::Serve(args) => serve::run(args, &global, &mut output).await,
         Command::Check(args) => check::run(&args, &mut output),
         Command::Topic(command) => topic::run(command, &global, &mut output).await,
         Command::Queue(command) => queue::run(command, &global, &mut output).await,

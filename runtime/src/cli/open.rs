@@ -5,9 +5,9 @@ use std::path::Path;
 use super::GlobalArgs;
 use super::exit::NoDataDirectory;
 use crate::group::Groups;
-use crate::log::{Log, OffsetSpec, Topic};
+use crate::log::Log;
 use crate::queue::Queues;
-use crate::storage::{Partition, Store, StoreOptions};
+use crate::storage::{Store, StoreOptions};
 
 /// Whether a command may create the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,44 +55,4 @@ impl DataDirectory {
 /// and the store says so.
 pub(super) fn is_missing(path: &Path) -> bool {
     std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
-}
-
-/// The partitions a command is about: those named, or all.
-pub(super) fn partitions_of(
-    topic: &Topic,
-    named: &[u32],
-) -> anyhow::Result<Vec<std::sync::Arc<Partition>>> {
-    if named.is_empty() {
-        return Ok(topic.partitions().to_vec());
-    }
-    let mut indexes = named.to_vec();
-    indexes.sort_unstable();
-    indexes.dedup();
-    let found = indexes
-        .into_iter()
-        .map(|index| topic.partition(index).cloned());
-    Ok(found.collect::<Result<_, _>>()?)
-}
-
-/// The offset that a place on the command line stands for in a partition. An offset that the
-/// partition does not hold is moved to the nearest one, as Kafka's tools do, and that is said.
-pub(super) fn resolve_offset(
-    log: &Log,
-    topic: &Topic,
-    partition: &Partition,
-    spec: OffsetSpec,
-) -> anyhow::Result<u64> {
-    let offset = log.resolve_offset(partition, spec)?;
-    if let OffsetSpec::Offset(wanted) = spec
-        && wanted != offset
-    {
-        super::progress::note(&format!(
-            "warning: offset {wanted} is out of range: partition {} of topic `{}` starts at {} and ends at {}; taking {offset}",
-            partition.index(),
-            topic.name(),
-            partition.start_offset(),
-            partition.high_watermark(),
-        ));
-    }
-    Ok(offset)
 }

@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::GlobalArgs;
 use super::exit::Ending;
-use super::group::{LagView, lag_table};
+use super::group::lag_table;
 use super::open::{Access, DataDirectory};
 use super::output::{Column, Output, Table};
 use super::quantity::format_time_ms;
 use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
 use crate::pipeline::{self, PipelineDescription};
+use crate::server::LagView;
 
 /// The verbs on pipelines.
 #[derive(Debug, Subcommand)]

@@ -31,7 +31,7 @@ pub use batch::{
 };
 pub use compression::Compression;
 pub use http_host::{HttpAuthority, HttpHost, HttpHostPattern, InvalidHttpHost};
-pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TopicName};
+pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TokenName, TopicName};
 pub use partitioner::{key_hash, partition_for_key};
 pub use record::{Header, Record};
 pub use target::Target;

@@ -195,6 +195,11 @@ name!(
     "plugin"
 );
 name!(
+    /// The name of an access token.
+    TokenName,
+    "token"
+);
+name!(
     /// The name of one of a pipeline's outputs.
     PortName,
     "port"

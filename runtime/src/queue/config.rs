@@ -16,7 +16,7 @@ const DEFAULT_DEDUPLICATION_WINDOW_MS: u64 = 5 * 60_000;
 /// RabbitMQ's and SQS's middle ground; lower than the highest, so that there is room on both sides.
 const DEFAULT_PRIORITY: u8 = 4;
 /// SQS's.
-const MAX_VISIBILITY_TIMEOUT_MS: u64 = 12 * 60 * 60_000;
+pub const MAX_VISIBILITY_TIMEOUT_MS: u64 = 12 * 60 * 60_000;
 const MAX_MS: u64 = 365 * 24 * 60 * 60_000;
 
 /// What happens to a message for which a full queue has no room.

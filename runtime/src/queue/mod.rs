@@ -38,7 +38,9 @@ mod tests;
 pub use attributes::{
     Attributes, DEDUPLICATION_ID, DELAY, EXPIRES_AT, GROUP, NOT_BEFORE, PRIORITY, TIME_TO_LIVE,
 };
-pub use config::{DEFAULT_MAX_DELIVERIES, GroupBy, MaxLengthPolicy, QueueConfig};
+pub use config::{
+    DEFAULT_MAX_DELIVERIES, GroupBy, MAX_VISIBILITY_TIMEOUT_MS, MaxLengthPolicy, QueueConfig,
+};
 pub use dead_letter::Reason;
 pub use enqueue::{Enqueued, MessageBatch};
 pub use error::Error;

@@ -377,7 +377,7 @@ impl Commit {
         });
     }
 
-    pub(super) fn delete(&mut self, kind: KeyKind, key: impl AsRef<[u8]>) {
+    pub(crate) fn delete(&mut self, kind: KeyKind, key: impl AsRef<[u8]>) {
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len();
         self.writes.push(Write::Delete {

@@ -189,6 +189,17 @@ impl Store {
         self.database.directory.path()
     }
 
+    /// Why nothing is written any more; `None` while all is well.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.database.poisoned.get().map(String::as_str)
+    }
+
+    /// Bytes left on the disk of the data directory; `None` if the system does not tell.
+    pub fn free_disk_bytes(&self) -> Option<u64> {
+        let statistics = rustix::fs::statvfs(self.path()).ok()?;
+        Some(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+    }
+
     /// Groups of commits written since the store was opened; grows with every change.
     pub fn commit_count(&self) -> u64 {
         self.database.commits.load(Ordering::Acquire)

@@ -2,84 +2,88 @@
 
 use std::time::Duration;
 
-use super::{ConsumeArgs, message_line};
+use super::{ConsumeArgs, lines, readable_line};
+use crate::cli::client::{Client, JSON};
 use crate::cli::exit::Ending;
 use crate::cli::interrupt::Interrupt;
-use crate::cli::json_record::QueueWriter;
-use crate::cli::open::{Access, DataDirectory};
 use crate::cli::output::{Format, Output};
-use crate::cli::{GlobalArgs, queue};
+use crate::cli::queue;
 use crate::model::QueueName;
-use crate::queue::{LeaseRequest, LeasedMessage};
+use crate::server::json_record;
+use crate::server::{LeaseBody, ReceiptsRequest, SettledView};
 
 /// Messages leased at a time.
 const LEASE_MESSAGES: u64 = 500;
 /// How long one wait for messages lasts.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(20);
 
 /// Writes messages, and acknowledges them once they have left the process: if writing fails they are
 /// delivered again.
 pub(super) async fn run(
     args: &ConsumeArgs,
     name: &QueueName,
-    global: &GlobalArgs,
+    client: &Client,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let source = data.queues.queue(name)?;
     let mut left = args.max.unwrap_or(u64::MAX);
     if args.peek {
-        queue::peek(&source, 0, left, output).await?;
+        queue::peek(client, name, 0, left, output).await?;
         return Ok(Ending::Done);
     }
     let interrupt = Interrupt::listen("acknowledging what has been written")?;
-    let json = QueueWriter::new(name);
-    let mut buffer = Vec::new();
+    let (lease_path, acknowledge_path) = (
+        format!("/v1/queues/{name}/lease"),
+        format!("/v1/queues/{name}/acknowledge"),
+    );
     while left > 0 {
-        let request = LeaseRequest {
-            max_messages: usize::try_from(left.min(LEASE_MESSAGES))?,
-            wait: if args.follow { WAIT } else { Duration::ZERO },
-            ..LeaseRequest::default()
+        let request = LeaseBody {
+            max_messages: Some(usize::try_from(left.min(LEASE_MESSAGES))?),
+            wait_ms: args.follow.then_some(WAIT.as_millis() as u64),
+            ..LeaseBody::default()
         };
-        let messages = tokio::select! {
+        let request = serde_json::to_vec(&request)?.into();
+        let answer = tokio::select! {
             biased;
             () = interrupt.requested() => {
                 // Ctrl-C is how following ends.
                 let is_complete = args.follow;
                 return Ok(if is_complete { Ending::Done } else { Ending::Interrupted });
             }
-            leased = source.lease(&request) => leased?,
+            leased = client.post_bytes(&lease_path, JSON, request) => leased?,
         };
-        if messages.is_empty() {
+        let receipts = write(&answer.body, output)?;
+        if receipts.is_empty() {
             if args.follow {
                 continue;
             }
             break;
         }
-        left -= messages.len() as u64;
-        write(&messages, &json, output, &mut buffer)?;
-        let receipts: Vec<_> = messages.iter().map(LeasedMessage::receipt).collect();
-        source.acknowledge(&receipts).await?;
+        left -= receipts.len() as u64;
+        let request = ReceiptsRequest { receipts };
+        let _: SettledView = client.post(&acknowledge_path, &request).await?;
     }
     Ok(Ending::Done)
 }
 
-fn write(
-    messages: &[LeasedMessage],
-    json: &QueueWriter,
-    output: &mut Output,
-    buffer: &mut Vec<u8>,
-) -> anyhow::Result<()> {
-    buffer.clear();
-    for message in messages {
-        let record = message.record()?;
-        let delivery_count = message.delivery_count();
-        match output.format() {
-            Format::Json => json.write(&record, delivery_count, None, buffer),
-            Format::Table => message_line(&delivery_count.to_string(), &record, buffer),
+/// Writes leased messages, and returns their receipts.
+fn write(body: &[u8], output: &mut Output) -> anyhow::Result<Vec<String>> {
+    let (mut receipts, mut text) = (Vec::new(), Vec::new());
+    for line in lines(body) {
+        let (place, _) = json_record::read_back(line).map_err(|mistake| {
+            anyhow::anyhow!("the server's answer is not what was expected:{mistake}")
+        })?;
+        receipts.extend(place.receipt);
+        if output.format() == Format::Table {
+            let known = |place: &json_record::Place<'_>| {
+                format!("{}  {}", place.offset, place.delivery_count)
+            };
+            readable_line(line, known, &mut text)?;
         }
     }
-    output.write(buffer)?;
+    match output.format() {
+        Format::Json => output.write(body)?,
+        Format::Table => output.write(&text)?,
+    }
     output.flush()?;
-    Ok(())
+    Ok(receipts)
 }

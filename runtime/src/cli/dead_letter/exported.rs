@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::cli::input::Input;
-use crate::cli::json_line::Mistake;
-use crate::cli::json_record::JsonRecord;
 use crate::model::{HeadersBuf, RecordRef};
+use crate::server::json_record::JsonRecord;
+use crate::server::mistake::Mistake;
 
 /// A dead letter of a file.
 #[derive(Debug)]

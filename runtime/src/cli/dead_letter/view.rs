@@ -163,7 +163,7 @@ impl Serialize for Field {
             return serializer.serialize_str(text);
         }
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("base64", &crate::cli::json_record::base64(bytes))?;
+        map.serialize_entry("base64", &crate::server::json_record::base64(bytes))?;
         map.end()
     }
 }

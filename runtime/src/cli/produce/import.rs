@@ -7,11 +7,12 @@ use super::{LineFormat, ProduceArgs};
 use crate::cli::exit::Ending;
 use crate::cli::input::{Chunk, Input};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::json_line::{Mistake, Selection};
-use crate::cli::json_record::JsonRecord;
+use crate::cli::json_line::Selection;
 use crate::cli::progress::{self, Progress};
 use crate::clock::Clock;
 use crate::model::{HeadersBuf, HeadersRef};
+use crate::server::json_record::JsonRecord;
+use crate::server::mistake::Mistake;
 
 /// How long records wait for more of them before they are sent.
 const LINGER: Duration = Duration::from_millis(5);

@@ -6,6 +6,7 @@
 //! acknowledged.
 
 mod import;
+mod remote;
 mod sink;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::GlobalArgs;
+use super::client::{Client, Place};
 use super::exit::{Ending, Usage};
 use super::input::Input;
 use super::interrupt::Interrupt;
@@ -22,13 +24,19 @@ use super::open::{Access, DataDirectory};
 use super::output::{self, Column, Output, Table};
 use super::progress::{self, Progress, Unit};
 use super::quantity;
+use crate::clock::Clock;
 use crate::log::{Log, Producer, Topic, TopicConfig};
 use crate::manifest::ResolvedManifest;
 use crate::model::{QueueName, Target, TopicName};
 use crate::queue::{Queue, QueueConfig, Queues};
+use crate::server::{
+    Code, NewQueue, NewTopic, Problem, QueueSettings, QueueView, TopicDescription, TopicSettings,
+    TopicView,
+};
 use crate::{log, manifest, pipeline, queue};
 use import::Import;
-use sink::{Sink, TopicSink};
+use remote::RemoteSink;
+use sink::{Resume, Sink, TopicSink};
 
 /// Arguments of `produce`.
 #[derive(Debug, clap::Args)]
@@ -244,21 +252,24 @@ pub(super) async fn run(
     } else {
         Access::Existing
     };
-    let data = DataDirectory::open(global, access)?;
-    if let Some(manifest) = &manifest {
-        declare(&data, manifest).await?;
-    }
-    let clock = data.log.store().clock().clone();
-    let (sink, report) = match &args.target {
-        Target::Topic(name) => {
-            let topic = open_topic(&data.log, name, &args).await?;
-            let producer = Producer::new(data.log.clone(), topic.clone());
-            let sink = TopicSink::new(producer, &topic, args.resume);
-            (Sink::Topic(Box::new(sink)), Report::topic(topic))
+    let place = Place::find(global, access)?;
+    let (sink, report, clock) = match place {
+        Place::Directory(data) => {
+            if let Some(manifest) = &manifest {
+                declare(&data, manifest).await?;
+            }
+            let (sink, report) = embedded(&data, &args).await?;
+            (sink, report, data.log.store().clock().clone())
         }
-        Target::Queue(name) => {
-            let queue = open_queue(&data.queues, name, &args).await?;
-            (Sink::queue(&queue, &args), Report::Queue(queue))
+        Place::Server(_) if manifest.is_some() => {
+            return Err(Usage(
+                "--manifest declares topics and queues in a data directory; `millstream apply MANIFEST` does it on a server".to_owned(),
+            )
+            .into());
+        }
+        Place::Server(server) => {
+            let (sink, report) = remote(Client::Remote(server), &args).await?;
+            (sink, report, Clock::system())
         }
     };
 
@@ -275,7 +286,9 @@ pub(super) async fn run(
     let flushed = import.sink.flush().await;
     drop(bar);
 
-    report.write(&import.sink, started.elapsed(), output)?;
+    report
+        .write(&import.sink, started.elapsed(), output)
+        .await?;
     output.flush()?;
     match flushed {
         // Not even what came before a bad line is stored.
@@ -283,6 +296,91 @@ pub(super) async fn run(
         Err(error) => result.and(Err(error.into())),
         Ok(()) => result,
     }
+}
+
+/// Into the data directory.
+async fn embedded(data: &DataDirectory, args: &ProduceArgs) -> anyhow::Result<(Sink, Report)> {
+    Ok(match &args.target {
+        Target::Topic(name) => {
+            let topic = open_topic(&data.log, name, args).await?;
+            let producer = Producer::new(data.log.clone(), topic.clone());
+            let report = Report::topic(topic);
+            let sink = TopicSink::new(producer, resume(args, &report));
+            (Sink::Topic(Box::new(sink)), report)
+        }
+        Target::Queue(name) => {
+            let queue = open_queue(&data.queues, name, args).await?;
+            let report = Report::Queue(queue.name().clone());
+            (Sink::queue(&queue, args), report)
+        }
+    })
+}
+
+/// Into a topic or a queue of a server.
+async fn remote(client: Client, args: &ProduceArgs) -> anyhow::Result<(Sink, Report)> {
+    let report = match &args.target {
+        Target::Topic(name) => {
+            let path = format!("/v1/topics/{name}");
+            let found: anyhow::Result<TopicDescription> = client.get(&path, &()).await;
+            let topic = match found {
+                Err(error) if args.create && is_code(&error, Code::UnknownTopic) => {
+                    let new = NewTopic {
+                        name: name.clone(),
+                        partitions: args.partitions.unwrap_or(1),
+                        settings: TopicSettings::default(),
+                    };
+                    let _: TopicView = client.post("/v1/topics", &new).await?;
+                    client.get(&path, &()).await?
+                }
+                found => found?,
+            };
+            let existing = topic.topic.config.partitions;
+            if let Some(wanted) = args.partitions.filter(|wanted| *wanted != existing) {
+                let name = name.clone();
+                return Err(log::Error::PartitionCount {
+                    name,
+                    existing,
+                    wanted,
+                }
+                .into());
+            }
+            Report::Remote {
+                client: client.clone(),
+                ends: topic.offsets.iter().map(|it| it.end_offset).collect(),
+                name: name.clone(),
+            }
+        }
+        Target::Queue(name) => {
+            let found: anyhow::Result<QueueView> =
+                client.get(&format!("/v1/queues/{name}"), &()).await;
+            match found {
+                Err(error) if args.create && is_code(&error, Code::UnknownQueue) => {
+                    let new = NewQueue {
+                        name: name.clone(),
+                        settings: QueueSettings::default(),
+                    };
+                    let _: QueueView = client.post("/v1/queues", &new).await?;
+                }
+                found => _ = found?,
+            }
+            Report::Queue(name.clone())
+        }
+    };
+    let sink = RemoteSink::new(client, &args.target, args.message.attributes());
+    Ok((Sink::remote(sink, resume(args, &report)), report))
+}
+
+fn resume(args: &ProduceArgs, report: &Report) -> Resume {
+    match args.resume {
+        true => Resume::after(report.ends().iter().copied()),
+        false => Resume::default(),
+    }
+}
+
+fn is_code(error: &anyhow::Error, code: Code) -> bool {
+    error
+        .downcast_ref::<Problem>()
+        .is_some_and(|problem| problem.code == code)
 }
 
 /// Creates what a manifest declares.
@@ -329,52 +427,82 @@ async fn open_topic(log: &Log, name: &TopicName, args: &ProduceArgs) -> Result<T
 /// What is to be said in the end.
 enum Report {
     /// With the ends that its partitions had before.
-    Topic(Topic, Vec<u64>),
-    Queue(Queue),
+    Topic {
+        topic: Topic,
+        ends: Vec<u64>,
+    },
+    /// The same of a topic of a server.
+    Remote {
+        client: Client,
+        name: TopicName,
+        ends: Vec<u64>,
+    },
+    Queue(QueueName),
 }
 
 impl Report {
     fn topic(topic: Topic) -> Self {
         let partitions = topic.partitions().iter();
         let ends = partitions.map(|p| p.high_watermark()).collect();
-        Self::Topic(topic, ends)
+        Self::Topic { topic, ends }
     }
 
-    fn write(&self, sink: &Sink, elapsed: Duration, output: &mut Output) -> anyhow::Result<()> {
+    /// The ends that the partitions had before; none of a queue.
+    fn ends(&self) -> &[u64] {
         match self {
-            Self::Topic(topic, ends_before) => {
-                let partitions = topic.partitions().iter().zip(ends_before);
-                let partitions: Vec<_> = partitions
-                    .map(|(partition, before)| PartitionSummary {
-                        partition: partition.index(),
-                        records: partition.high_watermark().saturating_sub(*before),
-                        end_offset: partition.high_watermark(),
-                    })
-                    .collect();
-                // Not the sum of the partitions: after a failed write some have records beyond these.
-                let records = sink.acknowledged();
-                let summary = Summary {
-                    topic: topic.name().clone(),
-                    records,
-                    already_there: sink.left_out(),
-                    seconds: elapsed.as_secs_f64(),
-                    records_per_second: progress::per_second(records, elapsed),
-                    partitions,
-                };
-                output.result(&summary, |output| summary.write(output))?;
+            Self::Topic { ends, .. } | Self::Remote { ends, .. } => ends,
+            Self::Queue(_) => &[],
+        }
+    }
+
+    async fn write(
+        &self,
+        sink: &Sink,
+        elapsed: Duration,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        let (name, ends_now): (&TopicName, Vec<u64>) = match self {
+            Self::Topic { topic, .. } => {
+                let partitions = topic.partitions().iter();
+                let ends = partitions.map(|it| it.high_watermark());
+                (topic.name(), ends.collect())
             }
-            Self::Queue(queue) => {
+            Self::Remote { client, name, .. } => {
+                let topic: TopicDescription =
+                    client.get(&format!("/v1/topics/{name}"), &()).await?;
+                let ends = topic.offsets.iter().map(|it| it.end_offset);
+                (name, ends.collect())
+            }
+            Self::Queue(name) => {
                 let messages = sink.acknowledged();
                 let summary = QueueSummary {
-                    queue: queue.name().clone(),
+                    queue: name.clone(),
                     messages,
                     duplicates: sink.left_out(),
                     seconds: elapsed.as_secs_f64(),
                     messages_per_second: progress::per_second(messages, elapsed),
                 };
                 output.result(&summary, |output| summary.write(output))?;
+                return Ok(());
             }
-        }
+        };
+        let partitions = ends_now.iter().zip(self.ends()).zip(0..);
+        let partitions = partitions.map(|((now, before), partition)| PartitionSummary {
+            partition,
+            records: now.saturating_sub(*before),
+            end_offset: *now,
+        });
+        // Not the sum of the partitions: after a failed write some have records beyond these.
+        let records = sink.acknowledged();
+        let summary = Summary {
+            topic: name.clone(),
+            records,
+            already_there: sink.left_out(),
+            seconds: elapsed.as_secs_f64(),
+            records_per_second: progress::per_second(records, elapsed),
+            partitions: partitions.collect(),
+        };
+        output.result(&summary, |output| summary.write(output))?;
         Ok(())
     }
 }

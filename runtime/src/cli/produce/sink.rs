@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::remote::{self, RemoteSink};
 use super::{Message, ProduceArgs};
 use crate::cli::json_line::ATTRIBUTES;
-use crate::log::{self, Producer, Topic};
+use crate::log::{self, Producer};
 use crate::model::{Header, HeadersBuf, HeadersRef, partition_for_key};
 use crate::queue::{self, MessageBatch, Queue};
 
@@ -16,13 +17,25 @@ const BATCH_MESSAGES: u64 = 10_000;
 pub(super) enum Sink {
     Topic(Box<TopicSink>),
     Queue(Box<QueueSink>),
+    Remote(Box<RemoteTarget>),
+}
+
+/// Sends records to a server, without those that are there already.
+pub(super) struct RemoteTarget {
+    sink: RemoteSink,
+    resume: Resume,
 }
 
 /// Sends records to a topic, without those that are there already.
 pub(super) struct TopicSink {
     producer: Producer,
-    partition_count: u32,
-    /// By partition: records of the input that are there, and not passed over yet.
+    resume: Resume,
+}
+
+/// Passes over the records of an input that a topic holds.
+#[derive(Default)]
+pub(super) struct Resume {
+    /// By partition: records of the input that are there, and not passed over yet; none if nothing is passed over.
     present: Vec<u64>,
     left_out: u64,
 }
@@ -44,6 +57,8 @@ pub(super) enum Error {
     Topic(#[from] log::Error),
     #[error(transparent)]
     Queue(#[from] queue::Error),
+    #[error("{0:#}")]
+    Remote(anyhow::Error),
     #[error(
         "the record has no key: with --resume its key has to tell its partition; produce it without --resume, or use --skip"
     )]
@@ -53,10 +68,11 @@ pub(super) enum Error {
 impl Error {
     /// Whether writing failed, so that no record is to blame.
     pub(super) fn is_storage(&self) -> bool {
-        matches!(
-            self,
-            Self::Topic(log::Error::Storage(_)) | Self::Queue(queue::Error::Storage(_))
-        )
+        match self {
+            Self::Topic(log::Error::Storage(_)) | Self::Queue(queue::Error::Storage(_)) => true,
+            Self::Remote(error) => remote::is_storage(error),
+            _ => false,
+        }
     }
 }
 
@@ -71,19 +87,25 @@ impl Sink {
         }))
     }
 
+    pub(super) fn remote(sink: RemoteSink, resume: Resume) -> Self {
+        Self::Remote(Box::new(RemoteTarget { sink, resume }))
+    }
+
     /// Records that are stored.
     pub(super) fn acknowledged(&self) -> u64 {
         match self {
             Self::Topic(sink) => sink.producer.acknowledged().records,
             Self::Queue(sink) => sink.acknowledged,
+            Self::Remote(target) => target.sink.acknowledged(),
         }
     }
 
     /// Records that were not stored, since they, or a message with their deduplication id, were there already.
     pub(super) fn left_out(&self) -> u64 {
         match self {
-            Self::Topic(sink) => sink.left_out,
+            Self::Topic(sink) => sink.resume.left_out,
             Self::Queue(sink) => sink.duplicates,
+            Self::Remote(target) => target.resume.left_out + target.sink.duplicates(),
         }
     }
 
@@ -101,6 +123,15 @@ impl Sink {
                     .await
             }
             Self::Queue(sink) => Ok(sink.send(timestamp_ms, key, value, headers).await?),
+            Self::Remote(target) => {
+                if target.resume.passes_over(partition, key)? {
+                    return Ok(());
+                }
+                let sent = target
+                    .sink
+                    .send(partition, timestamp_ms, key, value, headers);
+                sent.await.map_err(Error::Remote)
+            }
         }
     }
 
@@ -111,25 +142,16 @@ impl Sink {
                 sink.producer.flush().await?;
             }
             Self::Queue(sink) => sink.flush().await?,
+            Self::Remote(target) => target.sink.flush().await.map_err(Error::Remote)?,
         }
         Ok(())
     }
 }
 
 impl TopicSink {
-    /// Records go through a producer of the topic; with `resume`, those that the topic holds are left out.
-    pub(super) fn new(producer: Producer, topic: &Topic, resume: bool) -> Self {
-        let partitions = topic.partitions().iter();
-        let present = match resume {
-            true => partitions.map(|it| it.high_watermark()).collect(),
-            false => Vec::new(),
-        };
-        Self {
-            producer,
-            partition_count: topic.partition_count(),
-            present,
-            left_out: 0,
-        }
+    /// Records go through a producer of the topic.
+    pub(super) fn new(producer: Producer, resume: Resume) -> Self {
+        Self { producer, resume }
     }
 
     async fn send(
@@ -140,8 +162,7 @@ impl TopicSink {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
-        if !self.present.is_empty() && self.is_present(partition, key)? {
-            self.left_out += 1;
+        if self.resume.passes_over(partition, key)? {
             return Ok(());
         }
         let sent = self
@@ -149,14 +170,28 @@ impl TopicSink {
             .send(partition, timestamp_ms, key, value, headers);
         Ok(sent.await?)
     }
+}
+
+impl Resume {
+    /// Passes over as many records for each partition as it has.
+    pub(super) fn after(ends: impl Iterator<Item = u64>) -> Self {
+        Self {
+            present: ends.collect(),
+            left_out: 0,
+        }
+    }
 
     /// Whether the next record of the input for its partition is there. A partition holds an unbroken run of
     /// the records that the input has for it.
-    fn is_present(&mut self, partition: Option<u32>, key: Option<&[u8]>) -> Result<bool, Error> {
+    fn passes_over(&mut self, partition: Option<u32>, key: Option<&[u8]>) -> Result<bool, Error> {
+        if self.present.is_empty() {
+            return Ok(false);
+        }
+        let count = u32::try_from(self.present.len()).unwrap_or(u32::MAX);
         let partition = match (partition, key) {
             (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, self.partition_count),
-            (None, None) if self.partition_count == 1 => 0,
+            (None, Some(key)) => partition_for_key(key, count),
+            (None, None) if count == 1 => 0,
             (None, None) => return Err(Error::Unkeyed),
         };
         let Some(present) = self.present.get_mut(partition as usize) else {
@@ -164,6 +199,7 @@ impl TopicSink {
         };
         let is_present = *present > 0;
         *present = present.saturating_sub(1);
+        self.left_out += u64::from(is_present);
         Ok(is_present)
     }
 }
@@ -218,7 +254,7 @@ impl Message {
     }
 
     /// As headers.
-    fn attributes(&self) -> Vec<Header> {
+    pub(super) fn attributes(&self) -> Vec<Header> {
         let number = |value: Option<u64>| value.map(|value| value.to_string());
         let given = [
             (queue::PRIORITY, number(self.priority.map(u64::from))),

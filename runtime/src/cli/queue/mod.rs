@@ -7,19 +7,19 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::GlobalArgs;
+use super::client::Client;
 use super::confirm::confirm;
-use super::consume::message_line;
+use super::consume::{lines, readable_line};
 use super::exit::Ending;
-use super::json_record;
-use super::open::{Access, DataDirectory};
+use super::open::Access;
 use super::output::{Column, Format, Output, Table};
 use crate::model::QueueName;
-use crate::queue::Queue;
+use crate::server::json_record::Place;
+use crate::server::{NewQueue, QueueView, RemovedMessages};
 use settings::Settings;
-use view::QueueView;
 
 /// Messages that are read at a time.
-const PEEK_MESSAGES: usize = 1_000;
+const PEEK_MESSAGES: u64 = 1_000;
 
 /// The verbs on queues.
 #[derive(Debug, Subcommand)]
@@ -73,26 +73,27 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    let access = match &command {
+        QueueCommand::Create { .. } => Access::Create,
+        _ => Access::Existing,
+    };
+    let client = Client::connect(global, access)?;
     match command {
-        QueueCommand::List => list(global, output).await?,
-        QueueCommand::Describe { name } => describe(global, output, &name).await?,
-        QueueCommand::Create { name, settings } => create(global, output, &name, &settings).await?,
-        QueueCommand::Delete { name, yes } => return delete(global, output, &name, yes).await,
-        QueueCommand::Purge { name, yes } => return purge(global, output, &name, yes).await,
-        QueueCommand::Peek { name, max, from } => {
-            let data = DataDirectory::open(global, Access::Existing)?;
-            peek(&data.queues.queue(&name)?, from, max, output).await?;
+        QueueCommand::List => list(&client, output).await?,
+        QueueCommand::Describe { name } => describe(&client, output, &name).await?,
+        QueueCommand::Create { name, settings } => {
+            let settings = settings.into();
+            create(&client, output, &NewQueue { name, settings }).await?;
         }
+        QueueCommand::Delete { name, yes } => return delete(&client, output, &name, yes).await,
+        QueueCommand::Purge { name, yes } => return purge(&client, output, &name, yes).await,
+        QueueCommand::Peek { name, max, from } => peek(&client, &name, from, max, output).await?,
     }
     Ok(Ending::Done)
 }
 
-async fn list(global: &GlobalArgs, output: &mut Output) -> anyhow::Result<()> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let mut queues = Vec::new();
-    for queue in data.queues.queues() {
-        queues.push(QueueView::of(&queue, &queue.describe().await?));
-    }
+async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {
+    let queues: Vec<QueueView> = client.get("/v1/queues", &()).await?;
     output.result(&queues, |output| {
         let mut table = Table::new(&[
             Column::Text("queue"),
@@ -102,7 +103,7 @@ async fn list(global: &GlobalArgs, output: &mut Output) -> anyhow::Result<()> {
             Column::Text("dead-letter"),
         ]);
         for queue in &queues {
-            let dead_letter = queue.dead_letter.as_ref();
+            let dead_letter = queue.settings.dead_letter.as_ref();
             table.row([
                 queue.name.to_string(),
                 queue.waiting.to_string(),
@@ -119,47 +120,32 @@ async fn list(global: &GlobalArgs, output: &mut Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn describe(
-    global: &GlobalArgs,
-    output: &mut Output,
-    name: &QueueName,
-) -> anyhow::Result<()> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let queue = data.queues.queue(name)?;
-    let view = QueueView::of(&queue, &queue.describe().await?);
-    output.result(&view, |output| view.write(output))?;
+async fn describe(client: &Client, output: &mut Output, name: &QueueName) -> anyhow::Result<()> {
+    let queue: QueueView = client.get(&format!("/v1/queues/{name}"), &()).await?;
+    output.result(&queue, |output| view::write(&queue, output))?;
     Ok(())
 }
 
-async fn create(
-    global: &GlobalArgs,
-    output: &mut Output,
-    name: &QueueName,
-    settings: &Settings,
-) -> anyhow::Result<()> {
-    let data = DataDirectory::open(global, Access::Create)?;
-    let queue = data.queues.create_queue(name, settings.config()).await?;
-    let view = QueueView::of(&queue, &queue.describe().await?);
-    output.result(&view, |output| {
-        output.line(format_args!("created queue `{name}`"))
+async fn create(client: &Client, output: &mut Output, new: &NewQueue) -> anyhow::Result<()> {
+    let queue: QueueView = client.post("/v1/queues", new).await?;
+    output.result(&queue, |output| {
+        output.line(format_args!("created queue `{}`", new.name))
     })?;
     Ok(())
 }
 
-#[derive(Debug, Serialize)]
-struct Removed {
-    name: QueueName,
-    messages: u64,
+async fn message_count(client: &Client, name: &QueueName) -> anyhow::Result<u64> {
+    let queue: QueueView = client.get(&format!("/v1/queues/{name}"), &()).await?;
+    Ok(queue.waiting + queue.delayed + queue.leased)
 }
 
 async fn delete(
-    global: &GlobalArgs,
+    client: &Client,
     output: &mut Output,
     name: &QueueName,
     yes: bool,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let messages = data.queues.queue(name)?.message_count().await?;
+    let messages = message_count(client, name).await?;
     if !yes
         && !confirm(&format!(
             "delete queue `{name}` and its {messages} messages?"
@@ -168,35 +154,29 @@ async fn delete(
         super::progress::note("nothing was deleted");
         return Ok(Ending::Failed);
     }
-    data.queues.delete_queue(name).await?;
-    let name = name.clone();
-    let removed = Removed { name, messages };
+    let removed: RemovedMessages = client.delete(&format!("/v1/queues/{name}")).await?;
     output.result(&removed, |output| {
         output.line(format_args!(
-            "deleted queue `{}` and its {messages} messages",
-            removed.name
+            "deleted queue `{name}` and its {} messages",
+            removed.messages
         ))
     })?;
     Ok(Ending::Done)
 }
 
 async fn purge(
-    global: &GlobalArgs,
+    client: &Client,
     output: &mut Output,
     name: &QueueName,
     yes: bool,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let queue = data.queues.queue(name)?;
-    let waiting = queue.message_count().await?;
+    let waiting = message_count(client, name).await?;
     if !yes && !confirm(&format!("delete all {waiting} messages of queue `{name}`?"))? {
         super::progress::note("nothing was deleted");
         return Ok(Ending::Failed);
     }
-    let removed = Removed {
-        name: name.clone(),
-        messages: queue.purge().await?,
-    };
+    let path = format!("/v1/queues/{name}/purge");
+    let removed: RemovedMessages = client.post(&path, &()).await?;
     output.result(&removed, |output| {
         output.line(format_args!(
             "deleted {} messages of queue `{name}`",
@@ -206,43 +186,48 @@ async fn purge(
     Ok(Ending::Done)
 }
 
+/// Which messages to look at.
+#[derive(Serialize)]
+struct PeekQuery {
+    from: u64,
+    max_messages: u64,
+}
+
 /// Writes messages, and leaves them where they are.
 pub(super) async fn peek(
-    queue: &Queue,
+    client: &Client,
+    name: &QueueName,
     from_offset: u64,
     max: u64,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let json = json_record::QueueWriter::new(queue.name());
+    let path = format!("/v1/queues/{name}/messages");
     let (mut next, mut left, mut buffer) = (from_offset, max, Vec::new());
     while left > 0 {
-        let at_most = usize::try_from(left).unwrap_or(usize::MAX);
-        let messages = queue.peek(next, at_most.min(PEEK_MESSAGES)).await?;
-        let Some(last) = messages.last() else {
-            return Ok(());
+        let query = PeekQuery {
+            from: next,
+            max_messages: left.min(PEEK_MESSAGES),
         };
-        next = last.offset + 1;
-        left -= messages.len() as u64;
+        let answer = client.fetch(&path, &query).await?;
         buffer.clear();
-        for message in &messages {
-            let record = message.record()?;
-            let (state, until_ms) = view::state(message);
-            match output.format() {
-                Format::Json => {
-                    json.write(
-                        &record,
-                        message.delivery_count,
-                        Some((state, until_ms)),
-                        &mut buffer,
-                    );
-                }
-                Format::Table => {
-                    let delivered = format!("{} {state}", message.delivery_count);
-                    message_line(&delivered, &record, &mut buffer);
-                }
-            }
+        let mut count = 0;
+        for line in lines(&answer.body) {
+            let known = |place: &Place<'_>| {
+                let state = place.state.as_deref().unwrap_or_default();
+                format!("{}  {} {state}", place.offset, place.delivery_count)
+            };
+            // For JSON, too: its offset says where to go on.
+            next = readable_line(line, known, &mut buffer)? + 1;
+            count += 1;
         }
-        output.write(&buffer)?;
+        match output.format() {
+            Format::Json => output.write(&answer.body)?,
+            Format::Table => output.write(&buffer)?,
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        left -= count;
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use crate::cli::quantity;
 use crate::model::QueueName;
-use crate::queue::{GroupBy, MaxLengthPolicy, QueueConfig};
+use crate::queue::{GroupBy, MaxLengthPolicy};
+use crate::server::QueueSettings;
 
 /// Settings of a queue, named as in a manifest.
 #[derive(Debug, Default, PartialEq, clap::Args)]
@@ -55,52 +56,25 @@ enum GroupsArg {
     Key,
 }
 
-impl Settings {
-    /// The settings, with the defaults where none is given.
-    pub(super) fn config(&self) -> QueueConfig {
-        let default = QueueConfig::default();
-        QueueConfig {
-            visibility_timeout_ms: self
-                .visibility_timeout
-                .unwrap_or(default.visibility_timeout_ms),
-            max_deliveries: self.max_deliveries,
-            dead_letter: self.dead_letter.clone(),
-            delay_ms: self.delay.unwrap_or(default.delay_ms),
-            deduplication_window_ms: self
-                .deduplication_window
-                .unwrap_or(default.deduplication_window_ms),
-            time_to_live_ms: self.time_to_live,
-            max_length: self.max_length,
-            max_length_policy: match self.max_length_policy {
-                Some(PolicyArg::DropOldest) => MaxLengthPolicy::DropOldest,
-                Some(PolicyArg::Reject) | None => MaxLengthPolicy::Reject,
-            },
-            groups: match self.groups {
-                Some(GroupsArg::Key) => GroupBy::Key,
-                Some(GroupsArg::Header) | None => GroupBy::Header,
-            },
-            default_priority: self.default_priority.unwrap_or(default.default_priority),
+impl From<Settings> for QueueSettings {
+    fn from(settings: Settings) -> Self {
+        Self {
+            visibility_timeout_ms: settings.visibility_timeout,
+            max_deliveries: settings.max_deliveries,
+            dead_letter: settings.dead_letter,
+            delay_ms: settings.delay,
+            deduplication_window_ms: settings.deduplication_window,
+            time_to_live_ms: settings.time_to_live,
+            max_length: settings.max_length,
+            max_length_policy: settings.max_length_policy.map(|policy| match policy {
+                PolicyArg::Reject => MaxLengthPolicy::Reject,
+                PolicyArg::DropOldest => MaxLengthPolicy::DropOldest,
+            }),
+            groups: settings.groups.map(|groups| match groups {
+                GroupsArg::Header => GroupBy::Header,
+                GroupsArg::Key => GroupBy::Key,
+            }),
+            default_priority: settings.default_priority,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_given_is_the_default() {
-        assert_eq!(Settings::default().config(), QueueConfig::default());
-        let settings = Settings {
-            max_length: Some(7),
-            max_length_policy: Some(PolicyArg::DropOldest),
-            ..Settings::default()
-        };
-        let expected = QueueConfig {
-            max_length: Some(7),
-            max_length_policy: MaxLengthPolicy::DropOldest,
-            ..QueueConfig::default()
-        };
-        assert_eq!(settings.config(), expected);
     }
 }

@@ -4,17 +4,18 @@ mod settings;
 mod view;
 
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::GlobalArgs;
+use super::client::Client;
 use super::confirm::confirm;
 use super::exit::{Ending, Usage};
-use super::open::{Access, DataDirectory};
+use super::open::Access;
 use super::output::{Column, Output, Table};
-use crate::log::{Cleanup, TopicConfig};
 use crate::model::TopicName;
+use crate::server::{
+    CompactedTopic, DeletedTopic, NewTopic, TopicDescription, TopicSettings, TopicView,
+};
 use settings::Settings;
-use view::{Description, PartitionView, TopicView};
 
 /// The verbs on topics.
 #[derive(Debug, Subcommand)]
@@ -64,24 +65,46 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    let access = match &command {
+        TopicCommand::Create { .. } => Access::Create,
+        _ => Access::Existing,
+    };
+    if let TopicCommand::Alter { settings, .. } = &command
+        && *settings == Settings::default()
+    {
+        return Err(Usage(
+            "nothing to change; expected a setting such as --retention 30d, see `millstream topic alter --help`".to_owned(),
+        )
+        .into());
+    }
+    let client = Client::connect(global, access)?;
     match command {
-        TopicCommand::List => list(global, output)?,
-        TopicCommand::Describe { name } => describe(global, output, &name)?,
+        TopicCommand::List => list(&client, output).await?,
+        TopicCommand::Describe { name } => describe(&client, output, &name).await?,
         TopicCommand::Create {
             name,
             partitions,
             settings,
-        } => create(global, output, &name, partitions, &settings).await?,
-        TopicCommand::Alter { name, settings } => alter(global, output, &name, &settings).await?,
-        TopicCommand::Delete { name, yes } => return delete(global, output, &name, yes).await,
-        TopicCommand::Compact { name } => compact(global, output, &name).await?,
+        } => {
+            let settings = settings.into();
+            let new = NewTopic {
+                name,
+                partitions,
+                settings,
+            };
+            create(&client, output, &new).await?;
+        }
+        TopicCommand::Alter { name, settings } => {
+            alter(&client, output, &name, &settings.into()).await?;
+        }
+        TopicCommand::Delete { name, yes } => return delete(&client, output, &name, yes).await,
+        TopicCommand::Compact { name } => compact(&client, output, &name).await?,
     }
     Ok(Ending::Done)
 }
 
-fn list(global: &GlobalArgs, output: &mut Output) -> anyhow::Result<()> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let topics: Vec<_> = data.log.topics().iter().map(TopicView::of).collect();
+async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {
+    let topics: Vec<TopicView> = client.get("/v1/topics", &()).await?;
     output.result(&topics, |output| {
         let mut table = Table::new(&[
             Column::Text("topic"),
@@ -97,8 +120,8 @@ fn list(global: &GlobalArgs, output: &mut Output) -> anyhow::Result<()> {
                 topic.config.partitions.to_string(),
                 topic.records.to_string(),
                 output.bytes(topic.size_bytes),
-                topic.config.cleanup().to_owned(),
-                topic.config.kept(output),
+                view::cleanup(&topic.config).to_owned(),
+                view::kept(&topic.config, output),
             ]);
         }
         output.table_or(
@@ -109,22 +132,11 @@ fn list(global: &GlobalArgs, output: &mut Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn describe(global: &GlobalArgs, output: &mut Output, name: &TopicName) -> anyhow::Result<()> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let topic = data.log.topic(name)?;
-    let offsets = topic.partitions().iter().map(|partition| PartitionView {
-        partition: partition.index(),
-        start_offset: partition.start_offset(),
-        end_offset: partition.high_watermark(),
-        size_bytes: partition.size_bytes(),
-    });
-    let description = Description {
-        topic: TopicView::of(&topic),
-        offsets: offsets.collect(),
-    };
+async fn describe(client: &Client, output: &mut Output, name: &TopicName) -> anyhow::Result<()> {
+    let description: TopicDescription = client.get(&format!("/v1/topics/{name}"), &()).await?;
     output.result(&description, |output| {
         output.fields(&[("topic", name.to_string())])?;
-        description.topic.config.write(output)?;
+        view::write(&description.topic.config, output)?;
         output.line("")?;
         let mut table = Table::new(&[
             Column::Number("partition"),
@@ -145,115 +157,63 @@ fn describe(global: &GlobalArgs, output: &mut Output, name: &TopicName) -> anyho
     Ok(())
 }
 
-async fn create(
-    global: &GlobalArgs,
-    output: &mut Output,
-    name: &TopicName,
-    partitions: u32,
-    settings: &Settings,
-) -> anyhow::Result<()> {
-    let mut config = TopicConfig {
-        partitions,
-        ..TopicConfig::default()
-    };
-    settings.apply(&mut config)?;
-    let data = DataDirectory::open(global, Access::Create)?;
-    let topic = data.log.create_topic(name, config).await?;
-    let partitions = match topic.partition_count() {
+async fn create(client: &Client, output: &mut Output, new: &NewTopic) -> anyhow::Result<()> {
+    let topic: TopicView = client.post("/v1/topics", new).await?;
+    let partitions = match topic.config.partitions {
         1 => "1 partition".to_owned(),
         count => format!("{count} partitions"),
     };
-    output.result(&TopicView::of(&topic), |output| {
-        output.line(format_args!("created topic `{name}` with {partitions}"))
+    output.result(&topic, |output| {
+        output.line(format_args!(
+            "created topic `{}` with {partitions}",
+            new.name
+        ))
     })?;
     Ok(())
 }
 
 async fn alter(
-    global: &GlobalArgs,
+    client: &Client,
     output: &mut Output,
     name: &TopicName,
-    settings: &Settings,
+    settings: &TopicSettings,
 ) -> anyhow::Result<()> {
-    if *settings == Settings::default() {
-        return Err(Usage(
-            "nothing to change; expected a setting such as --retention 30d, see `millstream topic alter --help`".to_owned(),
-        )
-        .into());
-    }
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let topic = data.log.topic(name)?;
-    let mut config = topic.config();
-    settings.apply(&mut config)?;
-    data.log.alter_topic(&topic, config).await?;
-    let view = TopicView::of(&topic);
-    output.result(&view, |output| {
+    let topic: TopicView = client
+        .patch(&format!("/v1/topics/{name}"), settings)
+        .await?;
+    output.result(&topic, |output| {
         output.line(format_args!("changed topic `{name}`; it now has"))?;
-        view.config.write(output)
+        view::write(&topic.config, output)
     })?;
     Ok(())
 }
 
-#[derive(Debug, Serialize)]
-struct Deleted {
-    name: TopicName,
-    records: u64,
-    size_bytes: u64,
-}
-
 async fn delete(
-    global: &GlobalArgs,
+    client: &Client,
     output: &mut Output,
     name: &TopicName,
     yes: bool,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let TopicView {
-        records,
-        size_bytes,
-        ..
-    } = TopicView::of(&data.log.topic(name)?);
+    let path = format!("/v1/topics/{name}");
+    let topic: TopicView = client.get(&path, &()).await?;
+    let records = topic.records;
     if !yes && !confirm(&format!("delete topic `{name}` and its {records} records?"))? {
         super::progress::note("nothing was deleted");
         return Ok(Ending::Failed);
     }
-    data.log.delete_topic(name).await?;
-    let deleted = Deleted {
-        name: name.clone(),
-        records,
-        size_bytes,
-    };
+    let deleted: DeletedTopic = client.delete(&path).await?;
     output.result(&deleted, |output| {
         output.line(format_args!(
-            "deleted topic `{name}` and its {records} records"
+            "deleted topic `{name}` and its {} records",
+            deleted.records
         ))
     })?;
     Ok(Ending::Done)
 }
 
-#[derive(Debug, Serialize)]
-struct Compacted {
-    name: TopicName,
-    records_removed: u64,
-    records_kept: u64,
-    freed_bytes: u64,
-}
-
-async fn compact(global: &GlobalArgs, output: &mut Output, name: &TopicName) -> anyhow::Result<()> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let topic = data.log.topic(name)?;
-    if topic.config().cleanup != Cleanup::Compact {
-        anyhow::bail!(
-            "topic `{name}` has cleanup `delete`, there is nothing to compact; `millstream topic alter {name} --cleanup compact` makes it keep the newest record of each key"
-        );
-    }
-    let report = data.log.clean(&topic).await?;
-    let compacted = Compacted {
-        name: name.clone(),
-        records_removed: report.records_removed,
-        records_kept: report.records_kept,
-        freed_bytes: report.freed_bytes,
-    };
+async fn compact(client: &Client, output: &mut Output, name: &TopicName) -> anyhow::Result<()> {
+    let path = format!("/v1/topics/{name}/compact");
+    let compacted: CompactedTopic = client.post(&path, &()).await?;
     output.result(&compacted, |output| {
         let freed = indicatif::BinaryBytes(compacted.freed_bytes);
         output.line(format_args!(

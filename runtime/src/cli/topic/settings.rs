@@ -1,9 +1,8 @@
 //! The settings of a topic on the command line, named as in a manifest.
 
-use crate::cli::exit::Usage;
 use crate::cli::quantity::{self, Bound};
-use crate::log::{Cleanup, CompressionName, TopicConfig};
-use crate::model::Compression;
+use crate::log::Cleanup;
+use crate::server::TopicSettings;
 
 /// Settings of a topic, named as in a manifest.
 #[derive(Debug, Default, PartialEq, clap::Args)]
@@ -50,114 +49,31 @@ enum CompressionArg {
 }
 
 impl CompressionArg {
-    fn compression(self) -> Option<CompressionName> {
+    fn name(self) -> &'static str {
         match self {
-            Self::Producer => None,
-            Self::None => Some(CompressionName(Compression::None)),
-            Self::Gzip => Some(CompressionName(Compression::Gzip)),
-            Self::Snappy => Some(CompressionName(Compression::Snappy)),
-            Self::Lz4 => Some(CompressionName(Compression::Lz4)),
-            Self::Zstd => Some(CompressionName(Compression::Zstd)),
+            Self::Producer => "producer",
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
         }
     }
 }
 
-impl Settings {
-    /// Changes `config` to these settings, where they are given.
-    ///
-    /// # Errors
-    /// A setting that has no effect under the topic's cleanup: it was given for a reason.
-    pub(super) fn apply(&self, config: &mut TopicConfig) -> Result<(), Usage> {
-        if let Some(cleanup) = self.cleanup {
-            config.cleanup = match cleanup {
+impl From<Settings> for TopicSettings {
+    fn from(settings: Settings) -> Self {
+        Self {
+            cleanup: settings.cleanup.map(|cleanup| match cleanup {
                 CleanupArg::Delete => Cleanup::Delete,
                 CleanupArg::Compact => Cleanup::Compact,
-            };
+            }),
+            retention_ms: settings.retention.map(|Bound(ms)| ms),
+            retention_bytes: settings.retention_bytes.map(|Bound(bytes)| bytes),
+            compression: settings.compression.map(|it| it.name().to_owned()),
+            tombstone_delay_ms: settings.tombstone_delay,
+            min_cleanable_dirty_ratio: settings.min_cleanable_dirty_ratio,
+            max_batch_bytes: settings.max_batch_bytes,
         }
-        let of_delete = [
-            ("--retention", self.retention.is_some()),
-            ("--retention-bytes", self.retention_bytes.is_some()),
-        ];
-        let of_compact = [
-            ("--tombstone-delay", self.tombstone_delay.is_some()),
-            (
-                "--min-cleanable-dirty-ratio",
-                self.min_cleanable_dirty_ratio.is_some(),
-            ),
-        ];
-        let (foreign, needed, has) = match config.cleanup {
-            Cleanup::Delete => (of_compact, "compact", "delete"),
-            Cleanup::Compact => (of_delete, "delete", "compact"),
-        };
-        if let Some((option, _)) = foreign.iter().find(|(_, is_given)| *is_given) {
-            return Err(Usage(format!(
-                "{option} has no effect on a topic with cleanup `{has}`; leave it out, or give --cleanup {needed}"
-            )));
-        }
-        if let Some(Bound(ms)) = self.retention {
-            config.retention_ms = ms;
-        }
-        if let Some(Bound(bytes)) = self.retention_bytes {
-            config.retention_bytes = bytes;
-        }
-        if let Some(compression) = self.compression {
-            config.compression = compression.compression();
-        }
-        if let Some(ms) = self.tombstone_delay {
-            config.tombstone_delay_ms = ms;
-        }
-        if let Some(ratio) = self.min_cleanable_dirty_ratio {
-            config.min_cleanable_dirty_ratio = ratio;
-        }
-        if let Some(bytes) = self.max_batch_bytes {
-            config.max_batch_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn applied(settings: &Settings) -> Result<TopicConfig, String> {
-        let mut config = TopicConfig::default();
-        settings.apply(&mut config).map_err(|Usage(text)| text)?;
-        Ok(config)
-    }
-
-    #[test]
-    fn settings_change_what_they_name_and_nothing_else() {
-        let settings = Settings {
-            retention: Some(Bound(None)),
-            compression: Some(CompressionArg::Zstd),
-            ..Settings::default()
-        };
-        let expected = TopicConfig {
-            retention_ms: None,
-            compression: Some(CompressionName(Compression::Zstd)),
-            ..TopicConfig::default()
-        };
-        assert_eq!(applied(&settings), Ok(expected));
-        assert_eq!(applied(&Settings::default()), Ok(TopicConfig::default()));
-    }
-
-    #[test]
-    fn a_setting_without_effect_is_refused() {
-        let error = applied(&Settings {
-            cleanup: Some(CleanupArg::Compact),
-            retention: Some(Bound(Some(1))),
-            ..Settings::default()
-        });
-        assert!(error.unwrap_err().starts_with("--retention has no effect"));
-        let error = applied(&Settings {
-            tombstone_delay: Some(1),
-            ..Settings::default()
-        });
-        assert!(
-            error
-                .unwrap_err()
-                .starts_with("--tombstone-delay has no effect")
-        );
     }
 }

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod queue_chunk;
 pub mod state;
 pub mod timer;
+pub mod token;
 pub mod topic;
 
 /// A RocksDB column family.
@@ -76,6 +77,8 @@ pub enum KeyKind {
     /// `(group, 0, topic id, partition, lane)` → offsets beyond the committed one that are processed. Family
     /// `meta`.
     GroupGaps = 0x07,
+    /// `(token name)` → the SHA-256 of an access token, its roles and times, as JSON. Family `meta`.
+    Token = 0x0c,
     /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
     Batch = 0x10,
     /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint. Family `changelog`.
@@ -101,7 +104,8 @@ impl KeyKind {
             | KeyKind::Pipeline
             | KeyKind::Queue
             | KeyKind::Deduplication
-            | KeyKind::GroupGaps => Family::Meta,
+            | KeyKind::GroupGaps
+            | KeyKind::Token => Family::Meta,
             KeyKind::Batch => Family::Log,
             KeyKind::Changelog | KeyKind::Parked | KeyKind::Timer => Family::Changelog,
             KeyKind::State => Family::State,
@@ -169,6 +173,7 @@ mod tests {
             (KeyKind::Queue, 0x05),
             (KeyKind::Deduplication, 0x06),
             (KeyKind::GroupGaps, 0x07),
+            (KeyKind::Token, 0x0c),
             (KeyKind::Batch, 0x10),
             (KeyKind::Changelog, 0x20),
             (KeyKind::State, 0x30),

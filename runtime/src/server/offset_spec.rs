@@ -1,10 +1,10 @@
-//! Places in a partition as the command line writes them: `earliest`, `latest`, an offset, a time.
+//! Places in a partition as users write them: `earliest`, `latest`, an offset, a time.
 
-use super::quantity::time_ms;
 use crate::log::OffsetSpec;
+use crate::manifest::quantity::{format_time_ms, parse_time_ms};
 
 /// Reads a place.
-pub(super) fn parse(text: &str) -> Result<OffsetSpec, String> {
+pub(crate) fn parse(text: &str) -> Result<OffsetSpec, String> {
     const EXPECTED: &str = "expected `earliest`, `latest`, an offset such as `42`, or a time such as `2013-01-01T00:00:00Z`";
     match text {
         "earliest" => return Ok(OffsetSpec::Earliest),
@@ -23,7 +23,9 @@ pub(super) fn parse(text: &str) -> Result<OffsetSpec, String> {
     if let Some(word) = similar {
         return Err(format!("{EXPECTED}; did you mean `{word}`?"));
     }
-    time_ms(text).map(OffsetSpec::TimeMs).map_err(|reason| {
+    let time_ms =
+        parse_time_ms(text).map_err(|reason| format!("expected a time with its offset: {reason}"));
+    time_ms.map(OffsetSpec::TimeMs).map_err(|reason| {
         // What starts like a date is meant as a time; the reason says what it lacks.
         match text.starts_with(|c: char| c.is_ascii_digit()) {
             true => reason,
@@ -33,12 +35,12 @@ pub(super) fn parse(text: &str) -> Result<OffsetSpec, String> {
 }
 
 /// Writes a place.
-pub(super) fn describe(spec: OffsetSpec) -> String {
+pub(crate) fn describe(spec: OffsetSpec) -> String {
     match spec {
         OffsetSpec::Earliest => "earliest".to_owned(),
         OffsetSpec::Latest => "latest".to_owned(),
         OffsetSpec::Offset(offset) => offset.to_string(),
-        OffsetSpec::TimeMs(ms) => super::quantity::format_time_ms(ms),
+        OffsetSpec::TimeMs(ms) => format_time_ms(ms),
     }
 }
 

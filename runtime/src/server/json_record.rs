@@ -17,19 +17,20 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::json_line::Mistake;
+use super::mistake::Mistake;
 use crate::model::{HeadersBuf, QueueName, RecordRef, TopicName};
+use crate::queue::LeasedMessage;
 
 /// Writes the records of one partition.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     /// Everything before the offset, which is the same for all records.
     prefix: Vec<u8>,
 }
 
 impl Writer {
     /// A writer for the records of a partition.
-    pub(super) fn new(topic: &TopicName, partition: u32) -> Self {
+    pub(crate) fn new(topic: &TopicName, partition: u32) -> Self {
         // A topic's name has no character that JSON escapes.
         let prefix = format!("{{\"topic\":\"{topic}\",\"partition\":{partition},\"offset\":");
         Self {
@@ -38,12 +39,23 @@ impl Writer {
     }
 
     /// Appends a record and the end of its line.
-    pub(super) fn write(&self, record: &RecordRef<'_>, into: &mut Vec<u8>) {
+    pub(crate) fn write(&self, record: &RecordRef<'_>, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.prefix);
         // Writing to memory does not fail.
         let _ = write!(into, "{}", record.offset);
         write_record(record, into);
     }
+}
+
+/// Appends a record as it is sent to be stored, and the end of its line.
+pub(crate) fn write_input(partition: Option<u32>, record: &RecordRef<'_>, into: &mut Vec<u8>) {
+    into.extend_from_slice(b"{\"partition\":");
+    // Writing to memory does not fail.
+    let _ = match partition {
+        Some(partition) => write!(into, "{partition}"),
+        None => write!(into, "null"),
+    };
+    write_record(record, into);
 }
 
 /// Appends everything after the offset, and the end of the line.
@@ -67,14 +79,14 @@ fn write_record(record: &RecordRef<'_>, into: &mut Vec<u8>) {
 
 /// Writes the messages of one queue.
 #[derive(Debug)]
-pub(super) struct QueueWriter {
+pub(crate) struct QueueWriter {
     /// Everything before the offset.
     prefix: Vec<u8>,
 }
 
 impl QueueWriter {
     /// A writer for the messages of a queue.
-    pub(super) fn new(queue: &QueueName) -> Self {
+    pub(crate) fn new(queue: &QueueName) -> Self {
         // A queue's name has no character that JSON escapes.
         let prefix = format!("{{\"queue\":\"{queue}\",\"offset\":");
         Self {
@@ -84,7 +96,7 @@ impl QueueWriter {
 
     /// Appends a message and the end of its line; with what it waits for and until when, if that is
     /// known.
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         record: &RecordRef<'_>,
         delivery_count: u32,
@@ -109,6 +121,28 @@ impl QueueWriter {
     }
 }
 
+impl QueueWriter {
+    /// Appends a message that is leased, with the receipt to settle it by, and the end of its line.
+    pub(crate) fn write_leased(
+        &self,
+        message: &LeasedMessage,
+        into: &mut Vec<u8>,
+    ) -> Result<(), crate::model::batch::Error> {
+        into.extend_from_slice(&self.prefix);
+        // Writing to memory does not fail.
+        let _ = write!(
+            into,
+            "{},\"delivery_count\":{},\"receipt\":\"{}\",\"deadline_ms\":{}",
+            message.offset(),
+            message.delivery_count(),
+            message.receipt(),
+            message.deadline_ms()
+        );
+        write_record(&message.record()?, into);
+        Ok(())
+    }
+}
+
 fn write_field(field: Option<&[u8]>, into: &mut Vec<u8>) {
     let Some(bytes) = field else {
         into.extend_from_slice(b"null");
@@ -125,7 +159,7 @@ fn write_field(field: Option<&[u8]>, into: &mut Vec<u8>) {
 }
 
 /// Base64 as it stands in a record.
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
@@ -159,13 +193,13 @@ fn write_string(text: &str, into: &mut Vec<u8>) {
 /// a message besides is ignored.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct JsonRecord<'a> {
+pub(crate) struct JsonRecord<'a> {
     /// The partition it goes to; by its key if there is none.
     #[serde(default)]
-    pub(super) partition: Option<u32>,
+    pub(crate) partition: Option<u32>,
     /// Its timestamp in ms since the epoch; now if there is none.
     #[serde(default)]
-    pub(super) timestamp: Option<u64>,
+    pub(crate) timestamp: Option<u64>,
     #[serde(default, borrow)]
     key: Option<Field<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]
@@ -184,6 +218,10 @@ pub(super) struct JsonRecord<'a> {
     _state: IgnoredAny,
     #[serde(default, rename = "until_ms")]
     _until_ms: IgnoredAny,
+    #[serde(default, rename = "receipt")]
+    _receipt: IgnoredAny,
+    #[serde(default, rename = "deadline_ms")]
+    _deadline_ms: IgnoredAny,
 }
 
 impl<'a> JsonRecord<'a> {
@@ -191,7 +229,7 @@ impl<'a> JsonRecord<'a> {
     ///
     /// # Errors
     /// What is wrong, and at which column.
-    pub(super) fn read(line: &'a [u8]) -> Result<Self, Mistake> {
+    pub(crate) fn read(line: &'a [u8]) -> Result<Self, Mistake> {
         let text = std::str::from_utf8(line)
             .map_err(|_| Mistake::new("expected JSON in UTF-8, found bytes that are not UTF-8"))?;
         serde_json::from_str(text).map_err(|error| {
@@ -200,12 +238,12 @@ impl<'a> JsonRecord<'a> {
     }
 
     /// Its key.
-    pub(super) fn key(&self) -> Option<&[u8]> {
+    pub(crate) fn key(&self) -> Option<&[u8]> {
         self.key.as_ref().map(Field::as_bytes)
     }
 
     /// Its value.
-    pub(super) fn value(&self) -> Option<&[u8]> {
+    pub(crate) fn value(&self) -> Option<&[u8]> {
         self.value.as_ref().map(Field::as_bytes)
     }
 
@@ -213,7 +251,7 @@ impl<'a> JsonRecord<'a> {
     ///
     /// # Errors
     /// More or larger headers than a record takes.
-    pub(super) fn encode_headers(&self, into: &mut HeadersBuf) -> Result<(), Mistake> {
+    pub(crate) fn encode_headers(&self, into: &mut HeadersBuf) -> Result<(), Mistake> {
         into.clear();
         for (name, value) in &self.headers {
             into.push(name, value.as_ref().map(Field::as_bytes))
@@ -221,6 +259,31 @@ impl<'a> JsonRecord<'a> {
         }
         Ok(())
     }
+}
+
+/// What a line says of the place of its record, or of the delivery of its message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Place<'a> {
+    #[serde(default)]
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    #[serde(default)]
+    pub(crate) delivery_count: u32,
+    #[serde(default, borrow)]
+    pub(crate) state: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub(crate) receipt: Option<String>,
+}
+
+/// A line as it was written: its record and its place.
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn read_back(line: &[u8]) -> Result<(Place<'_>, JsonRecord<'_>), Mistake> {
+    let record = JsonRecord::read(line)?;
+    let place = serde_json::from_slice(line)
+        .map_err(|error| Mistake::of_json(&error, "a record with its offset"))?;
+    Ok((place, record))
 }
 
 /// A value that must be there, and may be null: what is left out by mistake is no tombstone.

@@ -1,0 +1,212 @@
+//! What verbs ask: the API of a running server, or, where none runs, the same API within this process, on the data
+//! directory itself.
+
+mod remote;
+
+use anyhow::{Context as _, anyhow};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower::ServiceExt as _;
+
+use super::GlobalArgs;
+use super::open::{Access, DataDirectory};
+use crate::server::{self, Data, LocalServer, Problem};
+use crate::storage;
+use remote::Remote;
+
+pub(super) use remote::Unreachable;
+
+/// Media types of a body.
+pub(super) const JSON: &str = "application/json";
+
+/// Who answers.
+#[derive(Clone)]
+pub(super) enum Client {
+    /// This process, which has the data directory open.
+    Embedded(Router),
+    /// A server.
+    Remote(Remote),
+}
+
+/// An answer: its body, and a header if there is one.
+pub(super) struct Answer {
+    pub(super) body: Bytes,
+    headers: axum::http::HeaderMap,
+}
+
+impl Answer {
+    /// The text of a header.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        serde_json::from_slice(&self.body)
+            .context("the server's answer is not what this version of millstream expects")
+    }
+}
+
+/// Where a command finds what it works on.
+pub(super) enum Place {
+    /// The data directory, which this process has open now.
+    Directory(DataDirectory),
+    /// A server.
+    Server(Remote),
+}
+
+impl Place {
+    /// Opens the data directory, or finds the server that holds it, or takes the one that `--server` names.
+    pub(super) fn find(global: &GlobalArgs, access: Access) -> anyhow::Result<Self> {
+        if let Some(url) = &global.server {
+            return Ok(Self::Server(Remote::new(
+                url,
+                global.token.clone(),
+                global.server_ca.as_deref(),
+            )?));
+        }
+        let error = match DataDirectory::open(global, access) {
+            Ok(data) => return Ok(Self::Directory(data)),
+            Err(error) => error,
+        };
+        let is_locked = matches!(error.downcast_ref(), Some(storage::Error::Locked { .. }));
+        match LocalServer::read(&global.data_dir).filter(|_| is_locked) {
+            Some(server) => Ok(Self::Server(Remote::new(
+                &server.url,
+                Some(server.token),
+                server.certificates.as_deref(),
+            )?)),
+            None => Err(error),
+        }
+    }
+}
+
+impl Client {
+    /// Whoever answers for the data directory, or `--server`.
+    pub(super) fn connect(global: &GlobalArgs, access: Access) -> anyhow::Result<Self> {
+        match Place::find(global, access)? {
+            Place::Server(remote) => Ok(Self::Remote(remote)),
+            Place::Directory(data) => Self::embedded(data),
+        }
+    }
+
+    /// The API on an open data directory.
+    pub(super) fn embedded(data: DataDirectory) -> anyhow::Result<Self> {
+        let DataDirectory {
+            log,
+            queues,
+            groups,
+        } = data;
+        Ok(Self::Embedded(server::api(Data {
+            log,
+            queues,
+            groups,
+        })?))
+    }
+
+    /// `GET`, with parameters if there are any.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.fetch(path, query).await?.json()
+    }
+
+    /// `GET` of something that is no JSON document.
+    pub(super) async fn fetch(&self, path: &str, query: &impl Serialize) -> anyhow::Result<Answer> {
+        let query = serde_urlencoded::to_string(query)?;
+        let path = match query.is_empty() {
+            true => path.to_owned(),
+            false => format!("{path}?{query}"),
+        };
+        self.send(Method::GET, &path, JSON, Bytes::new()).await
+    }
+
+    /// `POST` of a JSON document.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body)?.into();
+        self.send(Method::POST, path, JSON, body).await?.json()
+    }
+
+    /// `POST` of something else, or whose answer is no JSON document.
+    pub(super) async fn post_bytes(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        self.send(Method::POST, path, media_type, body).await
+    }
+
+    /// `PATCH` of a JSON document.
+    pub(super) async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body)?.into();
+        self.send(Method::PATCH, path, JSON, body).await?.json()
+    }
+
+    /// `DELETE`, answered with a JSON document.
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.remove(path).await?.json()
+    }
+
+    /// `DELETE`, answered with nothing.
+    pub(super) async fn remove(&self, path: &str) -> anyhow::Result<Answer> {
+        self.send(Method::DELETE, path, JSON, Bytes::new()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        let (status, answer) = match self {
+            Self::Embedded(router) => ask_router(router, method, path, media_type, body).await?,
+            Self::Remote(remote) => remote.send(method, path, media_type, body).await?,
+        };
+        if status.is_success() {
+            return Ok(answer);
+        }
+        match serde_json::from_slice::<Problem>(&answer.body) {
+            Ok(problem) => Err(problem.into()),
+            Err(_) => Err(anyhow!(
+                "the server answered with status {status} and no problem document; is it a millstream server?"
+            )),
+        }
+    }
+}
+
+async fn ask_router(
+    router: &Router,
+    method: Method,
+    path: &str,
+    media_type: &'static str,
+    body: Bytes,
+) -> anyhow::Result<(StatusCode, Answer)> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, media_type)
+        .body(Body::from(body))?;
+    let response = router.clone().oneshot(request).await?;
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await?;
+    let answer = Answer {
+        body,
+        headers: parts.headers,
+    };
+    Ok((parts.status, answer))
+}

@@ -1,0 +1,125 @@
+//! A server elsewhere, or the one that holds the data directory.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use ureq::Agent;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+use super::Answer;
+use crate::cli::exit::Usage;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than anything that a server waits for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The server could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach the server at {url}: {reason}")]
+pub(in crate::cli) struct Unreachable {
+    url: String,
+    reason: String,
+}
+
+/// A server.
+#[derive(Clone)]
+pub(in crate::cli) struct Remote {
+    agent: Agent,
+    url: String,
+    authorization: Option<HeaderValue>,
+}
+
+impl Remote {
+    /// A server at a URL; `certificates` is a file with those to trust, instead of those of the system.
+    pub(super) fn new(
+        url: &str,
+        token: Option<String>,
+        certificates: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(Usage(format!(
+                "the server is `{url}`; expected a URL such as http://127.0.0.1:8474"
+            ))
+            .into());
+        }
+        let roots = match certificates {
+            Some(path) => RootCerts::new_with_certs(&read_certificates(path)?),
+            None => RootCerts::PlatformVerifier,
+        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .build();
+        let authorization = match token {
+            Some(token) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                    .map_err(|_| Usage("the token has characters that no token has".to_owned()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Ok(Self {
+            agent: config.new_agent(),
+            url: url.trim_end_matches('/').to_owned(),
+            authorization,
+        })
+    }
+
+    /// Asks, and waits for the answer on another thread.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Answer)> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header(header::CONTENT_TYPE, media_type);
+        if let Some(value) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = request.body(body.to_vec())?;
+        let (agent, url) = (self.agent.clone(), self.url.clone());
+        spawn_blocking(move || {
+            let unreachable = |error: ureq::Error| Unreachable {
+                url: url.clone(),
+                reason: error.to_string(),
+            };
+            let response = agent.run(request).map_err(unreachable)?;
+            let (parts, mut body) = response.into_parts();
+            let bytes = body
+                .with_config()
+                .limit(u64::MAX)
+                .read_to_vec()
+                .map_err(unreachable)?;
+            let answer = Answer {
+                body: bytes.into(),
+                headers: parts.headers,
+            };
+            Ok((parts.status, answer))
+        })
+        .await
+        .context("the request was given up")?
+    }
+}
+
+fn read_certificates(path: &Path) -> anyhow::Result<Vec<ureq::tls::Certificate<'static>>> {
+    let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        let item = item.with_context(|| format!("{} holds no PEM", path.display()))?;
+        if let PemItem::Certificate(certificate) = item {
+            certificates.push(certificate);
+        }
+    }
+    Ok(certificates)
+}

@@ -1,0 +1,129 @@
+//! `millstream serve`: the data directory over HTTP, until the process is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::GlobalArgs;
+use super::exit::Ending;
+use super::interrupt::Interrupt;
+use super::open::{Access, DataDirectory};
+use super::output::Output;
+use super::quantity;
+use crate::log::Maintenance;
+use crate::queue;
+use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Where to listen; anything but loopback needs TLS and a token
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "MILLSTREAM_LISTEN",
+        default_value = "127.0.0.1:8474"
+    )]
+    listen: SocketAddr,
+
+    /// The certificate for TLS and those that lead to a root, in PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MILLSTREAM_TLS_CERTIFICATES",
+        requires = "tls_key"
+    )]
+    tls_certificates: Option<PathBuf>,
+
+    /// The private key for TLS, in PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MILLSTREAM_TLS_KEY",
+        requires = "tls_certificates"
+    )]
+    tls_key: Option<PathBuf>,
+
+    /// The largest body of a request
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::size)]
+    max_body_bytes: u64,
+
+    /// Connections at a time; more wait
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+
+    /// Consumers that wait for records or messages at a time; more are told to come back
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().waiting_consumers)]
+    max_waiting_consumers: usize,
+
+    /// Free space on the disk below which `/readyz` says no
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
+    min_free_disk: u64,
+
+    /// How long requests and batches under way may take when the server is told to stop
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
+    grace: Duration,
+}
+
+impl ServeArgs {
+    fn options(&self) -> ServerOptions {
+        let files = self.tls_certificates.clone().zip(self.tls_key.clone());
+        ServerOptions {
+            listen: self.listen,
+            tls: files.map(|(certificates, key)| TlsFiles { certificates, key }),
+            limits: Limits {
+                body_bytes: usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX),
+                connections: self.max_connections,
+                waiting_consumers: self.max_waiting_consumers,
+                free_disk_bytes: self.min_free_disk,
+                ..Limits::default()
+            },
+            grace: self.grace,
+        }
+    }
+}
+
+/// A server that has started.
+#[derive(Debug, Serialize)]
+struct Started {
+    url: String,
+}
+
+/// Serves until told to stop.
+pub(super) async fn run(
+    args: ServeArgs,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> anyhow::Result<Ending> {
+    let interrupt = Interrupt::listen("finishing what is under way")?;
+    let DataDirectory {
+        log,
+        queues,
+        groups,
+    } = DataDirectory::open(global, Access::Create)?;
+    let maintenance = (
+        Maintenance::start(log.clone()),
+        queue::Maintenance::start(queues.clone()),
+    );
+    let server = Server::start(
+        Data {
+            log,
+            queues,
+            groups,
+        },
+        args.options(),
+    )?;
+    let started = Started {
+        url: server.url().to_owned(),
+    };
+    output.result(&started, |output| {
+        output.line(format_args!("listening on {}", started.url))
+    })?;
+    output.flush()?;
+    interrupt.requested().await;
+    server.stop().await;
+    drop(maintenance);
+    Ok(Ending::Done)
+}

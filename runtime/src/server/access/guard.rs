@@ -1,0 +1,267 @@
+//! Lets a request through if its token has the role that the operation needs.
+//!
+//! The role of an operation is what the OpenAPI document says of it, so that the two cannot differ; an operation that
+//! says nothing needs `admin`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State as StateOf};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use hashbrown::HashMap;
+use utoipa::openapi::OpenApi;
+
+use super::super::problem::{Code, Problem};
+use super::Role;
+use super::audit::{Audit, Event};
+use super::tokens::{Identity, Tokens};
+
+/// The name of the scheme in the OpenAPI document.
+pub(in crate::server) const SCHEME: &str = "token";
+/// The scope of an operation that everybody may call.
+const ANYONE: &str = "anyone";
+
+/// What an operation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Role(Role),
+}
+
+/// Who is let in.
+pub(in crate::server) enum Entrance {
+    /// Whoever has the data directory open, and may do everything.
+    Owner,
+    /// Whoever comes over the network.
+    Door {
+        /// The token that the server made for those who can read its data directory.
+        local_token: String,
+        /// Whether requests without a token are let through while there are no tokens.
+        is_open: bool,
+        /// Where it is written down what was done.
+        audit: Audit,
+    },
+}
+
+/// Decides on requests.
+#[derive(Clone)]
+pub(in crate::server) struct Access {
+    needs: Arc<HashMap<(Method, String), Need>>,
+    tokens: Tokens,
+    entrance: Arc<Entrance>,
+}
+
+impl Access {
+    pub(in crate::server) fn new(document: &OpenApi, tokens: Tokens, entrance: Entrance) -> Self {
+        Self {
+            needs: Arc::new(needs(document)),
+            tokens,
+            entrance: Arc::new(entrance),
+        }
+    }
+
+    fn audit(&self, event: &Event) {
+        if let Entrance::Door { audit, .. } = &*self.entrance {
+            audit.write(event);
+        }
+    }
+
+    fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        let refused = |text: &str| Problem::new(Code::Unauthenticated, text);
+        let (local_token, is_open) = match &*self.entrance {
+            Entrance::Owner => return Ok(Identity::all_powerful("owner")),
+            Entrance::Door {
+                local_token,
+                is_open,
+                ..
+            } => (local_token, *is_open),
+        };
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            if is_open && self.tokens.is_empty() {
+                is_from_here(headers)?;
+                return Ok(Identity::all_powerful("anonymous"));
+            }
+            return Err(refused(
+                "a token is needed: send `Authorization: Bearer TOKEN`; `millstream token create` makes one",
+            ));
+        };
+        let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
+            refused("the header `Authorization` is malformed; expected `Bearer TOKEN`")
+        })?;
+        if is_same(token.as_bytes(), local_token.as_bytes()) {
+            return Ok(Identity::all_powerful("local"));
+        }
+        self.tokens
+            .identify(token)
+            .ok_or_else(|| refused("the token is unknown, revoked or expired"))
+    }
+}
+
+/// What each operation of the document needs.
+fn needs(document: &OpenApi) -> HashMap<(Method, String), Need> {
+    let mut needs = HashMap::new();
+    for (path, item) in &document.paths.paths {
+        let operations = [
+            (Method::GET, &item.get),
+            (Method::POST, &item.post),
+            (Method::PUT, &item.put),
+            (Method::PATCH, &item.patch),
+            (Method::DELETE, &item.delete),
+        ];
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                let requirements = serde_json::to_value(&operation.security).unwrap_or_default();
+                let scope = requirements.pointer(&format!("/0/{SCHEME}/0"));
+                let need = match scope.and_then(serde_json::Value::as_str) {
+                    Some(ANYONE) => Need::Nothing,
+                    scope => Need::Role(scope.and_then(Role::named).unwrap_or(Role::Admin)),
+                };
+                needs.insert((method, path.clone()), need);
+            }
+        }
+    }
+    needs
+}
+
+/// The middleware: identifies, decides, and writes down what changed something.
+pub(in crate::server) async fn check(
+    StateOf(access): StateOf<Access>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let operation = path.map(|path| (request.method().clone(), path.as_str().to_owned()));
+    let need = match &operation {
+        // HEAD is answered by the handler of GET.
+        Some((Method::HEAD, path)) => access.needs.get(&(Method::GET, path.clone())),
+        Some(operation) => access.needs.get(operation),
+        None => None,
+    };
+    let role = match need {
+        Some(Need::Nothing) => return next.run(request).await,
+        Some(Need::Role(role)) => Some(*role),
+        // There is nothing, or the method does not exist: any token may learn that.
+        None => None,
+    };
+    let identity = match access.identify(request.headers()) {
+        Ok(identity) => identity,
+        Err(problem) => {
+            access.audit(&Event::of(&request, None, problem.code.status()));
+            return problem.into_response();
+        }
+    };
+    if let Some(role) = role.filter(|role| !identity.may(*role)) {
+        access.audit(&Event::of(
+            &request,
+            Some(&identity),
+            Code::Forbidden.status(),
+        ));
+        let text = format!(
+            "the token `{}` does not have the role `{role}`, which this needs",
+            identity.name
+        );
+        return Problem::new(Code::Forbidden, text).into_response();
+    }
+    let is_change = matches!(role, Some(Role::Deploy | Role::Admin))
+        && !matches!(*request.method(), Method::GET | Method::HEAD);
+    let event = is_change.then(|| Event::of(&request, Some(&identity), axum::http::StatusCode::OK));
+    request.extensions_mut().insert(identity);
+    let response = next.run(request).await;
+    if let Some(event) = event {
+        access.audit(&event.with_status(response.status()));
+    }
+    response
+}
+
+/// The address from which a request comes; none within the process.
+pub(super) fn peer(request: &Request) -> Option<IpAddr> {
+    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    info.map(|ConnectInfo(address)| address.ip())
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+}
+
+/// Where no token is needed, a web page must not be able to make somebody's browser ask: neither by a request across
+/// origins, nor under a name that it lets point here.
+fn is_from_here(headers: &HeaderMap) -> Result<(), Problem> {
+    for name in [header::HOST, header::ORIGIN] {
+        let Some(value) = headers.get(&name) else {
+            continue;
+        };
+        let host = value.to_str().unwrap_or_default();
+        if !is_loopback_host(host) {
+            return Err(Problem::new(
+                Code::Forbidden,
+                format!(
+                    "without tokens only requests to localhost are answered, and the header `{name}` says `{host}`; create a token with `millstream token create`, and send it"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_loopback_host(value: &str) -> bool {
+    let host = value
+        .strip_prefix("http://")
+        .or_else(|| value.strip_prefix("https://"))
+        .unwrap_or(value);
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Compares in a time that does not depend on where they differ.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_here() {
+        for host in [
+            "localhost",
+            "localhost:8474",
+            "127.0.0.1:1",
+            "[::1]:8474",
+            "http://localhost:3000",
+            "LOCALHOST",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.com",
+            "127.0.0.1.example.com",
+            "https://evil.example",
+            "null",
+            "10.0.0.1",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(is_same(b"abc", b"abc"));
+        assert!(!is_same(b"abc", b"abd"));
+        assert!(!is_same(b"abc", b"ab"));
+        assert_eq!(bearer("bearer  x "), Some("x"));
+        assert_eq!(bearer("Basic x"), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! How a command finds the server that holds its data directory: a file in the directory, which only its owner can
+//! read, says where it listens and has a token that is good while it runs.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "server.json";
+
+/// A running server, as its file describes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LocalServer {
+    /// Where it listens, as a URL.
+    pub(crate) url: String,
+    /// A token with the role `admin`.
+    pub(crate) token: String,
+    /// The file of its certificates, if it uses TLS.
+    #[serde(default)]
+    pub(crate) certificates: Option<PathBuf>,
+}
+
+impl LocalServer {
+    /// What the file of a data directory says; `None` if there is no such file. The server may be gone.
+    pub(crate) fn read(data_dir: &Path) -> Option<Self> {
+        let bytes = fs::read(data_dir.join(FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Writes the file; it goes when what is returned is dropped.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(in crate::server) fn announce(&self, data_dir: &Path) -> std::io::Result<Announced> {
+        let (path, new) = (data_dir.join(FILE), data_dir.join("server.json.new"));
+        // One that was left behind may have other permissions.
+        let _ = fs::remove_file(&new);
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(&new, &path)?;
+        Ok(Announced(path))
+    }
+}
+
+/// A file that says where a server listens.
+#[derive(Debug)]
+pub(in crate::server) struct Announced(PathBuf);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

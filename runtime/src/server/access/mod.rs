@@ -1,0 +1,23 @@
+//! Who may do what: tokens with roles (`tokens.rs`), what each operation needs (`guard.rs`), TLS (`tls.rs`), and a
+//! record of who did what (`audit.rs`).
+
+mod audit;
+mod guard;
+mod local;
+mod role;
+mod routes;
+mod tls;
+mod tokens;
+
+pub use role::Role;
+pub use routes::{NewToken, TokenView};
+pub use tls::{TlsError, TlsFiles};
+pub use tokens::{Error as TokenError, StoredToken, Tokens};
+
+pub(crate) use local::LocalServer;
+
+pub(super) use audit::Audit;
+pub(super) use guard::{Access, Entrance, SCHEME, check};
+pub(super) use local::Announced;
+pub(super) use routes::router;
+pub(super) use tokens::random_token;

@@ -1,0 +1,122 @@
+//! `/v1/tokens`: create, list and revoke tokens.
+
+use axum::extract::State as StateOf;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::extract::{Json, PathOf};
+use super::super::problem::{Code, Problem};
+use super::super::state::State;
+use super::{Role, StoredToken, TokenError};
+use crate::model::TokenName;
+
+pub(in crate::server) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(revoke))
+}
+
+/// A token, without its secret.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: TokenName,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// When it was made, in ms since the epoch.
+    pub created_ms: u64,
+    /// When it stops being valid, in ms since the epoch; null for never.
+    pub expires_ms: Option<u64>,
+    /// The token itself, in the answer to its creation only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// A token to make.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// Its name: 1 to 249 letters, digits, `.`, `_` and `-`.
+    #[schema(value_type = String, min_length = 1, max_length = 249, pattern = "^[a-zA-Z0-9._-]+$")]
+    pub name: TokenName,
+    /// What it may do.
+    #[schema(min_items = 1)]
+    pub roles: Vec<Role>,
+    /// When it stops being valid, in ms since the epoch; never if it is left out.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+}
+
+impl TokenView {
+    fn of(name: TokenName, stored: StoredToken) -> Self {
+        Self {
+            name,
+            roles: stored.roles,
+            created_ms: stored.created_ms,
+            expires_ms: stored.expires_ms,
+            token: None,
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Storage(error) => return error.into(),
+            TokenError::Exists(_) => Code::AlreadyExists,
+            TokenError::Unknown(_) => Code::UnknownToken,
+            TokenError::NoRoles => Code::InvalidSetting,
+            TokenError::Random => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// All tokens, by name, without their secrets.
+#[utoipa::path(get, path = "/tokens", tag = "tokens", security(("token" = ["admin"])),
+    responses((status = 200, body = Vec<TokenView>)))]
+async fn list(StateOf(state): StateOf<State>) -> axum::Json<Vec<TokenView>> {
+    let tokens = state.tokens.list().into_iter();
+    axum::Json(
+        tokens
+            .map(|(name, stored)| TokenView::of(name, stored))
+            .collect(),
+    )
+}
+
+/// Make a token. It is in the answer, and cannot be had again.
+#[utoipa::path(post, path = "/tokens", tag = "tokens", security(("token" = ["admin"])), request_body = NewToken,
+    responses((status = 201, body = TokenView), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn create(
+    StateOf(state): StateOf<State>,
+    Json(new): Json<NewToken>,
+) -> Result<impl IntoResponse, Problem> {
+    let tokens = &state.tokens;
+    let token = tokens.create(&new.name, new.roles, new.expires_ms).await?;
+    let stored = tokens
+        .list()
+        .into_iter()
+        .find(|(name, _)| *name == new.name);
+    let (name, stored) = stored.ok_or(TokenError::Unknown(new.name))?;
+    let mut view = TokenView::of(name, stored);
+    view.token = Some(token);
+    Ok((StatusCode::CREATED, axum::Json(view)))
+}
+
+/// Make a token invalid, from now on.
+#[utoipa::path(delete, path = "/tokens/{token}", tag = "tokens", security(("token" = ["admin"])),
+    params(("token" = String, Path, description = "The token's name")),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn revoke(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<TokenName>,
+) -> Result<StatusCode, Problem> {
+    state.tokens.revoke(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,251 @@
+//! Bearer tokens: 32 random bytes, of which only the SHA-256 is stored, with a name and roles.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::RwLock;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Role;
+use crate::model::TokenName;
+use crate::storage::schema::{KeyKind, token as token_key};
+use crate::storage::{self, Commit, Scan, Store};
+
+/// What a token starts with, so that scanners for leaked secrets find it.
+const PREFIX: &str = "mst_";
+const SECRET_BYTES: usize = 32;
+
+/// What can go wrong with tokens.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A token of this name exists.
+    #[error("a token named `{0}` exists already; revoke it first, or take another name")]
+    Exists(TokenName),
+    /// There is no token of this name.
+    #[error("there is no token named `{0}`")]
+    Unknown(TokenName),
+    /// A token without roles could do nothing.
+    #[error("a token needs at least one role: read, produce, consume, deploy or admin")]
+    NoRoles,
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+    /// The data directory failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+/// What is stored of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StoredToken {
+    /// SHA-256 of the token, in hexadecimal digits.
+    sha256: String,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// When it was made, in ms since the epoch.
+    pub created_ms: u64,
+    /// When it stops being valid, in ms since the epoch; never if there is none.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+}
+
+/// Who makes a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The token's name; a fixed word if there is no token.
+    pub name: Arc<str>,
+    roles: Vec<Role>,
+}
+
+impl Identity {
+    /// Somebody who may do everything.
+    pub(in crate::server) fn all_powerful(name: &str) -> Self {
+        Self {
+            name: Arc::from(name),
+            roles: vec![Role::Admin],
+        }
+    }
+
+    /// Whether it may do what needs this role.
+    pub fn may(&self, role: Role) -> bool {
+        self.roles.contains(&role) || self.roles.contains(&Role::Admin)
+    }
+}
+
+/// The tokens of a data directory. Clones share them.
+#[derive(Clone)]
+pub struct Tokens {
+    store: Store,
+    by_name: Arc<RwLock<BTreeMap<TokenName, StoredToken>>>,
+}
+
+impl Tokens {
+    /// Reads the tokens of a data directory.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub fn open(store: Store) -> Result<Self, Error> {
+        let mut by_name = BTreeMap::new();
+        store.scan_kind(KeyKind::Token, |key, value| {
+            let name = token_key::parse_key(key).and_then(|name| TokenName::try_from(name).ok());
+            let stored = serde_json::from_slice(value).ok();
+            let (name, stored) = name.zip(stored).ok_or_else(|| storage::Error::Damaged {
+                what: "a token".to_owned(),
+                reason: "malformed entry; revoke and create it again".to_owned(),
+            })?;
+            by_name.insert(name, stored);
+            Ok(Scan::Continue)
+        })?;
+        Ok(Self {
+            store,
+            by_name: Arc::new(RwLock::new(by_name)),
+        })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.read().is_empty()
+    }
+
+    /// All tokens, by name.
+    pub fn list(&self) -> Vec<(TokenName, StoredToken)> {
+        let by_name = self.by_name.read();
+        let entries = by_name.iter();
+        entries
+            .map(|(name, token)| (name.clone(), token.clone()))
+            .collect()
+    }
+
+    /// Makes a token, and returns it: it cannot be had again.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NoRoles`], [`Error::Random`], [`Error::Storage`]
+    pub async fn create(
+        &self,
+        name: &TokenName,
+        mut roles: Vec<Role>,
+        expires_ms: Option<u64>,
+    ) -> Result<String, Error> {
+        roles.sort_unstable();
+        roles.dedup();
+        if roles.is_empty() {
+            return Err(Error::NoRoles);
+        }
+        if self.by_name.read().contains_key(name) {
+            return Err(Error::Exists(name.clone()));
+        }
+        let token = random_token()?;
+        let stored = StoredToken {
+            sha256: hash(&token),
+            roles,
+            created_ms: self.store.clock().now_ms(),
+            expires_ms,
+        };
+        let value = serde_json::to_vec(&stored).map_err(|error| storage::Error::Damaged {
+            what: format!("token {name}"),
+            reason: error.to_string(),
+        })?;
+        let mut commit = Commit::new();
+        commit.put(KeyKind::Token, token_key::key(name.as_str()), value.into());
+        self.store.commit(commit).await?;
+        self.by_name.write().insert(name.clone(), stored);
+        Ok(token)
+    }
+
+    /// Makes a token invalid, from now on.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::Storage`]
+    pub async fn revoke(&self, name: &TokenName) -> Result<(), Error> {
+        // First here: whatever happens to the commit, it is good for nothing from now on.
+        if self.by_name.write().remove(name).is_none() {
+            return Err(Error::Unknown(name.clone()));
+        }
+        let mut commit = Commit::new();
+        commit.delete(KeyKind::Token, token_key::key(name.as_str()));
+        self.store.commit(commit).await?;
+        Ok(())
+    }
+
+    /// Whose token it is; `None` if it is nobody's, or not valid any more.
+    pub fn identify(&self, token: &str) -> Option<Identity> {
+        let presented = hash(token);
+        let now_ms = self.store.clock().now_ms();
+        let by_name = self.by_name.read();
+        // Comparing hashes tells nothing of use about a token, however long it takes.
+        let (name, stored) = by_name
+            .iter()
+            .find(|(_, stored)| stored.sha256 == presented)?;
+        if stored.expires_ms.is_some_and(|expires| expires <= now_ms) {
+            return None;
+        }
+        Some(Identity {
+            name: Arc::from(name.as_str()),
+            roles: stored.roles.clone(),
+        })
+    }
+}
+
+/// A token that nobody can guess.
+pub(in crate::server) fn random_token() -> Result<String, Error> {
+    let mut secret = [0; SECRET_BYTES];
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| Error::Random)?;
+    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret)))
+}
+
+fn hash(token: &str) -> String {
+    let digest = Sha256::digest(token.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::StoreOptions;
+
+    fn tokens(folder: &tempfile::TempDir) -> Tokens {
+        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+        Tokens::open(store).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_is_known_until_it_is_revoked_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let name: TokenName = "ci".parse().unwrap();
+        let token = {
+            let tokens = tokens(&folder);
+            let roles = vec![Role::Read, Role::Deploy, Role::Read];
+            tokens.create(&name, roles, None).await.unwrap()
+        };
+        let tokens = tokens(&folder);
+        let identity = tokens.identify(&token).unwrap();
+        assert_eq!(&*identity.name, "ci");
+        assert!(identity.may(Role::Deploy) && !identity.may(Role::Admin));
+        assert_eq!(tokens.identify(&format!("{token}x")), None);
+        assert!(matches!(
+            tokens.create(&name, vec![Role::Read], None).await,
+            Err(Error::Exists(_))
+        ));
+        tokens.revoke(&name).await.unwrap();
+        assert_eq!(tokens.identify(&token), None);
+    }
+
+    #[tokio::test]
+    async fn an_expired_token_is_nobodys_and_no_token_is_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = tokens(&folder);
+        let name: TokenName = "old".parse().unwrap();
+        let token = tokens.create(&name, vec![Role::Admin], Some(1)).await;
+        let token = token.unwrap();
+        assert_eq!(tokens.identify(&token), None);
+        let stored = serde_json::to_string(&tokens.list()[0].1).unwrap();
+        assert!(!stored.contains(&token[PREFIX.len()..]), "{stored}");
+    }
+}

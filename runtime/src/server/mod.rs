@@ -1,0 +1,45 @@
+//! The HTTP API: what `millstream serve` answers, and what the verbs of the command line are made of.
+//!
+//! [`Server`] listens. [`api`] is the same API without a listener, on an open data directory: a command that finds no
+//! running server uses it within its own process. One file or folder for each kind of thing: `topics/`, `records/`,
+//! `groups.rs`, `queues/`. `access/` decides who may do what, `problem.rs` is how everything that goes wrong is
+//! told.
+
+mod access;
+mod connections;
+mod error_pages;
+mod extract;
+mod groups;
+mod health;
+pub(crate) mod json_record;
+mod listen;
+pub(crate) mod mistake;
+pub(crate) mod offset_spec;
+mod problem;
+mod queues;
+mod records;
+mod router;
+mod state;
+mod topics;
+
+pub use access::{NewToken, Role, TlsFiles, TokenView};
+pub use groups::{
+    DeletedGroup, GroupDescription, GroupSummary, LagView, OffsetCommit, OffsetMove,
+    PartitionOffset, ResetRequest, ResetView,
+};
+pub use listen::{Server, ServerError, ServerOptions};
+pub use problem::{Code, Problem};
+pub use queues::{
+    EnqueuedView, ExtendRequest, LeaseBody, NewQueue, QueueSettings, QueueView, ReceiptsRequest,
+    ReleaseRequest, RemovedMessages, SettledView,
+};
+pub use records::{PlaceView, ProducedView};
+pub use router::api;
+pub use state::{Data, Limits};
+pub use topics::{
+    CompactedTopic, DeletedTopic, NewTopic, PartitionView, TopicConfigView, TopicDescription,
+    TopicSettings, TopicView,
+};
+
+pub(crate) use access::LocalServer;
+pub(crate) use records::NEXT_OFFSETS;

@@ -1,0 +1,94 @@
+//! `/v1/queues`: list, create, describe, delete and purge queues; `messages.rs`: enqueue, peek, lease and settle.
+
+mod messages;
+mod view;
+
+use axum::extract::State as StateOf;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use messages::{
+    EnqueuedView, ExtendRequest, LeaseBody, ReceiptsRequest, ReleaseRequest, SettledView,
+};
+pub use view::{NewQueue, QueueSettings, QueueView, RemovedMessages};
+
+use super::extract::{Json, PathOf};
+use super::problem::Problem;
+use super::state::State;
+use crate::model::QueueName;
+
+pub(super) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(describe, delete))
+        .routes(routes!(purge))
+        .merge(messages::router())
+}
+
+/// All queues, by name.
+#[utoipa::path(get, path = "/queues", security(("token" = ["read"])), tag = "queues",
+    responses((status = 200, body = Vec<QueueView>)))]
+async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<QueueView>>, Problem> {
+    let mut queues = Vec::new();
+    for queue in state.data.queues.queues() {
+        queues.push(QueueView::of(&queue, &queue.describe().await?));
+    }
+    Ok(axum::Json(queues))
+}
+
+/// Create a queue.
+#[utoipa::path(post, path = "/queues", security(("token" = ["admin"])), tag = "queues", request_body = NewQueue,
+    responses((status = 201, body = QueueView), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn create(
+    StateOf(state): StateOf<State>,
+    Json(new): Json<NewQueue>,
+) -> Result<impl IntoResponse, Problem> {
+    let queues = &state.data.queues;
+    let queue = queues
+        .create_queue(&new.name, new.settings.config())
+        .await?;
+    let view = QueueView::of(&queue, &queue.describe().await?);
+    Ok((StatusCode::CREATED, axum::Json(view)))
+}
+
+/// A queue's settings, and how many messages wait, are delayed and leased.
+#[utoipa::path(get, path = "/queues/{queue}", security(("token" = ["read"])), tag = "queues",
+    params(("queue" = String, Path, description = "The queue's name")),
+    responses((status = 200, body = QueueView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn describe(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<QueueName>,
+) -> Result<axum::Json<QueueView>, Problem> {
+    let queue = state.data.queues.queue(&name)?;
+    Ok(axum::Json(QueueView::of(&queue, &queue.describe().await?)))
+}
+
+/// Delete a queue with all its messages.
+#[utoipa::path(delete, path = "/queues/{queue}", security(("token" = ["admin"])), tag = "queues",
+    params(("queue" = String, Path, description = "The queue's name")),
+    responses((status = 200, body = RemovedMessages), (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn delete(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<QueueName>,
+) -> Result<axum::Json<RemovedMessages>, Problem> {
+    let queues = &state.data.queues;
+    let messages = queues.queue(&name)?.message_count().await?;
+    queues.delete_queue(&name).await?;
+    Ok(axum::Json(RemovedMessages { name, messages }))
+}
+
+/// Delete all messages of a queue.
+#[utoipa::path(post, path = "/queues/{queue}/purge", security(("token" = ["admin"])), tag = "queues",
+    params(("queue" = String, Path, description = "The queue's name")),
+    responses((status = 200, body = RemovedMessages), (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn purge(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<QueueName>,
+) -> Result<axum::Json<RemovedMessages>, Problem> {
+    let messages = state.data.queues.queue(&name)?.purge().await?;
+    Ok(axum::Json(RemovedMessages { name, messages }))
+}

@@ -1,0 +1,128 @@
+//! `GET /v1/topics/{topic}/stream`: a topic as server-sent events (WHATWG HTML, section 9.2).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State as StateOf;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::block_in_place;
+
+use super::super::extract::{PathOf, QueryOf};
+use super::super::problem::Problem;
+use super::super::state::State;
+use super::position::{Position, Reader, any_readable, readers_at, write_offsets};
+use crate::model::TopicName;
+
+/// How often a comment is sent when there are no records, so that nothing in between closes the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Records that are sent in one piece at most, and bytes beyond which no further one is added.
+const CHUNK_RECORDS: usize = 256;
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// What a stream holds.
+struct Events {
+    state: State,
+    readers: Vec<Reader>,
+    turn: usize,
+    /// Set once the stream has to end.
+    is_over: bool,
+    _waiting: OwnedSemaphorePermit,
+}
+
+/// Follow a topic.
+///
+/// One event for each record, its data the same JSON object as of a fetch. The event's id says where to go on: a client
+/// that connects again with `Last-Event-ID`, as browsers do, misses nothing. An event `error` carries a problem
+/// document, and is the last one.
+#[utoipa::path(get, path = "/topics/{topic}/stream", security(("token" = ["consume"])), tag = "records",
+    params(("topic" = String, Path, description = "The topic's name"), Position),
+    responses((status = 200, body = String, content_type = "text/event-stream"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 429, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn follow(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<TopicName>,
+    QueryOf(position): QueryOf<Position>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let topic = state.data.log.topic(&name)?;
+    let last = headers.get("last-event-id");
+    let readers = match last.and_then(|id| id.to_str().ok()) {
+        Some(offsets) => readers_at(&state.data, &topic, offsets)?,
+        None => position.readers(&state.data, &topic)?,
+    };
+    let events = Events {
+        _waiting: state.may_wait()?,
+        state,
+        readers,
+        turn: 0,
+        is_over: false,
+    };
+    let chunks = stream::unfold(events, |mut events| async move {
+        let chunk = events.next().await?;
+        Some((Ok::<_, Infallible>(chunk), events))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+impl Events {
+    /// The next piece of the stream; `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        loop {
+            let mut chunk = Vec::new();
+            if let Err(problem) = block_in_place(|| self.read(&mut chunk)) {
+                self.is_over = true;
+                let document = serde_json::to_string(&problem).unwrap_or_default();
+                chunk.extend_from_slice(format!("event: error\ndata: {document}\n\n").as_bytes());
+            }
+            if !chunk.is_empty() {
+                return Some(chunk.into());
+            }
+            tokio::select! {
+                () = any_readable(&self.readers) => {}
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b":\n\n")),
+                () = self.state.stopping() => return None,
+            }
+        }
+    }
+
+    /// Appends the events of the next records, of the partitions in turn.
+    fn read(&mut self, chunk: &mut Vec<u8>) -> Result<(), Problem> {
+        let (mut records, mut without) = (0, 0);
+        let mut line = Vec::new();
+        while records < CHUNK_RECORDS && chunk.len() < CHUNK_BYTES && without < self.readers.len() {
+            let turn = self.turn % self.readers.len();
+            self.turn = turn + 1;
+            line.clear();
+            let has_read = match self.readers.get_mut(turn) {
+                Some(reader) => reader.write_next(&mut line)?,
+                None => false,
+            };
+            if !has_read {
+                without += 1;
+                continue;
+            }
+            (records, without) = (records + 1, 0);
+            chunk.extend_from_slice(b"id: ");
+            chunk.extend_from_slice(write_offsets(&self.readers).as_bytes());
+            chunk.extend_from_slice(b"\ndata: ");
+            // It ends with the end of its line.
+            chunk.extend_from_slice(&line);
+            chunk.push(b'\n');
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! `POST /v1/topics/{topic}/records`: JSON lines into a topic.
+
+use axum::extract::State as StateOf;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::extract::{Body, PathOf};
+use super::super::json_record::JsonRecord;
+use super::super::problem::{Code, Problem};
+use super::super::state::State;
+use crate::log::{self, Producer};
+use crate::model::{HeadersBuf, TopicName};
+
+/// What was stored.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProducedView {
+    /// Records that are stored.
+    pub acknowledged: u64,
+}
+
+/// Append records.
+///
+/// One JSON object a line, as `GET` answers them: `{"key":"k","value":"v"}`, with `partition`, `timestamp` (ms) and
+/// `headers` if wanted; bytes that are not UTF-8 are `{"base64":"…"}`. The answer comes when all are stored. If a line
+/// is refused the lines before it are stored, and `acknowledged` says how many.
+#[utoipa::path(post, path = "/topics/{topic}/records", security(("token" = ["produce"])), tag = "records",
+    params(("topic" = String, Path, description = "The topic's name")),
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses((status = 200, body = ProducedView), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn produce(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<TopicName>,
+    Body(body): Body,
+) -> Result<axum::Json<ProducedView>, Problem> {
+    let log = &state.data.log;
+    let topic = log.topic(&name)?;
+    let now_ms = log.store().clock().now_ms();
+    let mut producer = Producer::new(log.clone(), topic);
+    let sent = send_lines(&mut producer, &body, now_ms).await;
+    // What was sent before a line that is refused is stored, whatever is wrong with that one.
+    let flushed = producer.flush().await;
+    let acknowledged = producer.acknowledged().records;
+    let counted = |mut problem: Problem| {
+        problem.acknowledged = (acknowledged > 0).then_some(acknowledged);
+        problem
+    };
+    flushed.map_err(|error| counted(error.into()))?;
+    sent.map_err(counted)?;
+    Ok(axum::Json(ProducedView { acknowledged }))
+}
+
+async fn send_lines(producer: &mut Producer, body: &[u8], now_ms: u64) -> Result<(), Problem> {
+    let mut headers = HeadersBuf::new();
+    for (at, line) in body.split(|byte| *byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let refused = |what: &dyn std::fmt::Display| {
+            Problem::new(Code::InvalidRecord, format!("line {}:{what}", at + 1))
+        };
+        let record = JsonRecord::read(line).map_err(|mistake| refused(&mistake))?;
+        record
+            .encode_headers(&mut headers)
+            .map_err(|mistake| refused(&mistake))?;
+        let sent = producer.send(
+            record.partition,
+            record.timestamp.unwrap_or(now_ms),
+            record.key(),
+            record.value(),
+            headers.as_headers(),
+        );
+        sent.await.map_err(|error| match error {
+            log::Error::Storage(error) => Problem::from(error),
+            error => {
+                let mut problem = Problem::from(error);
+                problem.detail = format!("line {}: {}", at + 1, problem.detail);
+                problem
+            }
+        })?;
+    }
+    Ok(())
+}

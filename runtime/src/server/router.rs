@@ -1,0 +1,125 @@
+//! All routes, and what is around them.
+
+use std::any::Any;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State as StateOf};
+use axum::http::header;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, Info, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::access::{self, Access, Entrance, SCHEME, TokenError, Tokens};
+use super::problem::{Code, Problem};
+use super::state::{Data, Limits, State, Stopping};
+use super::{error_pages, groups, health, queues, records, topics};
+
+/// The API on an open data directory, for its owner, who may do everything.
+///
+/// # Errors
+/// The tokens cannot be read.
+pub fn api(data: Data) -> Result<Router, TokenError> {
+    let tokens = Tokens::open(data.log.store().clone())?;
+    let state = State::new(data, tokens, Limits::default(), Stopping::new());
+    Ok(router(state, Entrance::Owner))
+}
+
+/// All routes of a server.
+pub(super) fn router(state: State, entrance: Entrance) -> Router {
+    let v1 = OpenApiRouter::new()
+        .merge(topics::router())
+        .merge(records::router())
+        .merge(groups::router())
+        .merge(queues::router())
+        .merge(access::router());
+    let (router, document) = OpenApiRouter::with_openapi(document())
+        .merge(health::router())
+        .nest("/v1", v1)
+        .split_for_parts();
+    let access = Access::new(&document, state.tokens.clone(), entrance);
+    let body_bytes = state.limits.body_bytes;
+    let document = serde_json::to_vec(&document).unwrap_or_default();
+    router
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(access, access::check))
+        // Nobody needs a token for what follows.
+        .route(
+            "/openapi.json",
+            get(move || async move {
+                ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+            }),
+        )
+        .route("/errors/{code}", get(error_pages::show))
+        .layer(from_fn_with_state(state.clone(), count))
+        .layer(DefaultBodyLimit::max(body_bytes))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(state)
+}
+
+/// What the document says besides its operations.
+fn document() -> OpenApi {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "Made by `millstream token create`; its roles are the scopes of the operations.",
+        ))
+        .build();
+    let mut info = Info::new("Millstream", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Topics, queues, consumer groups, pipelines and plugins of a Millstream server. Whatever goes wrong is answered with a problem document (RFC 9457); its codes are explained at `/errors/{code}`."
+            .to_owned(),
+    );
+    let components = ComponentsBuilder::new()
+        .security_scheme(SCHEME, SecurityScheme::Http(bearer))
+        .build();
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components))
+        .build()
+}
+
+async fn no_path(request: axum::extract::Request) -> Problem {
+    let path = request.uri().path();
+    Problem::new(
+        Code::UnknownPath,
+        format!("there is nothing at `{path}`; `/openapi.json` describes all paths"),
+    )
+}
+
+async fn no_method(request: axum::extract::Request) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!("`{method}` is not possible at `{path}`; `/openapi.json` says what is"),
+    )
+}
+
+/// Counts the requests under way, which a server that goes down waits for.
+async fn count(
+    StateOf(state): StateOf<State>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let _under_way = state.request_started();
+    next.run(request).await
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that CatchPanicLayer takes"
+)]
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("no message");
+    Problem::new(
+        Code::Internal,
+        format!("the server panicked: {text}; this is a bug of millstream, please report it"),
+    )
+    .into_response()
+}

@@ -1,0 +1,153 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::access::Tokens;
+use super::problem::{Code, Problem};
+use crate::group::Groups;
+use crate::log::Log;
+use crate::queue::Queues;
+
+/// What the API works on: an open data directory.
+#[derive(Clone)]
+pub struct Data {
+    /// Its topics.
+    pub log: Log,
+    /// Its queues.
+    pub queues: Queues,
+    /// Its consumer groups.
+    pub groups: Groups,
+}
+
+/// What a server takes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Bytes of an uploaded component.
+    pub plugin_bytes: usize,
+    /// Connections at a time; more wait to be accepted.
+    pub connections: usize,
+    /// Consumers that wait for records or messages at a time.
+    pub waiting_consumers: usize,
+    /// Free bytes on the disk of the data directory below which the server is not ready.
+    pub free_disk_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 16 << 20,
+            plugin_bytes: 128 << 20,
+            connections: 10_000,
+            waiting_consumers: 5_000,
+            free_disk_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Tells that the server goes down. Clones tell the same.
+#[derive(Clone, Debug)]
+pub(super) struct Stopping(Arc<watch::Sender<bool>>);
+
+impl Stopping {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// From now on whoever waits answers with what it has.
+    pub(super) fn begin(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(super) struct State(Arc<Shared>);
+
+/// Its fields.
+pub(super) struct Shared {
+    pub(super) data: Data,
+    pub(super) tokens: Tokens,
+    pub(super) limits: Limits,
+    waiting_consumers: Arc<Semaphore>,
+    stopping: Stopping,
+    /// Requests under way.
+    requests: watch::Sender<usize>,
+}
+
+impl std::ops::Deref for State {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// A request that counts until it is answered.
+pub(super) struct UnderWay(State);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|count| *count -= 1);
+    }
+}
+
+impl State {
+    pub(super) fn new(data: Data, tokens: Tokens, limits: Limits, stopping: Stopping) -> Self {
+        Self(Arc::new(Shared {
+            data,
+            tokens,
+            waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
+            limits,
+            stopping,
+            requests: watch::Sender::new(0),
+        }))
+    }
+
+    /// Whether the server goes down.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.0.borrow()
+    }
+
+    /// Returns when the server goes down.
+    pub(super) async fn stopping(&self) {
+        let mut stopping = self.stopping.0.subscribe();
+        // The sender lives as long as this.
+        let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+    }
+
+    /// Counts a request until what is returned is dropped.
+    pub(super) fn request_started(&self) -> UnderWay {
+        self.requests.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Returns when no request is under way any more, or `grace` is over.
+    pub(super) async fn requests_done(&self, grace: Duration) {
+        let mut requests = self.requests.subscribe();
+        let done = requests.wait_for(|count| *count == 0);
+        if tokio::time::timeout(grace, done).await.is_err() {
+            tracing::warn!("requests were still under way when the server went down");
+        }
+    }
+
+    /// The right to wait for records.
+    ///
+    /// # Errors
+    /// [`Code::Busy`]: as many wait already as may.
+    pub(super) fn may_wait(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.waiting_consumers)
+            .try_acquire_owned()
+            .map_err(|_| {
+                let limit = self.limits.waiting_consumers;
+                Problem::new(
+                    Code::Busy,
+                    format!("{limit} consumers wait already, which is the limit; ask again later, or without `wait_ms`"),
+                )
+            })
+    }
+}
