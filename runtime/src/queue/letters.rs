@@ -42,10 +42,15 @@ impl Letters {
 impl Queue {
     /// Goes through the dead letters that a filter selects.
     pub fn letters(&self, filter: Filter) -> Letters {
+        self.letters_from(filter, 0)
+    }
+
+    /// As [`letters`](Self::letters), from an offset on.
+    pub fn letters_from(&self, filter: Filter, next_offset: u64) -> Letters {
         Letters {
             queue: self.clone(),
             filter,
-            next_offset: 0,
+            next_offset,
         }
     }
 }

@@ -15,7 +15,8 @@ use std::io::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::mistake::Mistake;
 use crate::model::{HeadersBuf, QueueName, RecordRef, TopicName};
@@ -158,11 +159,6 @@ fn write_field(field: Option<&[u8]>, into: &mut Vec<u8>) {
     }
 }
 
-/// Base64 as it stands in a record.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    STANDARD.encode(bytes)
-}
-
 /// Writes a JSON string: stretches without anything to escape are copied as they are.
 fn write_string(text: &str, into: &mut Vec<u8>) {
     let bytes = text.as_bytes();
@@ -292,6 +288,55 @@ fn nullable<'de: 'a, 'a, D: Deserializer<'de>>(
 ) -> Result<Option<Field<'a>>, D::Error> {
     Option::deserialize(deserializer)
 }
+
+/// The bytes of a key, a value or a header in a document: null, a string, or an object with their base64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes(Option<Vec<u8>>);
+
+impl Bytes {
+    /// These bytes.
+    pub(crate) fn of(bytes: Option<&[u8]>) -> Self {
+        Self(bytes.map(<[u8]>::to_vec))
+    }
+
+    /// The bytes; `None` if they are null.
+    pub(crate) fn as_deref(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(bytes) = &self.0 else {
+            return serializer.serialize_none();
+        };
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return serializer.serialize_str(text);
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry("base64", &STANDARD.encode(bytes))?;
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let field: Option<Field<'_>> = Option::deserialize(deserializer)?;
+        Ok(Self(field.map(|field| field.as_bytes().to_vec())))
+    }
+}
+
+impl utoipa::PartialSchema for Bytes {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        // Anything: null, a string, or an object with base64.
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::SchemaType::AnyValue)
+            .description(Some("null, a string, or {\"base64\":\"…\"}"))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Bytes {}
 
 /// Bytes: a string, or an object with their base64.
 #[derive(Debug)]

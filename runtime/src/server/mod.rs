@@ -7,6 +7,7 @@
 
 mod access;
 mod connections;
+mod dead_letters;
 mod error_pages;
 mod extract;
 mod groups;
@@ -23,6 +24,10 @@ mod state;
 mod topics;
 
 pub use access::{NewToken, Role, TlsFiles, TokenView};
+pub use dead_letters::{
+    LetterCount, LetterPage, LetterView, Page, PurgedLetters, RedriveDestination, RedriveRequest,
+    RedriveView, Selection, StrandedView, WhereTo,
+};
 pub use groups::{
     DeletedGroup, GroupDescription, GroupSummary, LagView, OffsetCommit, OffsetMove,
     PartitionOffset, ResetRequest, ResetView,
@@ -42,4 +47,5 @@ pub use topics::{
 };
 
 pub(crate) use access::LocalServer;
+pub(crate) use dead_letters::{NEXT_ID, QUEUE, Source};
 pub(crate) use records::NEXT_OFFSETS;

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::access::{self, Access, Entrance, SCHEME, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
-use super::{error_pages, groups, health, queues, records, topics};
+use super::{dead_letters, error_pages, groups, health, queues, records, topics};
 
 /// The API on an open data directory, for its owner, who may do everything.
 ///
@@ -35,6 +35,7 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(records::router())
         .merge(groups::router())
         .merge(queues::router())
+        .merge(dead_letters::router())
         .merge(access::router());
     let (router, document) = OpenApiRouter::with_openapi(document())
         .merge(health::router())

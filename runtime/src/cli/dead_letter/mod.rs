@@ -17,17 +17,22 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::GlobalArgs;
+use super::client::Client;
 use super::confirm::confirm;
+use super::consume::lines;
 use super::exit::Ending;
-use super::open::{Access, DataDirectory};
+use super::open::Access;
 use super::output::{Column, Output, Table};
-use crate::model::QueueName;
-use crate::queue::{PeekedMessage, Queue};
-use crate::server::json_record::QueueWriter;
+use crate::server::{
+    LetterCount, LetterPage, LetterView, NEXT_ID, PurgedLetters, QUEUE, Selection as Selected,
+    Source,
+};
 use redrive::RedriveArgs;
 use replay::ReplayArgs;
-use selection::{Selection, Source};
-use view::LetterView;
+use selection::Selection;
+
+/// Letters that are asked for at a time.
+const PAGE_LETTERS: u64 = 500;
 
 /// The verbs on dead letters.
 #[derive(Debug, Subcommand)]
@@ -85,45 +90,66 @@ pub(super) async fn run(
     if let DeadLetterCommand::Replay(args) = &command {
         return replay::run(args, global, output).await;
     }
-    let data = DataDirectory::open(global, Access::Existing)?;
+    let client = Client::connect(global, Access::Existing)?;
     match command {
         DeadLetterCommand::Replay(_) => {}
-        DeadLetterCommand::List { selection, max } => list(&data, &selection, max, output).await?,
-        DeadLetterCommand::Show { source, id } => show(&data, &source, id, output).await?,
+        DeadLetterCommand::List { selection, max } => {
+            list(&client, selection.request(), max, output).await?;
+        }
+        DeadLetterCommand::Show { source, id } => show(&client, &source, id, output).await?,
         DeadLetterCommand::Redrive(args) => {
-            return redrive::run(&args, &data, global, output).await;
+            return redrive::run(&args, &client, global, output).await;
         }
         DeadLetterCommand::Export {
             selection,
             file,
             max,
-        } => export(&data, &selection, max, file.as_deref(), output).await?,
+        } => export(&client, selection.request(), max, file.as_deref(), output).await?,
         DeadLetterCommand::Purge { selection, yes } => {
-            return purge(&data, &selection, yes, output).await;
+            return purge(&client, selection.request(), yes, output).await;
         }
     }
     Ok(Ending::Done)
 }
 
+/// Which letters, and which page of them.
+#[derive(Serialize)]
+struct PageQuery<'a> {
+    source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_ms: Option<u64>,
+    from: u64,
+    max: u64,
+}
+
+impl<'a> PageQuery<'a> {
+    fn new(selection: &'a Selected, from: u64, left: u64) -> Self {
+        Self {
+            source: &selection.source,
+            filter: selection.filter.as_deref(),
+            since_ms: selection.since_ms,
+            from,
+            max: left.min(PAGE_LETTERS),
+        }
+    }
+}
+
 async fn list(
-    data: &DataDirectory,
-    selection: &Selection,
+    client: &Client,
+    selection: Selected,
     max: u64,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let mut letters = selection.letters(data)?;
-    let mut views = Vec::new();
-    let mut has_more = false;
-    'pages: while let Some(page) = letters.next_page().await? {
-        for message in &page {
-            if views.len() as u64 >= max {
-                has_more = true;
-                break 'pages;
-            }
-            views.push(LetterView::of(message.offset, &message.record()?));
-        }
+    let (mut letters, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next.filter(|_| (letters.len() as u64) < max) {
+        let query = PageQuery::new(&selection, from, max - letters.len() as u64);
+        let page: LetterPage = client.get("/v1/dead-letters", &query).await?;
+        letters.extend(page.letters);
+        next = page.next;
     }
-    output.result(&views, |output| {
+    output.result(&letters, |output| {
         let mut table = Table::new(&[
             Column::Number("id"),
             Column::Text("origin"),
@@ -134,12 +160,12 @@ async fn list(
             Column::Text("key"),
             Column::Text("error"),
         ]);
-        for view in &views {
-            table.row(view.cells());
+        for letter in &letters {
+            table.row(view::cells(letter));
         }
         output.table_or(&table, "There are no such dead letters.")
     })?;
-    if has_more {
+    if next.is_some() {
         output.flush()?;
         super::progress::note(&format!(
             "these are the first {max}; --max shows more, --filter and --since show fewer"
@@ -148,56 +174,51 @@ async fn list(
     Ok(())
 }
 
+/// Whose dead letter.
+#[derive(Serialize)]
+struct SourceQuery {
+    source: String,
+}
+
 async fn show(
-    data: &DataDirectory,
+    client: &Client,
     source: &Source,
     id: u64,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let message = find(&source.queue(data)?, id).await?;
-    let view = LetterView::of(id, &message.record()?);
-    output.result(&view, |output| view.write(output))?;
+    let query = SourceQuery {
+        source: source.to_string(),
+    };
+    let path = format!("/v1/dead-letters/{id}");
+    let letter: LetterView = client.get(&path, &query).await?;
+    output.result(&letter, |output| view::write(&letter, output))?;
     Ok(())
-}
-
-/// The message of a queue with this id.
-async fn find(queue: &Queue, id: u64) -> anyhow::Result<PeekedMessage> {
-    let found = queue.peek(id, 1).await?;
-    let mut found = found.into_iter().filter(|message| message.offset == id);
-    found.next().with_context(|| {
-        format!(
-            "the queue `{}` holds no message {id}; `millstream dead-letter list queue:{0}` lists what it holds",
-            queue.name()
-        )
-    })
 }
 
 #[derive(Debug, Serialize)]
 struct Exported<'a> {
-    queue: &'a QueueName,
+    queue: &'a str,
     exported: u64,
     file: &'a Path,
 }
 
 async fn export(
-    data: &DataDirectory,
-    selection: &Selection,
+    client: &Client,
+    selection: Selected,
     max: u64,
     file: Option<&Path>,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let queue = selection.queue(data)?;
     let Some(path) = file else {
-        write_lines(data, selection, &queue, max, |lines| {
-            Ok(output.write(lines)?)
-        })
-        .await?;
+        write_lines(client, &selection, max, |lines| Ok(output.write(lines)?)).await?;
         return Ok(());
     };
+    // A source that does not exist leaves no file behind.
+    let _: LetterCount = client.get("/v1/dead-letters/count", &selection).await?;
     let cannot = || format!("cannot write {}", path.display());
     // An earlier export may be the only copy of what was purged since.
     let mut writer = BufWriter::new(File::create_new(path).with_context(cannot)?);
-    let exported = write_lines(data, selection, &queue, max, |lines| {
+    let (queue, exported) = write_lines(client, &selection, max, |lines| {
         writer.write_all(lines).with_context(cannot)
     })
     .await?;
@@ -206,100 +227,59 @@ async fn export(
         .map_err(std::io::IntoInnerError::into_error);
     file.and_then(|file| file.sync_all()).with_context(cannot)?;
     let document = Exported {
-        queue: queue.name(),
+        queue: &queue,
         exported,
         file: path,
     };
     output.result(&document, |output| {
         output.line(format_args!(
-            "wrote {exported} dead letters of queue `{}` to {}",
-            queue.name(),
+            "wrote {exported} dead letters of queue `{queue}` to {}",
             path.display()
         ))
     })?;
     Ok(())
 }
 
+/// Writes letters page by page; returns the name of their queue, and how many there were.
 async fn write_lines(
-    data: &DataDirectory,
-    selection: &Selection,
-    queue: &Queue,
+    client: &Client,
+    selection: &Selected,
     max: u64,
     mut write: impl FnMut(&[u8]) -> anyhow::Result<()>,
-) -> anyhow::Result<u64> {
-    let json = QueueWriter::new(queue.name());
-    let mut letters = selection.letters(data)?;
-    let (mut count, mut lines) = (0, Vec::new());
-    while let Some(page) = letters.next_page().await? {
-        lines.clear();
-        for message in &page {
-            if count == max {
-                write(&lines)?;
-                return Ok(count);
-            }
-            json.write(&message.record()?, message.delivery_count, None, &mut lines);
-            count += 1;
-        }
-        write(&lines)?;
+) -> anyhow::Result<(String, u64)> {
+    let (mut queue, mut count, mut next) = (String::new(), 0, Some(0));
+    while let Some(from) = next.filter(|_| count < max) {
+        let query = PageQuery::new(selection, from, max - count);
+        let answer = client.fetch("/v1/dead-letters/export", &query).await?;
+        write(&answer.body)?;
+        count += lines(&answer.body).count() as u64;
+        next = answer.header(NEXT_ID).and_then(|id| id.parse().ok());
+        answer
+            .header(QUEUE)
+            .unwrap_or_default()
+            .clone_into(&mut queue);
     }
-    Ok(count)
-}
-
-#[derive(Debug, Serialize)]
-struct Purged<'a> {
-    queue: &'a QueueName,
-    deleted: u64,
-    /// Leased by somebody, so still there.
-    held: u64,
+    Ok((queue, count))
 }
 
 async fn purge(
-    data: &DataDirectory,
-    selection: &Selection,
+    client: &Client,
+    selection: Selected,
     yes: bool,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let queue = selection.queue(data)?;
-    let count = count(data, selection, &queue).await?;
-    let question = format!("delete {count} dead letters of queue `{}`?", queue.name());
+    let LetterCount { queue, letters } = client.get("/v1/dead-letters/count", &selection).await?;
+    let question = format!("delete {letters} dead letters of queue `{queue}`?");
     if !yes && !confirm(&question)? {
         super::progress::note("nothing was deleted");
         return Ok(Ending::Failed);
     }
-    let (mut deleted, mut held) = (0, 0);
-    if selection.is_all() {
-        deleted = queue.purge().await?;
-    } else {
-        let mut letters = selection.letters(data)?;
-        while let Some(page) = letters.next_page().await? {
-            let offsets: Vec<u64> = page.iter().map(|message| message.offset).collect();
-            let removed = queue.remove(&offsets).await?;
-            deleted += removed;
-            held += offsets.len() as u64 - removed;
-        }
-    }
-    let purged = Purged {
-        queue: queue.name(),
-        deleted,
-        held,
-    };
+    let purged: PurgedLetters = client.post("/v1/dead-letters/purge", &selection).await?;
     output.result(&purged, |output| {
         output.line(format_args!(
-            "deleted {deleted} dead letters of queue `{}`",
-            queue.name()
+            "deleted {} dead letters of queue `{queue}`",
+            purged.deleted
         ))
     })?;
     Ok(Ending::Done)
-}
-
-async fn count(data: &DataDirectory, selection: &Selection, queue: &Queue) -> anyhow::Result<u64> {
-    if selection.is_all() {
-        return Ok(queue.message_count().await?);
-    }
-    let mut letters = selection.letters(data)?;
-    let mut count = 0;
-    while let Some(page) = letters.next_page().await? {
-        count += page.len() as u64;
-    }
-    Ok(count)
 }

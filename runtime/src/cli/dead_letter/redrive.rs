@@ -1,21 +1,19 @@
 //! `millstream dead-letter redrive`.
 
-use std::time::{Duration, Instant};
-
-use serde::Serialize;
+use std::time::Duration;
 
 use super::selection::Selection;
 use crate::cli::GlobalArgs;
+use crate::cli::client::Client;
 use crate::cli::exit::Ending;
 use crate::cli::interrupt::Interrupt;
-use crate::cli::open::DataDirectory;
 use crate::cli::output::{self, Output};
 use crate::cli::progress::{self, Progress, Unit};
-use crate::model::QueueName;
-use crate::pipeline::{Redrive, RedriveTo, Stranded};
+use crate::server::{RedriveDestination, RedriveRequest, RedriveView, StrandedView, WhereTo};
 
-/// Letters in one commit.
-const BATCH_LETTERS: u64 = 500;
+/// How long to wait before asking how far it is.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How often a line says how far it is, where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -36,20 +34,11 @@ pub(in crate::cli) struct RedriveArgs {
     /// Where letters of a pipeline go: to that pipeline only, or to the end of their topic's partition,
     /// for all that read it
     #[arg(long, value_enum, default_value_t)]
-    to: ToArg,
+    to: WhereTo,
 
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum ToArg {
-    /// The pipeline that gave up on them, if it is known here and still reads the topic; else the topic
-    #[default]
-    Pipeline,
-    /// The topic
-    Topic,
 }
 
 /// Reads a number a second.
@@ -61,114 +50,69 @@ fn rate(text: &str) -> Result<u64, String> {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    queue: &'a QueueName,
-    dry_run: bool,
-    /// Sent back; with `dry_run`, to be sent back.
-    redriven: u64,
-    destinations: Vec<Destination>,
-    /// Leased or taken by somebody else meanwhile, so not sent.
-    held: u64,
-    stranded: Vec<StrandedView>,
-}
-
-#[derive(Debug, Serialize)]
-struct Destination {
-    to: String,
-    letters: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct StrandedView {
-    reason: String,
-    letters: u64,
-}
-
 /// Sends letters back.
 pub(super) async fn run(
     args: &RedriveArgs,
-    data: &DataDirectory,
+    client: &Client,
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let queue = args.selection.queue(data)?;
-    let to = match args.to {
-        ToArg::Pipeline => RedriveTo::Pipeline,
-        ToArg::Topic => RedriveTo::Topic,
-    };
-    let filter = args.selection.filter(data);
-    let mut redrive = Redrive::plan(&data.log, &data.queues, &queue, filter, to, args.max).await?;
-    let destinations = redrive.destinations();
-    let planned = redrive.left_count();
-    let mut report = Report {
-        queue: queue.name(),
+    let request = RedriveRequest {
+        selection: args.selection.request(),
+        max: (args.max < u64::MAX).then_some(args.max),
+        rate: args.rate,
+        to: args.to,
         dry_run: args.dry_run,
-        redriven: if args.dry_run { planned } else { 0 },
-        destinations: destinations
-            .into_iter()
-            .map(|(to, letters)| Destination { to, letters })
-            .collect(),
-        held: 0,
-        stranded: Vec::new(),
     };
-    let mut is_interrupted = false;
-    if !args.dry_run {
-        let interrupt = Interrupt::listen("finishing the batch under way")?;
-        is_interrupted = send(&mut redrive, args.rate, global, &interrupt, &mut report).await?;
-    }
-    let stranded = redrive.stranded();
-    report.stranded = stranded.iter().map(StrandedView::of).collect();
+    let interrupt = Interrupt::listen("finishing the batch under way")?;
+    let started: RedriveView = client.post("/v1/redrives", &request).await?;
+    let report = follow(started, client, global, &interrupt).await?;
     output.result(&report, |output| write(&report, output))?;
     output.flush()?;
-    for Stranded { reason, count } in &stranded {
-        progress::note(&format!("{count} dead letters stay: {reason}"));
+    for StrandedView { reason, letters } in &report.stranded {
+        progress::note(&format!("{letters} dead letters stay: {reason}"));
     }
-    Ok(match (is_interrupted, stranded.is_empty()) {
+    if let Some(error) = &report.error {
+        anyhow::bail!("{error}");
+    }
+    Ok(match (report.left > 0, report.stranded.is_empty()) {
         (true, _) => Ending::Interrupted,
         (false, true) => Ending::Done,
         (false, false) => Ending::Failed,
     })
 }
 
-/// Sends everything that is planned, and returns whether it was told to stop before.
-async fn send(
-    redrive: &mut Redrive,
-    rate: Option<u64>,
+/// Waits until a redrive has ended, and ends it when told to.
+async fn follow(
+    mut view: RedriveView,
+    client: &Client,
     global: &GlobalArgs,
     interrupt: &Interrupt,
-    report: &mut Report<'_>,
-) -> anyhow::Result<bool> {
-    let total = redrive.left_count();
+) -> anyhow::Result<RedriveView> {
+    let total = view.left;
     let mut bar = Progress::start(global, Unit::Records, Some(total), Some(LINE_INTERVAL));
-    let started = Instant::now();
-    // A limited rate is kept in steps of a tenth of a second.
-    let batch = rate.map_or(BATCH_LETTERS, |rate| (rate / 10).clamp(1, BATCH_LETTERS));
-    loop {
-        if interrupt.is_requested() {
-            return Ok(redrive.left_count() > 0);
-        }
-        let Some(sent) = redrive.next_batch(usize::try_from(batch)?).await? else {
-            return Ok(false);
-        };
-        report.redriven += sent.sent_count;
-        report.held += sent.held_count;
-        if bar.is_due() {
-            let text = format!("sent {} of {total} dead letters back", report.redriven);
-            bar.show(total - redrive.left_count(), Some(total), text);
-        }
-        if let Some(rate) = rate {
-            let due = Duration::from_secs_f64(report.redriven as f64 / rate as f64);
-            tokio::select! {
-                () = tokio::time::sleep_until((started + due).into()) => {}
-                () = interrupt.requested() => {}
+    let path = format!("/v1/redrives/{}", view.id);
+    let (mut pause, mut is_cancelled) = (SHORTEST_PAUSE, false);
+    while view.running {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = interrupt.requested(), if !is_cancelled => {
+                is_cancelled = true;
+                let _: RedriveView = client.delete(&path).await?;
             }
         }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        view = client.get(&path, &()).await?;
+        if bar.is_due() {
+            let text = format!("sent {} of {total} dead letters back", view.redriven);
+            bar.show(total - view.left, Some(total), text);
+        }
     }
+    Ok(view)
 }
 
-fn write(report: &Report<'_>, output: &mut Output) -> Result<(), output::Error> {
-    let Report {
+fn write(report: &RedriveView, output: &mut Output) -> Result<(), output::Error> {
+    let RedriveView {
         queue,
         redriven,
         held,
@@ -182,7 +126,7 @@ fn write(report: &Report<'_>, output: &mut Output) -> Result<(), output::Error> 
             "sent {redriven} dead letters of queue `{queue}` back"
         ))?,
     }
-    for Destination { to, letters } in &report.destinations {
+    for RedriveDestination { to, letters } in &report.destinations {
         output.line(format_args!("  to {to}: {letters}"))?;
     }
     if *held > 0 {
@@ -191,15 +135,6 @@ fn write(report: &Report<'_>, output: &mut Output) -> Result<(), output::Error> 
         ))?;
     }
     Ok(())
-}
-
-impl StrandedView {
-    fn of(stranded: &Stranded) -> Self {
-        Self {
-            reason: stranded.reason.clone(),
-            letters: stranded.count,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use tokio::task::block_in_place;
 
 use super::exported;
 use super::replay_view::{Component, ReplayView};
-use super::selection::Source;
 use crate::cli::GlobalArgs;
+use crate::cli::client::Client;
 use crate::cli::exit::{Ending, Usage};
-use crate::cli::open::{Access, DataDirectory};
+use crate::cli::open::Access;
 use crate::cli::output::Output;
 use crate::cli::progress;
 use crate::manifest;
@@ -19,6 +19,7 @@ use crate::model::{PipelineName, RecordRef};
 use crate::pipeline::Replay;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue::letter::DeadLetter;
+use crate::server::{LetterView, Source};
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
@@ -59,16 +60,30 @@ pub(super) async fn run(
             replay(args, &exported.record(), output)
         }
         (None, Some(source)) => {
-            let data = DataDirectory::open(global, Access::Existing)?;
-            let message = super::find(&source.queue(&data)?, args.id).await?;
             // Compiling a large component takes a while: somebody else may want the directory.
-            drop(data);
-            replay(args, &message.record()?, output)
+            let line = line_of(source, args.id, global).await?;
+            let read = |mistake| anyhow!("the server's answer is not what was expected:{mistake}");
+            let exported = exported::Exported::read(&line, args.id).map_err(read)?;
+            replay(args, &exported.record(), output)
         }
         (None, None) => {
             Err(Usage("name the dead letters, or --from-export FILE".to_owned()).into())
         }
     }
+}
+
+/// A letter as `export` writes it.
+async fn line_of(source: &Source, id: u64, global: &GlobalArgs) -> anyhow::Result<Bytes> {
+    let client = Client::connect(global, Access::Existing)?;
+    let source = source.to_string();
+    // It says what is wrong if there is no such letter.
+    let path = format!("/v1/dead-letters/{id}");
+    let query = [("source", source.as_str())];
+    let _: LetterView = client.get(&path, &query).await?;
+    let (from, max) = (id.to_string(), "1");
+    let query = [("source", source.as_str()), ("from", &from), ("max", max)];
+    let answer = client.fetch("/v1/dead-letters/export", &query).await?;
+    Ok(answer.body)
 }
 
 fn replay(

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::view::{Field, readable};
+use super::view::{readable, readable_bytes};
 use crate::cli::output::{self, Output};
 use crate::cli::quantity::format_time_ms;
 use crate::pipeline::{RecordOutcome, Replay, Replayed};
 use crate::plugin::{self, Columns, HeadersField, Recording};
 use crate::queue::letter::DeadLetter;
+use crate::server::json_record::Bytes;
 
 /// Everything about a replay.
 #[derive(Debug, Serialize)]
@@ -71,16 +72,16 @@ struct OutcomeView {
 struct OutputView {
     port: String,
     timestamp_ms: u64,
-    key: Field,
-    value: Field,
-    headers: Vec<(String, Field)>,
+    key: Bytes,
+    value: Bytes,
+    headers: Vec<(String, Bytes)>,
 }
 
 #[derive(Debug, Serialize)]
 struct ChangeView {
-    key: Field,
+    key: Bytes,
     /// The new value; null: the key is removed.
-    value: Field,
+    value: Bytes,
 }
 
 impl Component {
@@ -143,8 +144,8 @@ impl ReplayView {
                 .changes
                 .iter()
                 .map(|(key, value)| ChangeView {
-                    key: Field::of(Some(key)),
-                    value: Field::of(value.as_deref()),
+                    key: Bytes::of(Some(key)),
+                    value: Bytes::of(value.as_deref()),
                 })
                 .collect(),
             unknown_state_reads: replayed.unknown_read_count,
@@ -183,13 +184,13 @@ impl ReplayView {
             port, key, value, ..
         } in &self.outputs
         {
-            let text = format!("{port}: {}={}", key.readable(), value.readable());
+            let text = format!("{port}: {}={}", readable_bytes(key), readable_bytes(value));
             lines.push(("output", text));
         }
         for ChangeView { key, value } in &self.state_changes {
-            let text = match value.is_null() {
-                true => format!("{} removed", key.readable()),
-                false => format!("{}={}", key.readable(), value.readable()),
+            let text = match value.as_deref().is_none() {
+                true => format!("{} removed", readable_bytes(key)),
+                false => format!("{}={}", readable_bytes(key), readable_bytes(value)),
             };
             lines.push(("state-change", text));
         }
@@ -288,8 +289,8 @@ fn outputs(replayed: &Replayed, replay: &Replay, now_ms: u64) -> Vec<OutputView>
     (0..output.len()).map(view).collect()
 }
 
-fn field(field: plugin::Field<'_>, source: Option<&[u8]>) -> Field {
-    Field::of(match field {
+fn field(field: plugin::Field<'_>, source: Option<&[u8]>) -> Bytes {
+    Bytes::of(match field {
         plugin::Field::AsSource => source,
         plugin::Field::Null => None,
         plugin::Field::Bytes(bytes) => Some(bytes),
@@ -300,13 +301,13 @@ fn headers(
     headers: HeadersField<'_>,
     batch: &Columns,
     source: Option<usize>,
-) -> Vec<(String, Field)> {
+) -> Vec<(String, Bytes)> {
     let encoded = match headers {
         HeadersField::AsSource => source.map(|source| batch.headers(source)),
         HeadersField::Encoded(encoded) => Some(encoded),
     };
     let headers = encoded.into_iter().flatten();
     headers
-        .map(|(name, value)| (name.to_owned(), Field::of(value)))
+        .map(|(name, value)| (name.to_owned(), Bytes::of(value)))
         .collect()
 }

@@ -66,6 +66,14 @@ impl Destination {
         }
     }
 
+    /// The pipeline, if it is one.
+    pub(super) fn pipeline(&self) -> Option<&PipelineName> {
+        match self {
+            Self::Task { name, .. } | Self::Timers { name, .. } => Some(name),
+            Self::Partition { .. } | Self::Queue(_) => None,
+        }
+    }
+
     /// Gets ready to send letters there.
     pub(super) fn open(&self, store: &Store) -> Result<Outgoing, Error> {
         Ok(match self {

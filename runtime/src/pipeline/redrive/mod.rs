@@ -13,12 +13,13 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::destination::{Destination, Outgoing};
 use self::plan::Planned;
 use super::Error;
 use crate::log::Log;
+use crate::model::PipelineName;
 use crate::queue::letter::Filter;
 use crate::queue::{self, Queue, Queues};
 use crate::storage::Commit;
@@ -112,6 +113,20 @@ impl Redrive {
             }
         }
         counts.into_iter().collect()
+    }
+
+    /// The pipelines to which letters go back that are still to be sent.
+    pub fn pipelines(&self) -> Vec<PipelineName> {
+        let rest = self.planned.get(self.next..).unwrap_or_default();
+        let numbers: BTreeSet<u32> = rest.iter().map(|planned| planned.destination).collect();
+        let destinations = numbers
+            .iter()
+            .filter_map(|number| self.destinations.get(*number as usize));
+        let names: BTreeSet<PipelineName> = destinations
+            .filter_map(Destination::pipeline)
+            .cloned()
+            .collect();
+        names.into_iter().collect()
     }
 
     /// The letters that stay, by reason; more may be added by each batch.

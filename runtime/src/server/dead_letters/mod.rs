@@ -1,0 +1,260 @@
+//! `/v1/dead-letters`: list, show, export and purge what was given up on; `redrive.rs` sends it back.
+
+mod redrive;
+mod selection;
+mod view;
+
+use axum::extract::State as StateOf;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(in crate::server) use redrive::Redrives;
+pub use redrive::{RedriveDestination, RedriveRequest, RedriveView, StrandedView, WhereTo};
+pub use selection::Selection;
+pub(crate) use selection::Source;
+pub use view::LetterView;
+
+use super::extract::{Json, PathOf, QueryOf};
+use super::json_record::QueueWriter;
+use super::problem::{Code, Problem};
+use super::records::JSON_LINES;
+use super::state::State;
+use crate::model::QueueName;
+
+const DEFAULT_LETTERS: usize = 100;
+const MAX_LETTERS: usize = 1_000;
+/// Bytes of an export's answer, beyond which no further letter is added.
+const MAX_EXPORT_BYTES: usize = 8 << 20;
+
+/// Names the id at which an export goes on; missing at its end.
+pub(crate) const NEXT_ID: &str = "millstream-next-id";
+/// Names the queue that the letters are in.
+pub(crate) const QUEUE: &str = "millstream-queue";
+
+pub(super) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(export))
+        .routes(routes!(count))
+        .routes(routes!(purge))
+        .merge(redrive::router())
+}
+
+/// Which page of letters.
+#[derive(Debug, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// The first id to look at.
+    #[serde(default)]
+    #[param(default = 0)]
+    pub from: Option<u64>,
+    /// Letters at most.
+    #[serde(default)]
+    #[param(minimum = 1, maximum = 1_000, default = 100)]
+    pub max: Option<usize>,
+}
+
+/// A page of letters.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LetterPage {
+    /// The letters.
+    pub letters: Vec<LetterView>,
+    /// Where the next page begins; null if there is none.
+    pub next: Option<u64>,
+}
+
+/// What was, or would be, deleted.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PurgedLetters {
+    /// The queue.
+    #[schema(value_type = String)]
+    pub queue: QueueName,
+    /// Letters that are gone.
+    pub deleted: u64,
+    /// Letters that are leased by somebody, so still there.
+    pub held: u64,
+}
+
+/// How many there are.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LetterCount {
+    /// The queue.
+    #[schema(value_type = String)]
+    pub queue: QueueName,
+    /// How many letters of it are meant.
+    pub letters: u64,
+}
+
+impl Page {
+    fn max(&self) -> Result<usize, Problem> {
+        match self.max.unwrap_or(DEFAULT_LETTERS) {
+            max if max == 0 || max > MAX_LETTERS => Err(Problem::invalid(format!(
+                "max is {max}; expected 1 to {MAX_LETTERS}"
+            ))),
+            max => Ok(max),
+        }
+    }
+}
+
+/// Dead letters, by id: where they come from, why and when they were given up on.
+#[utoipa::path(get, path = "/dead-letters", security(("token" = ["read"])), tag = "dead letters",
+    params(Selection, Page),
+    responses((status = 200, body = LetterPage), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn list(
+    StateOf(state): StateOf<State>,
+    QueryOf(selection): QueryOf<Selection>,
+    QueryOf(page): QueryOf<Page>,
+) -> Result<axum::Json<LetterPage>, Problem> {
+    let max = page.max()?;
+    let mut found = selection.letters(&state.data, page.from.unwrap_or(0))?;
+    let mut letters = Vec::new();
+    while let Some(messages) = found.next_page().await? {
+        for message in messages {
+            if letters.len() == max {
+                let next = Some(message.offset);
+                return Ok(axum::Json(LetterPage { letters, next }));
+            }
+            letters.push(LetterView::of(message.offset, &message.record()?));
+        }
+    }
+    Ok(axum::Json(LetterPage {
+        letters,
+        next: None,
+    }))
+}
+
+/// Whose dead letter.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Of {
+    /// `queue:NAME`, or the name of the pipeline that has given up on it.
+    source: String,
+}
+
+/// Everything about one dead letter: payload, headers, plugin, backtrace.
+#[utoipa::path(get, path = "/dead-letters/{id}", security(("token" = ["read"])), tag = "dead letters",
+    params(("id" = u64, Path, description = "Its id"), Of),
+    responses((status = 200, body = LetterView), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn show(
+    StateOf(state): StateOf<State>,
+    PathOf(id): PathOf<u64>,
+    QueryOf(of): QueryOf<Of>,
+) -> Result<axum::Json<LetterView>, Problem> {
+    let selection = Selection {
+        source: of.source,
+        ..Selection::default()
+    };
+    let queue = selection.queue(&state.data)?;
+    let found = queue.peek(id, 1).await?;
+    let message = found.iter().find(|message| message.offset == id);
+    let message = message.ok_or_else(|| {
+        Problem::new(
+            Code::UnknownDeadLetter,
+            format!(
+                "the queue `{0}` holds no message {id}; `millstream dead-letter list queue:{0}` lists what it holds",
+                queue.name()
+            ),
+        )
+    })?;
+    Ok(axum::Json(LetterView::of(id, &message.record()?)))
+}
+
+/// Dead letters as they are stored, one JSON object a line; they can be produced again, and replayed elsewhere. The header `millstream-next-id` says where to go on.
+#[utoipa::path(get, path = "/dead-letters/export", security(("token" = ["consume"])), tag = "dead letters",
+    params(Selection, Page),
+    responses((status = 200, body = String, content_type = "application/x-ndjson"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn export(
+    StateOf(state): StateOf<State>,
+    QueryOf(selection): QueryOf<Selection>,
+    QueryOf(page): QueryOf<Page>,
+) -> Result<impl IntoResponse, Problem> {
+    let max = page.max()?;
+    let queue = selection.queue(&state.data)?;
+    let mut letters = selection.letters(&state.data, page.from.unwrap_or(0))?;
+    let json = QueueWriter::new(queue.name());
+    let (mut count, mut lines, mut next) = (0, Vec::new(), None);
+    'pages: while let Some(messages) = letters.next_page().await? {
+        for message in messages {
+            if count == max || lines.len() >= MAX_EXPORT_BYTES {
+                next = Some(message.offset);
+                break 'pages;
+            }
+            json.write(&message.record()?, message.delivery_count, None, &mut lines);
+            count += 1;
+        }
+    }
+    let mut headers = axum::http::HeaderMap::new();
+    headers.insert(
+        header::CONTENT_TYPE,
+        axum::http::HeaderValue::from_static(JSON_LINES),
+    );
+    // A name has no character that a header does not take.
+    if let Ok(name) = queue.name().as_str().parse() {
+        headers.insert(QUEUE, name);
+    }
+    if let Some(next) = next {
+        headers.insert(NEXT_ID, next.into());
+    }
+    Ok((headers, lines))
+}
+
+/// How many dead letters are meant.
+#[utoipa::path(get, path = "/dead-letters/count", security(("token" = ["read"])), tag = "dead letters",
+    params(Selection),
+    responses((status = 200, body = LetterCount), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn count(
+    StateOf(state): StateOf<State>,
+    QueryOf(selection): QueryOf<Selection>,
+) -> Result<axum::Json<LetterCount>, Problem> {
+    let queue = selection.queue(&state.data)?;
+    let mut letters = 0;
+    if selection.filter()?.is_all() {
+        letters = queue.message_count().await?;
+    } else {
+        let mut found = selection.letters(&state.data, 0)?;
+        while let Some(page) = found.next_page().await? {
+            letters += page.len() as u64;
+        }
+    }
+    let queue = queue.name().clone();
+    Ok(axum::Json(LetterCount { queue, letters }))
+}
+
+/// Delete dead letters.
+#[utoipa::path(post, path = "/dead-letters/purge", security(("token" = ["deploy"])), tag = "dead letters",
+    request_body = Selection,
+    responses((status = 200, body = PurgedLetters), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn purge(
+    StateOf(state): StateOf<State>,
+    Json(selection): Json<Selection>,
+) -> Result<axum::Json<PurgedLetters>, Problem> {
+    let queue = selection.queue(&state.data)?;
+    let (mut deleted, mut held) = (0, 0);
+    if selection.filter()?.is_all() {
+        deleted = queue.purge().await?;
+    } else {
+        let mut letters = selection.letters(&state.data, 0)?;
+        while let Some(page) = letters.next_page().await? {
+            let offsets: Vec<u64> = page.iter().map(|message| message.offset).collect();
+            let removed = queue.remove(&offsets).await?;
+            deleted += removed;
+            held += offsets.len() as u64 - removed;
+        }
+    }
+    Ok(axum::Json(PurgedLetters {
+        queue: queue.name().clone(),
+        deleted,
+        held,
+    }))
+}

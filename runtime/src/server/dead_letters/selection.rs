@@ -1,0 +1,160 @@
+//! Which dead letters a request is about.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::problem::{Code, Problem};
+use super::super::state::Data;
+use crate::model::{PipelineName, QueueName};
+use crate::pipeline;
+use crate::queue::letter::{Filter, Term};
+use crate::queue::{Letters, Queue};
+
+/// Dead letters of a queue, all of them or some.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Selection {
+    /// Whose dead letters: `queue:NAME`, or the name of the pipeline that has given up on them.
+    #[param(example = "queue:flights-dead")]
+    pub source: String,
+    /// Only those of which this is so: conditions `FIELD=VALUE` separated by commas, where FIELD is `reason`,
+    /// `origin-topic`, `origin-queue`, `pipeline` or `plugin`. Several conditions on one field are alternatives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(example = "reason=trap,reason=deadline")]
+    pub filter: Option<String>,
+    /// Only those given up on at this time or later, in ms since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+}
+
+impl Selection {
+    /// The queue that holds them.
+    pub(super) fn queue(&self, data: &Data) -> Result<Queue, Problem> {
+        let source: Source = self.source.parse().map_err(Problem::invalid)?;
+        source.queue(data)
+    }
+
+    /// What they have in common.
+    pub(super) fn filter(&self) -> Result<Filter, Problem> {
+        let terms = self.filter.as_deref().unwrap_or_default().split(',');
+        let terms = terms.filter(|term| !term.is_empty());
+        let terms: Result<Vec<Term>, String> = terms.map(str::parse).collect();
+        Ok(Filter {
+            terms: terms.map_err(Problem::invalid)?,
+            since_ms: self.since_ms,
+        })
+    }
+
+    /// Goes through them, from an id on.
+    pub(super) fn letters(&self, data: &Data, from: u64) -> Result<Letters, Problem> {
+        Ok(self.queue(data)?.letters_from(self.filter()?, from))
+    }
+}
+
+/// Whose dead letters: `queue:NAME`, or a pipeline's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Queue(QueueName),
+    Pipeline(PipelineName),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected `queue:NAME` or the name of a pipeline";
+        match text.split_once(':') {
+            Some(("queue", name)) => name
+                .parse()
+                .map(Self::Queue)
+                .map_err(|error| format!("{error}")),
+            Some(("pipeline", name)) => name
+                .parse()
+                .map(Self::Pipeline)
+                .map_err(|error| format!("{error}")),
+            Some((kind, _)) => Err(format!("`{kind}:` holds no dead letters; {EXPECTED}")),
+            None => text
+                .parse()
+                .map(Self::Pipeline)
+                .map_err(|error| format!("{error}; {EXPECTED}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Queue(name) => write!(f, "queue:{name}"),
+            Self::Pipeline(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Source {
+    /// The queue that holds the dead letters.
+    fn queue(&self, data: &Data) -> Result<Queue, Problem> {
+        let name = match self {
+            Self::Queue(name) => return Ok(data.queues.queue(name)?),
+            Self::Pipeline(name) => name,
+        };
+        let described = match pipeline::describe(&data.log, &data.queues, &data.groups, name) {
+            Ok(described) => described,
+            Err(error) => {
+                // Its dead-letter queue is what most people have at hand.
+                let as_queue = QueueName::try_from(name.as_str()).ok();
+                if as_queue.is_some_and(|queue| data.queues.queue(&queue).is_ok()) {
+                    return Err(Problem::invalid(format!(
+                        "{error}; did you mean `queue:{name}`?"
+                    )));
+                }
+                return Err(error.into());
+            }
+        };
+        let Some(queue) = described.dead_letter else {
+            return Err(Problem::new(
+                Code::InvalidRequest,
+                format!(
+                    "the pipeline `{name}` has no dead-letter queue; if it had one before, name that: queue:NAME"
+                ),
+            ));
+        };
+        Ok(data.queues.queue(&queue)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        assert_eq!("queue:q".parse(), Ok(Source::Queue("q".parse().unwrap())));
+        for text in ["p", "pipeline:p"] {
+            assert_eq!(text.parse(), Ok(Source::Pipeline("p".parse().unwrap())));
+        }
+        for (text, hint) in [
+            ("topic:t", "`topic:` holds no dead letters"),
+            ("", "expected `queue:NAME`"),
+        ] {
+            let error = text.parse::<Source>().unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_separated_by_commas() {
+        let selection = Selection {
+            source: "p".to_owned(),
+            filter: Some("reason=trap,reason=deadline,plugin=p@4f".to_owned()),
+            since_ms: None,
+        };
+        assert_eq!(selection.filter().unwrap().terms.len(), 3);
+        let selection = Selection {
+            filter: Some("raeson=trap".to_owned()),
+            ..selection
+        };
+        assert!(selection.filter().is_err());
+    }
+}
