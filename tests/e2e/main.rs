@@ -23,5 +23,6 @@ mod queue_pipelines;
 mod queues;
 mod replay;
 mod retries;
+mod server;
 mod support;
 mod timers;

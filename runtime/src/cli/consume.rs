@@ -111,25 +111,35 @@ pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| !line.is_empty())
 }
 
-/// Appends the record of a line for people; `place` says where it is.
-pub(super) fn readable_line(
+/// Reads the record of a line, and where it is.
+pub(super) fn read_line<T>(
     line: &[u8],
-    place: impl FnOnce(&Place<'_>) -> String,
-    into: &mut Vec<u8>,
-) -> anyhow::Result<u64> {
+    read: impl FnOnce(&Place<'_>, &RecordRef<'_>) -> T,
+) -> anyhow::Result<T> {
     let mistaken = |mistake| anyhow!("the server's answer is not what was expected:{mistake}");
-    let (read, record) = json_record::read_back(line).map_err(mistaken)?;
+    let (place, record) = json_record::read_back(line).map_err(mistaken)?;
     let mut headers = HeadersBuf::new();
     record.encode_headers(&mut headers).map_err(mistaken)?;
     let record = RecordRef {
-        offset: read.offset,
+        offset: place.offset,
         timestamp_ms: record.timestamp.unwrap_or(0),
         key: record.key(),
         value: record.value(),
         headers: headers.as_headers(),
     };
-    write_line(place(&read), &record, into);
-    Ok(read.offset)
+    Ok(read(&place, &record))
+}
+
+/// Appends the record of a line for people; `place` says where it is. Returns its offset.
+pub(super) fn readable_line(
+    line: &[u8],
+    place: impl FnOnce(&Place<'_>) -> String,
+    into: &mut Vec<u8>,
+) -> anyhow::Result<u64> {
+    read_line(line, |read, record| {
+        write_line(place(read), record, into);
+        read.offset
+    })
 }
 
 /// A record as a line for people: `0:7  2013-01-01T05:00:00Z  UA  {"year":2013}  [trace=1]`.

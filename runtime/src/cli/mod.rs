@@ -25,6 +25,7 @@ mod queue;
 mod run;
 mod serve;
 mod telemetry;
+mod token;
 mod topic;
 
 use std::path::PathBuf;
@@ -159,6 +160,9 @@ enum Command {
     /// List and describe the pipelines that have run on the data directory
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// List, create and revoke access tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Measure what plugins, the log and pipelines cost, against the plain thing in their place
     #[command(subcommand)]
     Bench(crate::bench::BenchArgs),
@@ -198,6 +202,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,
         Command::Pipeline(command) => pipeline::run(&command, &global, &mut output),
+        Command::Token(command) => token::run(command, &global, &mut output).await,
         Command::Bench(args) => crate::bench::run(args, global.output == Format::Json)
             .await
             .map(|_| Ending::Done),

@@ -78,6 +78,11 @@ impl Running {
         (finished, peak_bytes)
     }
 
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        read(&self.stdout)
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{ConsumeArgs, lines, readable_line};
+use super::{ConsumeArgs, lines, read_line, readable_line};
 use crate::cli::client::{Client, JSON};
 use crate::cli::exit::Ending;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{Format, Output};
 use crate::cli::queue;
 use crate::model::QueueName;
-use crate::server::json_record;
+use crate::server::json_record::{Place, QueueWriter};
 use crate::server::{LeaseBody, ReceiptsRequest, SettledView};
 
 /// Messages leased at a time.
@@ -51,7 +51,7 @@ pub(super) async fn run(
             }
             leased = client.post_bytes(&lease_path, JSON, request) => leased?,
         };
-        let receipts = write(&answer.body, output)?;
+        let receipts = write(&answer.body, name, output)?;
         if receipts.is_empty() {
             if args.follow {
                 continue;
@@ -66,24 +66,28 @@ pub(super) async fn run(
 }
 
 /// Writes leased messages, and returns their receipts.
-fn write(body: &[u8], output: &mut Output) -> anyhow::Result<Vec<String>> {
+fn write(body: &[u8], name: &QueueName, output: &mut Output) -> anyhow::Result<Vec<String>> {
+    let json = QueueWriter::new(name);
     let (mut receipts, mut text) = (Vec::new(), Vec::new());
     for line in lines(body) {
-        let (place, _) = json_record::read_back(line).map_err(|mistake| {
-            anyhow::anyhow!("the server's answer is not what was expected:{mistake}")
-        })?;
-        receipts.extend(place.receipt);
-        if output.format() == Format::Table {
-            let known = |place: &json_record::Place<'_>| {
-                format!("{}  {}", place.offset, place.delivery_count)
-            };
-            readable_line(line, known, &mut text)?;
-        }
+        let receipt = match output.format() {
+            Format::Json => read_line(line, |place, record| {
+                json.write(record, place.delivery_count, None, &mut text);
+                place.receipt.clone()
+            })?,
+            Format::Table => {
+                let mut receipt = None;
+                let known = |place: &Place<'_>| {
+                    receipt.clone_from(&place.receipt);
+                    format!("{}  {}", place.offset, place.delivery_count)
+                };
+                readable_line(line, known, &mut text)?;
+                receipt
+            }
+        };
+        receipts.extend(receipt);
     }
-    match output.format() {
-        Format::Json => output.write(body)?,
-        Format::Table => output.write(&text)?,
-    }
+    output.write(&text)?;
     output.flush()?;
     Ok(receipts)
 }

@@ -105,6 +105,8 @@ fn cut(text: &str, max_chars: usize) -> String {
 mod tests {
     use super::*;
     use crate::model::HeadersBuf;
+    use crate::model::RecordRef;
+    use crate::queue::letter;
 
     #[test]
     fn a_letter_is_a_row_that_does_nothing_to_the_terminal() {
@@ -134,7 +136,7 @@ mod tests {
             "base64:/w==",
             "two\\nlines\\u{1b}[31m",
         ];
-        assert_eq!(view.cells(), expected);
+        assert_eq!(cells(&view), expected);
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["plugin"], "flights");
         assert_eq!(json["plugin_digest"], "4f2a");

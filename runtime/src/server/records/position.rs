@@ -17,7 +17,7 @@ use super::super::problem::Problem;
 use super::super::state::{Data, State};
 use crate::log::{Cursor, OffsetSpec, Topic};
 use crate::model::{GroupName, TopicName};
-use crate::storage::Partition;
+use crate::storage::{self, Partition};
 
 /// Where reading starts.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -209,13 +209,22 @@ fn at_offsets(topic: &Topic, text: &str) -> Result<Vec<(Arc<Partition>, PlaceVie
             return Err(malformed());
         }
         let partition = Arc::clone(topic.partition(index)?);
+        let (start_offset, end_offset) = (partition.start_offset(), partition.high_watermark());
+        if offset < start_offset || offset > end_offset {
+            let error = storage::Error::OffsetOutOfRange {
+                offset,
+                start: start_offset,
+                end: end_offset,
+            };
+            return Err(error.into());
+        }
         let place = PlaceView {
             partition: index,
             offset,
             out_of_range: None,
             committed: false,
-            start_offset: partition.start_offset(),
-            end_offset: partition.high_watermark(),
+            start_offset,
+            end_offset,
         };
         places.push((partition, place));
     }

@@ -29,7 +29,8 @@ mod tests {
 
         #[test]
         fn a_key_holds_its_name(name in "[a-z]{1,20}") {
-            prop_assert_eq!(parse_key(&key(&name)), Some(name.as_str()));
+            let key = key(&name);
+            prop_assert_eq!(parse_key(&key), Some(name.as_str()));
         }
     }
 }
