@@ -11,6 +11,10 @@
 //! | [`log`] | topics: append, read, retention, compaction |
 //! | [`group`] | consumer groups and their committed offsets |
 //! | [`queue`] | work queues: leases, redelivery, delay, FIFO groups, dead letters |
+//! | [`plugin`] | the wasmtime host: contract, limits, calls |
+//! | [`manifest`] | `millstream.toml`, read and resolved |
+//! | [`pipeline`] | running pipelines: tasks, checkpoints, retries, swaps |
+//! | [`deploy`] | what a server remembers: uploaded plugins, applied manifests, deploys |
 #![cfg_attr(
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
@@ -19,6 +23,7 @@
 pub mod bench;
 pub mod cli;
 pub mod clock;
+pub mod deploy;
 pub mod group;
 pub mod log;
 pub mod manifest;

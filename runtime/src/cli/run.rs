@@ -96,7 +96,7 @@ pub(super) async fn run(
         return finish(&Summary::of_refused(&failures), output, Ending::Failed);
     };
     let started = Instant::now();
-    let mut pipelines =
+    let pipelines =
         Pipelines::start(&data.log, &data.queues, &data.groups, &plugins, &manifest).await?;
     // Only now: a run that cannot start deletes nothing.
     let maintenance = maintain(&data);

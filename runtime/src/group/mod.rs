@@ -198,7 +198,11 @@ impl Groups {
 
     /// The timestamp of the first record from an offset on. Of the record, since a batch's header
     /// says when its first record was made (if the cleaner has not put something else there).
-    fn timestamp_at(&self, partition: &Partition, offset: u64) -> Result<Option<u64>, Error> {
+    pub(crate) fn timestamp_at(
+        &self,
+        partition: &Partition,
+        offset: u64,
+    ) -> Result<Option<u64>, Error> {
         let Some(batch) = self.store.batch_at(partition, offset)? else {
             return Ok(None);
         };

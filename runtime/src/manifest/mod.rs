@@ -39,7 +39,7 @@ pub use allow::Allow;
 use error::Report;
 pub use error::{Error, Place, Problem};
 pub use queue::{GroupBy, MaxLengthPolicy, QueueSpec};
-pub use resolve::resolve;
+pub use resolve::{resolve, resolve_uploaded};
 pub use resolved::{
     BatchSpec, Cleanup, Delivery, LimitsSpec, PipelineSpec, PluginSpec, Port, ResolvedManifest,
     Start, TopicSpec,

@@ -2,7 +2,7 @@
 //! what concerns several tables.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -41,6 +41,22 @@ const MAX_SYNTAX_ERRORS: usize = 3;
 ///
 /// [`Error::Invalid`] with every problem found; after a syntax error only those of the syntax.
 pub fn resolve(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    resolve_with(path, text, Some(folder))
+}
+
+/// Reads the manifest `text` as a server does: its plugins are those that were uploaded under their names, so
+/// `path` need not be written in `[plugins.NAME]`, and is not looked at. `path` here only stands in messages.
+///
+/// # Errors
+///
+/// As [`resolve`].
+pub fn resolve_uploaded(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
+    resolve_with(path, text, None)
+}
+
+/// `folder` is where plugin paths start; `None` if they are not looked at.
+fn resolve_with(path: &Path, text: &str, folder: Option<&Path>) -> Result<ResolvedManifest, Error> {
     let mut report = Report::new(path, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -67,7 +83,6 @@ pub fn resolve(path: &Path, text: &str) -> Result<ResolvedManifest, Error> {
         .collect();
     queue::check_dead_letters(&queues, &mut report);
     let declared_plugins = root.named("plugins", &mut report);
-    let folder = path.parent().unwrap_or(Path::new(""));
     let plugins = declared_plugins
         .iter()
         .filter_map(|(key, value)| plugin(key, value, folder, &mut report))
@@ -248,7 +263,7 @@ fn refuse_without_effect(table: &Table<'_>, cleanup: Cleanup, report: &mut Repor
 fn plugin(
     key: KeyRef<'_>,
     value: Value<'_>,
-    folder: &Path,
+    folder: Option<&Path>,
     report: &mut Report<'_>,
 ) -> Option<PluginSpec> {
     let label = format!("`[plugins.{}]`", Key(key.get_ref()));
@@ -256,6 +271,13 @@ fn plugin(
     let table = Table::read(&schema::PLUGIN, label, key.span(), value, report)?;
     const ADVICE: &str =
         "for example `path = \"plugins/delays\"`, relative to the manifest's folder";
+    let Some(folder) = folder else {
+        return Some(PluginSpec {
+            name: plugin_name?,
+            path: PathBuf::new(),
+            place: report.place(&key.span()),
+        });
+    };
     let value = table.required("path", ADVICE, report)?;
     let Some(written) = value.get_ref().as_str().filter(|text| !text.is_empty()) else {
         let expected = "the path of a .wasm file or of a plugin project";

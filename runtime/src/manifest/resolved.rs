@@ -78,9 +78,10 @@ pub enum Cleanup {
 pub struct PluginSpec {
     /// The plugin's name in the manifest.
     pub name: PluginName,
-    /// The component, a `.wasm` file; it existed when the manifest was read.
+    /// The component, a `.wasm` file; it existed when the manifest was read. Empty for a manifest whose plugins
+    /// are uploaded ones.
     pub path: PathBuf,
-    /// Where the manifest names the path.
+    /// Where the manifest names the path, or the plugin if there is none.
     pub place: Place,
 }
 
@@ -283,6 +284,9 @@ impl fmt::Display for ResolvedManifest {
         }
         for plugin in &self.plugins {
             writeln!(f, "\n[plugins.{}]", Key(plugin.name.as_str()))?;
+            if plugin.path.as_os_str().is_empty() {
+                continue;
+            }
             let path = path_in_manifest(&plugin.path, &self.path);
             writeln!(f, "path = {}", Text(&path.to_string_lossy()))?;
         }

@@ -7,6 +7,7 @@
 //! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use hashbrown::HashSet;
 use tokio::sync::watch;
@@ -158,6 +159,7 @@ impl BatchRunner {
             if part.range.start > 0 && *stop.borrow() {
                 return Ok(Progress::Stopped);
             }
+            self.swap_if_asked().await;
             let range = part.range.clone();
             if part.is_bad && range.len() > 1 {
                 halve(&mut parts, range);
@@ -402,7 +404,11 @@ impl BatchRunner {
         let batch = if is_whole { columns } else { &self.part };
         let index_of = |at: usize| selection.get(at).copied().unwrap_or_default();
         let commit = &mut checkpoint.commit;
+        let started = Instant::now();
         let processed = self.processor.process(batch);
+        let records = batch.len() as u64;
+        self.status
+            .note_call(records, started.elapsed(), processed.is_err());
         self.recorder.note_call(&mut self.processor);
         let processed = match processed {
             Ok(processed) => processed,

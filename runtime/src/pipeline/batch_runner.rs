@@ -7,9 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
+use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::checkpoint::{Checkpoint, Checkpoints};
+use super::control::TaskControl;
 use super::lane_progress::LaneProgress;
 use super::outputs::Outputs;
 use super::processor::Processor;
@@ -44,6 +46,13 @@ fn state_slot(task: u32, lane: u32) -> u32 {
     task | lane << 16
 }
 
+fn warn_of_timers(pipeline: &PipelineRuntime, task: u32, timers: &TaskTimers) {
+    if timers.next_due_ms().is_some() && !pipeline.plugin.handles_timers() {
+        let (name, plugin) = (&pipeline.spec.name, &pipeline.spec.plugin);
+        tracing::warn!(pipeline = %name, task, %plugin, "timers are set, and the plugin does not export millstream:plugin/timer-handler: they wait for one that does");
+    }
+}
+
 /// Runs batches (`batch_run.rs`) and puts what they lead to into checkpoints (`settle.rs`).
 pub(super) struct BatchRunner {
     pub(super) pipeline: Arc<PipelineRuntime>,
@@ -74,6 +83,7 @@ pub(super) struct BatchRunner {
     /// Set if this is one of several that run at a time.
     pub(super) lane: Option<LaneProgress>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) control: Arc<TaskControl>,
     pub(super) status: Arc<TaskStatus>,
 }
 
@@ -84,6 +94,7 @@ impl BatchRunner {
         task: u32,
         parked: Arc<Mutex<Parked>>,
         lane: Option<LaneProgress>,
+        control: Arc<TaskControl>,
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let store = pipeline.log.store().clone();
@@ -91,10 +102,7 @@ impl BatchRunner {
         let slot = state_slot(task, lane_number);
         let state = pipeline.state(slot)?;
         let timers = TaskTimers::open(store.clone(), pipeline.id, slot)?;
-        if timers.next_due_ms().is_some() && !pipeline.plugin.handles_timers() {
-            let (name, plugin) = (&pipeline.spec.name, &pipeline.spec.plugin);
-            tracing::warn!(pipeline = %name, task, %plugin, "timers are set, and the plugin does not export millstream:plugin/timer-handler: they wait for one that does");
-        }
+        warn_of_timers(&pipeline, task, &timers);
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
         Ok(Self {
@@ -116,8 +124,34 @@ impl BatchRunner {
             task,
             state,
             processor,
+            control,
             status,
         })
+    }
+
+    /// Goes on with another version of the plugin, if that is asked for: state, timers, parked records and
+    /// progress are the task's, not the instance's. A version that cannot be opened is not taken.
+    pub(super) async fn swap_if_asked(&mut self) {
+        if !self.control.has_swap() {
+            return;
+        }
+        let _running = self.pipeline.calls.start().await;
+        let Some(swap) = self.control.take_swap() else {
+            return;
+        };
+        let pipeline = Arc::clone(&swap.pipeline);
+        let opened = block_in_place(|| {
+            Processor::open(&pipeline, self.task, &self.state, &pipeline.metrics)
+        });
+        let processor = match opened {
+            Ok(processor) => processor,
+            Err(fault) => return swap.answer(Err(fault)),
+        };
+        self.processor = processor;
+        self.recorder = Recorder::new(&pipeline, self.task);
+        warn_of_timers(&pipeline, self.task, &self.timers.lock());
+        self.pipeline = pipeline;
+        swap.answer(Ok(()));
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -156,5 +190,11 @@ impl BatchRunner {
             partition.index(),
             committed,
         );
+    }
+}
+
+impl Drop for BatchRunner {
+    fn drop(&mut self) {
+        self.control.close();
     }
 }

@@ -11,6 +11,7 @@ use super::TaskError;
 use super::batch_run::{Batch, Origin};
 use super::batch_runner::{BatchRunner, open_parked};
 use super::checkpoint::Checkpoint;
+use super::control::TaskControl;
 use super::input::{Input, Source, any_readable};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
@@ -45,12 +46,13 @@ impl ConsumerTask {
     pub(super) fn open(
         pipeline: Arc<PipelineRuntime>,
         task: u32,
+        control: Arc<TaskControl>,
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let inputs = Input::open_all(&pipeline, task, &status)?;
         let parked = open_parked(&pipeline, task, &status)?;
         Ok(Self {
-            runner: BatchRunner::open(pipeline, task, parked, None, status)?,
+            runner: BatchRunner::open(pipeline, task, parked, None, control, status)?,
             turn: 0,
             batch: Columns::new(),
             inputs,
@@ -58,7 +60,8 @@ impl ConsumerTask {
     }
 
     /// Runs until it is told to stop or fails. What is under way is finished before it returns.
-    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+    pub(super) async fn run(mut self) -> Result<(), TaskError> {
+        let mut stop = self.runner.control.subscribe();
         let ended = self.run_until_stopped(&mut stop).await;
         // A checkpoint that failed is the cause of whatever came after it.
         self.runner.settle_checkpoint().await?;
@@ -71,7 +74,11 @@ impl ConsumerTask {
     ) -> Result<(), TaskError> {
         self.commit_start().await?;
         let mut next_due_turn = Instant::now();
-        while !*stop.borrow() {
+        while !*stop.borrow_and_update() {
+            if self.runner.control.has_swap() {
+                self.runner.settle_checkpoint().await?;
+                self.runner.swap_if_asked().await;
+            }
             let next = if self.must_wait() {
                 None
             } else {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Refusal;
-use crate::model::{PipelineName, PluginName};
-use crate::plugin::Fault;
+use crate::model::{GroupName, PipelineName, PluginName, TopicName};
+use crate::plugin::{Digest, Fault};
 use crate::queue::letter::Origin;
 use crate::{group, log, manifest, model, queue, storage};
 
@@ -23,6 +23,90 @@ pub enum Error {
         needed: u64,
         /// Instances that there can be.
         limit: u32,
+    },
+    /// Another manifest that has been applied has a pipeline of this name.
+    #[error(
+        "pipeline `{name}` is already one of manifest `{manifest}`; give one of them another name, or delete that one first"
+    )]
+    PipelineOfAnotherManifest {
+        /// The pipeline.
+        name: PipelineName,
+        /// The other manifest.
+        manifest: String,
+    },
+    /// A pipeline of another manifest commits the same offsets.
+    #[error(
+        "pipelines `{name}` and `{other}`, which runs, both read topic `{topic}` as group `{group}`; give one of them a `group` of its own: a group has one position in each partition"
+    )]
+    GroupInUse {
+        /// The pipeline that is to run.
+        name: PipelineName,
+        /// The group of both.
+        group: GroupName,
+        /// A topic that both read.
+        topic: TopicName,
+        /// The pipeline that runs.
+        other: PipelineName,
+    },
+    /// No manifest that has been applied has this pipeline.
+    #[error("no pipeline `{name}` runs here: {hint}")]
+    NotApplied {
+        /// The name asked for.
+        name: PipelineName,
+        /// What there is.
+        hint: String,
+    },
+    /// The pipeline is paused, or has failed.
+    #[error(
+        "pipeline `{name}` does not run, so some of its tasks cannot be given another plugin; resume it first, or deploy to all of it"
+    )]
+    NotRunning {
+        /// The pipeline.
+        name: PipelineName,
+    },
+    /// The pipeline has no task of this number.
+    #[error("pipeline `{name}` has no partition {partition}: it has {count}, from 0 on")]
+    UnknownPartition {
+        /// The pipeline.
+        name: PipelineName,
+        /// The partition asked for.
+        partition: u32,
+        /// How many there are.
+        count: usize,
+    },
+    /// The plugin cannot run in the pipeline.
+    #[error("plugin `{plugin}` cannot run in pipeline `{name}`: {refusal}")]
+    Refused {
+        /// The pipeline.
+        name: PipelineName,
+        /// The plugin's name in the manifest.
+        plugin: PluginName,
+        /// What is wrong with it, and what to do.
+        refusal: Refusal,
+    },
+    /// No instance of the new version could be opened; nothing has been swapped.
+    #[error(
+        "version {digest} cannot be opened in pipeline `{name}`, so nothing was swapped: {fault}"
+    )]
+    CannotOpen {
+        /// The pipeline.
+        name: PipelineName,
+        /// SHA-256 of the component.
+        digest: Digest,
+        /// What happened.
+        fault: Fault,
+    },
+    /// A task could not take the new version; all tasks run what they ran before.
+    #[error(
+        "partition {partition} of pipeline `{name}` could not be swapped, so none was: {reason}"
+    )]
+    SwapFailed {
+        /// The pipeline.
+        name: PipelineName,
+        /// The task's partition.
+        partition: u32,
+        /// What happened.
+        reason: String,
     },
     /// The pipeline keeps state or timers, which are spread over another number of instances.
     #[error(

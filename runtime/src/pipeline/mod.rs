@@ -1,7 +1,7 @@
 //! Pipelines: plugins wired to topics.
 //!
-//! [`Pipelines`] runs the pipelines of a manifest (`supervisor.rs`) on its topics (`topics.rs`) with
-//! its plugins (`plugins.rs`): one task for each partition
+//! [`Pipelines`] runs the pipelines of manifests (`supervisor/`) on their topics (`topics.rs`) with
+//! their plugins (`plugins.rs`): one task for each partition
 //! (`consumer_task.rs`), or one for a producer (`producer_task.rs`). A task pulls a batch, calls the
 //! plugin and makes a checkpoint (`checkpoint.rs`): one commit of its outputs (`outputs.rs`), its
 //! state (`task_state.rs`), its timers (`timers.rs`) and its progress.
@@ -16,6 +16,7 @@ mod checkpoint;
 mod claim;
 mod concurrent;
 mod consumer_task;
+mod control;
 mod error;
 mod input;
 mod lane_progress;
@@ -38,13 +39,16 @@ mod timers;
 mod topics;
 
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
-pub use plugins::{Misfit, Plugins, Refusal};
+pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{PipelineDescription, describe, list};
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
-pub use status::Progress;
-pub use supervisor::Pipelines;
+pub use status::{CALL_BUCKETS_NS, CallCounts, Progress};
+pub use supervisor::{
+    Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, Swapped, TaskState,
+    TaskView,
+};
 pub use timers::PendingTimers;
 pub use topics::{ensure_topics, instance_count};

@@ -59,6 +59,17 @@ impl Plugins {
         }
     }
 
+    /// Plugins that come from elsewhere than files, by their names in the manifest; or why one does not.
+    pub fn loaded(
+        engine: &PluginEngine,
+        plugins: impl IntoIterator<Item = (PluginName, Result<Plugin, Refusal>)>,
+    ) -> Self {
+        Self {
+            engine: engine.clone(),
+            by_name: plugins.into_iter().collect(),
+        }
+    }
+
     /// A plugin by its name in the manifest, whether or not it fits a pipeline.
     ///
     /// # Errors
@@ -77,11 +88,8 @@ impl Plugins {
     /// Why it cannot run in the pipeline.
     pub fn plugin_for(&self, spec: &PipelineSpec) -> Result<&Plugin, Refusal> {
         let plugin = self.plugin(&spec.plugin)?;
-        let misfits = misfits(spec, plugin);
-        match misfits.is_empty() {
-            true => Ok(plugin),
-            false => Err(Refusal::Misfit(misfits)),
-        }
+        check_fit(spec, plugin)?;
+        Ok(plugin)
     }
 
     /// Whether any pipeline of the manifest can run, or it has none.
@@ -102,6 +110,18 @@ impl Plugins {
     /// Most instances that live at the same time.
     pub(super) fn max_instances(&self) -> u32 {
         self.engine.max_instances()
+    }
+}
+
+/// Checks that a plugin can run in a pipeline.
+///
+/// # Errors
+/// [`Refusal::Misfit`] with all that is in the way.
+pub fn check_fit(spec: &PipelineSpec, plugin: &Plugin) -> Result<(), Refusal> {
+    let misfits = misfits(spec, plugin);
+    match misfits.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::Misfit(misfits)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The task of a pipeline without input: ask the plugin for records, make a checkpoint.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -9,12 +9,13 @@ use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::checkpoint::Checkpoints;
+use super::control::TaskControl;
 use super::outputs::{OutputError, Outputs};
 use super::processor::Processor;
 use super::runtime::PipelineRuntime;
 use super::status::{Counts, TaskStatus};
 use super::task_state::TaskState;
-use crate::plugin::{Columns, Fault};
+use crate::plugin::{Columns, Fault, Output};
 use crate::storage::Commit;
 
 /// The longest pause between two calls of a producer that has nothing.
@@ -37,6 +38,7 @@ pub(super) struct ProducerTask {
     processor: Processor,
     outputs: Outputs,
     checkpoints: Checkpoints,
+    control: Arc<TaskControl>,
     status: Arc<TaskStatus>,
 }
 
@@ -44,6 +46,7 @@ impl ProducerTask {
     /// Opens the plugin.
     pub(super) fn open(
         pipeline: Arc<PipelineRuntime>,
+        control: Arc<TaskControl>,
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let state = pipeline.state(0)?;
@@ -55,12 +58,14 @@ impl ProducerTask {
             pipeline,
             state,
             processor,
+            control,
             status,
         })
     }
 
     /// Runs until it is told to stop or fails. What is under way is finished before it returns.
-    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
+    pub(super) async fn run(mut self) -> Result<(), TaskError> {
+        let mut stop = self.control.subscribe();
         let ended = self.run_until_stopped(&mut stop).await;
         // A checkpoint that failed is the cause of whatever came after it.
         self.checkpoints.settle(&self.status).await?;
@@ -78,7 +83,8 @@ impl ProducerTask {
             .max_wait
             .clamp(MIN_PAUSE, MAX_PAUSE);
         let mut pause = shortest;
-        while !*stop.borrow() {
+        while !*stop.borrow_and_update() {
+            self.swap_if_asked().await?;
             let mut commit = Commit::new();
             let records = {
                 let _running = self.pipeline.calls.start().await;
@@ -123,12 +129,38 @@ impl ProducerTask {
         Ok(())
     }
 
+    /// Goes on with another version of the plugin, if that is asked for.
+    async fn swap_if_asked(&mut self) -> Result<(), TaskError> {
+        if !self.control.has_swap() {
+            return Ok(());
+        }
+        self.checkpoints.settle(&self.status).await?;
+        let _running = self.pipeline.calls.start().await;
+        let Some(swap) = self.control.take_swap() else {
+            return Ok(());
+        };
+        let pipeline = Arc::clone(&swap.pipeline);
+        let opened =
+            block_in_place(|| Processor::open(&pipeline, 0, &self.state, &pipeline.metrics));
+        match opened {
+            Ok(processor) => {
+                self.processor = processor;
+                self.pipeline = pipeline;
+                swap.answer(Ok(()));
+            }
+            Err(fault) => swap.answer(Err(fault)),
+        }
+        Ok(())
+    }
+
     fn call(&mut self, commit: &mut Commit) -> Result<Produced, TaskError> {
         let max_records = self.pipeline.spec.batch.max_records;
-        let output = self
-            .processor
-            .produce(max_records)
-            .map_err(TaskError::Producer)?;
+        let started = Instant::now();
+        let produced = self.processor.produce(max_records);
+        let records = produced.as_ref().map_or(0, Output::len) as u64;
+        self.status
+            .note_call(records, started.elapsed(), produced.is_err());
+        let output = produced.map_err(TaskError::Producer)?;
         let now_ms = self.pipeline.log.store().clock().now_ms();
         let added = self
             .outputs

@@ -8,6 +8,7 @@ use crate::group::{Groups, Lag};
 use crate::log::Log;
 use crate::manifest::RetryOrder;
 use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
+use crate::plugin::Digest;
 use crate::queue::Queues;
 use crate::storage::schema::{KeyKind, pipeline as pipeline_key};
 use crate::storage::{self, Commit, Scan, Store};
@@ -179,6 +180,47 @@ pub(super) async fn register(
         store.commit(commit).await?;
     }
     Ok(pipeline.id)
+}
+
+/// Stores that a pipeline runs another version of its plugin now.
+pub(super) async fn set_digest(
+    store: &Store,
+    name: &PipelineName,
+    digest: &Digest,
+) -> Result<(), Error> {
+    let known = stored(store)?;
+    let Some((_, pipeline)) = known.into_iter().find(|(stored, _)| stored == name) else {
+        return Ok(());
+    };
+    let plugin_digest = digest.to_string();
+    if pipeline.plugin_digest != plugin_digest {
+        let pipeline = StoredPipeline {
+            plugin_digest,
+            ..pipeline
+        };
+        register(store, name, pipeline).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a pipeline that does not run: its state, timers and parked records, its group's positions, unless
+/// another pipeline has the same group, and its entry; all at once.
+pub(super) async fn delete(store: &Store, name: &PipelineName) -> Result<(), Error> {
+    let known = stored(store)?;
+    let Some((_, pipeline)) = known.iter().find(|(stored, _)| stored == name) else {
+        return Ok(());
+    };
+    let mut commit = Commit::new();
+    commit.forget_pipeline(pipeline.id);
+    commit.delete(KeyKind::Pipeline, pipeline_key::key(name.as_str()));
+    let is_shared = known
+        .iter()
+        .any(|(other, stored)| other != name && stored.group == pipeline.group);
+    if !is_shared {
+        commit.forget_group(pipeline.group.as_str());
+    }
+    store.commit(commit).await?;
+    Ok(())
 }
 
 /// Everything that is stored, by name.

@@ -31,7 +31,8 @@ fn input_name(input: &Target) -> String {
     }
 }
 
-/// A pipeline, ready for its tasks.
+/// A pipeline, ready for its tasks. All tasks share it but while a plugin is swapped.
+#[derive(Clone)]
 pub(super) struct PipelineRuntime {
     pub(super) spec: PipelineSpec,
     pub(super) id: u32,
@@ -51,11 +52,21 @@ pub(super) struct PipelineRuntime {
     /// Where records go that are given up on; without it the pipeline stops at them.
     pub(super) dead_letters: Option<Queue>,
     /// Says which ones.
-    pub(super) give_up_log: Option<GiveUpLog>,
+    pub(super) give_up_log: Option<Arc<GiveUpLog>>,
     ports: Vec<(PortName, Destination)>,
 }
 
+impl std::fmt::Debug for PipelineRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PipelineRuntime")
+            .field("name", &self.spec.name)
+            .field("plugin", &self.plugin)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What an input of a pipeline reads.
+#[derive(Clone)]
 enum Source {
     Topic(Topic),
     Queue(Queue),
@@ -127,10 +138,18 @@ impl PipelineRuntime {
             inputs,
             give_up_log: dead_letters
                 .as_ref()
-                .map(|queue| GiveUpLog::new(&spec.name, queue.name())),
+                .map(|queue| Arc::new(GiveUpLog::new(&spec.name, queue.name()))),
             dead_letters,
             ports,
         })
+    }
+
+    /// The same pipeline with another version of its plugin, which fits it. The plugin's metrics go on.
+    pub(super) fn with_plugin(&self, plugin: Plugin) -> Self {
+        Self {
+            plugin,
+            ..self.clone()
+        }
     }
 
     /// Number of tasks: as many as the topic with the most partitions has; one for a producer, and for a

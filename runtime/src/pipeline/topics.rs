@@ -1,7 +1,7 @@
 //! The topics that a manifest declares, in the data directory.
 
 use crate::log::{self, CompressionName, Log, TopicConfig};
-use crate::manifest::{Cleanup, ResolvedManifest, TopicSpec};
+use crate::manifest::{Cleanup, PipelineSpec, ResolvedManifest, TopicSpec};
 use crate::model::{Target, TopicName};
 
 /// Creates the manifest's topics, and gives those that exist the settings that it writes.
@@ -31,12 +31,17 @@ pub fn instance_count(manifest: &ResolvedManifest, log: Option<&Log>) -> u64 {
         };
         existing.map_or_else(declared, |topic| topic.partition_count())
     };
-    let tasks = manifest.pipelines.iter().map(|spec| {
-        let topics = spec.inputs.iter().filter_map(Target::topic);
-        let inputs = topics.map(partitions_of);
-        u64::from(inputs.max().unwrap_or(1)) * u64::from(spec.concurrency)
-    });
-    tasks.sum()
+    let pipelines = manifest.pipelines.iter();
+    pipelines
+        .map(|spec| instances_of(spec, partitions_of))
+        .sum()
+}
+
+/// The instances that a pipeline needs, if its topics have as many partitions as `partitions_of` says.
+pub(super) fn instances_of(spec: &PipelineSpec, partitions_of: impl Fn(&TopicName) -> u32) -> u64 {
+    let topics = spec.inputs.iter().filter_map(Target::topic);
+    let partitions = topics.map(partitions_of).max().unwrap_or(1);
+    u64::from(partitions) * u64::from(spec.concurrency)
 }
 
 /// The settings of a topic that does not exist yet.

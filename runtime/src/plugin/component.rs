@@ -6,7 +6,8 @@ use wasmtime::component::InstancePre;
 
 use super::{
     conditions::Conditions,
-    contract::{Contract, Grants},
+    contract::{Contract, Grants, ImportedInterface},
+    difference::{self, Difference},
     digest::Digest,
     engine::Shared,
     error::Error,
@@ -88,6 +89,22 @@ impl Plugin {
     /// Whether it wants to be told its configuration.
     pub fn has_lifecycle(&self) -> bool {
         self.inner.contract.has_lifecycle
+    }
+
+    /// The interfaces that it imports functions of.
+    pub fn imports(&self) -> &[ImportedInterface] {
+        &self.inner.contract.imports
+    }
+
+    /// The interfaces that it exports, and whatever else it does, by name.
+    pub fn exports(&self) -> &[String] {
+        &self.inner.contract.exports
+    }
+
+    /// What is different about this version of a plugin to whoever runs an earlier one: what it imports and
+    /// exports, and what to do about that. Empty if nothing is.
+    pub fn differences_to(&self, earlier: &Plugin) -> Vec<Difference> {
+        difference::differences(&earlier.inner.contract, &self.inner.contract)
     }
 
     /// Whether `grants` cover what it imports.

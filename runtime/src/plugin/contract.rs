@@ -65,9 +65,18 @@ impl Default for Grants {
     }
 }
 
+/// An interface that a plugin imports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedInterface {
+    /// Its name with package and version.
+    pub name: String,
+    /// The functions of it that the plugin imports.
+    pub functions: Vec<String>,
+}
+
 /// Something that a manifest grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Capability {
+pub(super) enum Capability {
     State,
     Timers,
     Clocks,
@@ -87,7 +96,7 @@ impl Capability {
     }
 
     /// What to write into the manifest.
-    fn remedy(self) -> &'static str {
+    pub(super) fn remedy(self) -> &'static str {
         match self {
             Self::State => "this pipeline gives its plugin no state",
             Self::Timers => {
@@ -206,6 +215,10 @@ pub(super) struct Contract {
     pub(super) calls_services: bool,
     /// Imports with functions that need a grant.
     needs: Vec<(Capability, String)>,
+    /// The interfaces that it imports functions of.
+    pub(super) imports: Vec<ImportedInterface>,
+    /// What it exports, by name.
+    pub(super) exports: Vec<String>,
 }
 
 /// Why a component is no plugin.
@@ -254,6 +267,7 @@ impl Contract {
         }
         let mut others = Vec::new();
         for (name, export) in component_type.exports(engine) {
+            contract.exports.push(name.to_owned());
             let checked = match name {
                 CONSUMER => {
                     contract.is_consumer = true;
@@ -303,6 +317,12 @@ impl Contract {
         Ok(contract)
     }
 
+    /// What it imports that needs a grant.
+    pub(super) fn capabilities(&self) -> impl Iterator<Item = (Capability, &str)> {
+        let needs = self.needs.iter();
+        needs.map(|(capability, import)| (*capability, import.as_str()))
+    }
+
     /// Whether `grants` cover what the component imports.
     ///
     /// # Errors
@@ -341,6 +361,12 @@ impl Contract {
             return;
         };
         let functions = function_names(engine, instance);
+        if !functions.is_empty() {
+            self.imports.push(ImportedInterface {
+                name: name.to_owned(),
+                functions: functions.clone(),
+            });
+        }
         if interface.package == OUR_PACKAGE && interface.version != Some(OUR_VERSION) {
             problems.push(other_version("imports", name));
             return;

@@ -30,6 +30,7 @@ mod columns;
 mod component;
 mod conditions;
 mod contract;
+mod difference;
 mod digest;
 mod ends;
 mod engine;
@@ -52,7 +53,8 @@ mod wasi;
 pub use call_stack::CallStack;
 pub use columns::Columns;
 pub use component::Plugin;
-pub use contract::{Denied, Grants, Problem};
+pub use contract::{Denied, Grants, ImportedInterface, Problem};
+pub use difference::{Difference, Effect};
 pub use digest::Digest;
 pub use engine::{EngineOptions, MAX_INSTANCES, PluginEngine};
 pub use error::{Error, MAX_COMPONENT_BYTES};
@@ -84,4 +86,4 @@ pub use replay::{RecordedCall, ReplayedCall};
 pub use slot::ComputeSlot;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ use super::schema::changelog::{self, Change};
 use super::schema::group_gaps;
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::parked::{self, ParkedRecord};
-use super::schema::{Family, KeyKind, batch, prefix_end, state, timer};
+use super::schema::{Family, KeyKind, batch, pipeline_prefix, prefix_end, state, timer};
 use super::{CleanMark, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
@@ -276,6 +276,32 @@ impl Commit {
     pub fn remove_timer(&mut self, pipeline_id: u32, task: u32, due_ms: u64, timer_key: &[u8]) {
         let key = timer::key(pipeline_id, task, due_ms, timer_key);
         self.delete(KeyKind::Timer, key);
+    }
+
+    /// Deletes the keyed state, the timers and the parked records of all tasks of a pipeline.
+    pub fn forget_pipeline(&mut self, pipeline_id: u32) {
+        for kind in [
+            KeyKind::State,
+            KeyKind::Changelog,
+            KeyKind::Parked,
+            KeyKind::Timer,
+        ] {
+            let from = pipeline_prefix(kind, pipeline_id);
+            if let Some(to) = prefix_end(&from) {
+                self.delete_range(kind, from, to);
+            }
+        }
+    }
+
+    /// Forgets all positions of a group.
+    pub fn forget_group(&mut self, group: &str) {
+        let offsets = group_offset::group_prefix(group);
+        let gaps = group_gaps::group_prefix(group);
+        for (kind, from) in [(KeyKind::GroupOffset, offsets), (KeyKind::GroupGaps, gaps)] {
+            if let Some(to) = prefix_end(&from) {
+                self.delete_range(kind, from, to);
+            }
+        }
     }
 
     /// Deletes a partition: its batches and its head.

@@ -21,6 +21,12 @@ const ALLOWED: &[(&str, Option<&[&str]>)] = &[
             "log", "group", "queue", "plugin", "manifest", "storage", "model", "clock",
         ]),
     ),
+    (
+        "deploy",
+        Some(&[
+            "pipeline", "log", "group", "queue", "plugin", "manifest", "storage", "model", "clock",
+        ]),
+    ),
     ("server", None),
     ("cli", None),
     ("bench", None),

@@ -76,7 +76,7 @@ impl Setup<'_> {
         let [input, output] = ensure_topics(&log, &manifest).await?;
         let groups = Groups::new(log.store().clone());
         let native = (side == Side::Plain).then(map_function);
-        let mut pipelines = self.drain(&log, &groups, &manifest, native, totals).await?;
+        let pipelines = self.drain(&log, &groups, &manifest, native, totals).await?;
         self.ping(&log, &input, &output, totals).await?;
         let failures = pipelines.stop().await;
         if let Some(failure) = failures.first() {

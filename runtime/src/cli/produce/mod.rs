@@ -253,13 +253,15 @@ pub(super) async fn run(
         Access::Existing
     };
     let place = Place::find(global, access)?;
-    let (sink, report, clock) = match place {
+    let (sink, report, clock, _open) = match place {
         Place::Directory(data) => {
             if let Some(manifest) = &manifest {
                 declare(&data, manifest).await?;
             }
             let (sink, report) = embedded(&data, &args).await?;
-            (sink, report, data.log.store().clock().clone())
+            let clock = data.log.store().clock().clone();
+            // Open to the end: a queue finds there the one that takes its dead letters.
+            (sink, report, clock, Some(data))
         }
         Place::Server(_) if manifest.is_some() => {
             return Err(Usage(
@@ -269,7 +271,7 @@ pub(super) async fn run(
         }
         Place::Server(server) => {
             let (sink, report) = remote(Client::Remote(server), &args).await?;
-            (sink, report, Clock::system())
+            (sink, report, Clock::system(), None)
         }
     };
 

@@ -1,8 +1,9 @@
 //! A lane: one instance of a plugin, and the batches that it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -10,12 +11,13 @@ use crate::manifest::Delivery;
 use crate::pipeline::TaskError;
 use crate::pipeline::batch_run::Batch;
 use crate::pipeline::batch_runner::BatchRunner;
+use crate::pipeline::control::TaskControl;
 
 /// One lane.
 pub(super) struct Lane {
     batches: mpsc::Sender<Batch>,
     running: JoinHandle<Result<(), TaskError>>,
-    stop: watch::Sender<bool>,
+    control: Arc<TaskControl>,
     is_free: bool,
 }
 
@@ -34,11 +36,11 @@ impl Lane {
         done: mpsc::UnboundedSender<Done>,
     ) -> Self {
         let (batches, to_run) = mpsc::channel(1);
-        let (stop, stopped) = watch::channel(false);
+        let control = Arc::clone(&runner.control);
         Self {
             batches,
-            running: tokio::spawn(run(number, runner, to_run, done, stopped)),
-            stop,
+            running: tokio::spawn(run(number, runner, to_run, done)),
+            control,
             is_free: true,
         }
     }
@@ -49,16 +51,24 @@ async fn run(
     mut runner: BatchRunner,
     mut batches: mpsc::Receiver<Batch>,
     done: mpsc::UnboundedSender<Done>,
-    stop: watch::Receiver<bool>,
 ) -> Result<(), TaskError> {
+    let control = Arc::clone(&runner.control);
+    let mut stop = control.subscribe();
     loop {
+        stop.mark_unchanged();
+        runner.swap_if_asked().await;
         let batch = tokio::select! {
             biased;
             batch = batches.recv() => batch,
             // Nothing to do: what was done last should count as done.
             settled = runner.settle_checkpoint() => {
                 settled?;
-                batches.recv().await
+                tokio::select! {
+                    biased;
+                    batch = batches.recv() => batch,
+                    // Another version, or the end: then there will be no more batches.
+                    _ = stop.changed() => continue,
+                }
             }
         };
         let Some(batch) = batch else {
@@ -129,6 +139,14 @@ impl Lanes {
         sent.map_err(|_| TaskError::Panicked("a lane has ended".to_owned()))
     }
 
+    /// How each lane is reached.
+    pub(super) fn controls(&self) -> Vec<Arc<TaskControl>> {
+        self.0
+            .iter()
+            .map(|lane| Arc::clone(&lane.control))
+            .collect()
+    }
+
     /// Ends all lanes at their next batch boundary, after their checkpoints.
     pub(super) async fn finish(
         &mut self,
@@ -136,7 +154,7 @@ impl Lanes {
     ) -> Result<(), TaskError> {
         let mut result = Ok(());
         for lane in &self.0 {
-            lane.stop.send_replace(true);
+            lane.control.stop();
         }
         for mut lane in self.0.drain(..) {
             // Without a sender it has nothing to wait for.

@@ -11,6 +11,7 @@
 
 mod backlog;
 mod lane;
+mod swap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +23,12 @@ use tokio::time::Instant;
 
 use self::backlog::{Backlog, Fetched};
 use self::lane::{Done, Lane, Lanes};
+use self::swap::LaneSwap;
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
 use super::batch_runner::{BatchRunner, open_parked};
 use super::checkpoint::{Checkpoint, Checkpoints};
+use super::control::TaskControl;
 use super::input::{Input, Source};
 use super::lane_progress::{LaneProgress, OffsetRanges, SharedProgress};
 use super::retry::Parked;
@@ -33,7 +36,7 @@ use super::runtime::PipelineRuntime;
 use super::settle::fresh;
 use super::status::TaskStatus;
 use super::timers::{self, TaskTimers};
-use crate::plugin::Columns;
+use crate::plugin::{Columns, Fault};
 use crate::storage::Commit;
 
 /// How long a task waits at most that has nothing to do, before it looks again.
@@ -72,6 +75,9 @@ pub(in crate::pipeline) struct ConcurrentTask {
     /// What this task does by itself, beside the lanes.
     own_progress: LaneProgress,
     own_checkpoints: Checkpoints,
+    control: Arc<TaskControl>,
+    /// The lanes are being given another version of the plugin.
+    swapping: Option<LaneSwap>,
     status: Arc<TaskStatus>,
     /// What a record takes, in seconds, as of late.
     record_seconds: f64,
@@ -82,6 +88,7 @@ impl ConcurrentTask {
     pub(in crate::pipeline) async fn open(
         pipeline: Arc<PipelineRuntime>,
         task: u32,
+        control: Arc<TaskControl>,
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let count = pipeline.spec.concurrency;
@@ -94,7 +101,15 @@ impl ConcurrentTask {
             let lane = LaneProgress::new(number, progress.clone());
             let (parked, status) = (Arc::clone(&parked), Arc::clone(&status));
             let runner = block_in_place(|| {
-                BatchRunner::open(Arc::clone(&pipeline), task, parked, Some(lane), status)
+                let control = TaskControl::new();
+                BatchRunner::open(
+                    Arc::clone(&pipeline),
+                    task,
+                    parked,
+                    Some(lane),
+                    control,
+                    status,
+                )
             })?;
             timers.push(LaneTimers {
                 timers: Arc::clone(&runner.timers),
@@ -128,15 +143,15 @@ impl ConcurrentTask {
             parked,
             done,
             progress,
+            control,
+            swapping: None,
             status,
         })
     }
 
     /// Runs until it is told to stop or fails. What is under way is finished before it returns.
-    pub(in crate::pipeline) async fn run(
-        mut self,
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<(), TaskError> {
+    pub(in crate::pipeline) async fn run(mut self) -> Result<(), TaskError> {
+        let mut stop = self.control.subscribe();
         let ended = self.run_until_stopped(&mut stop).await;
         let finished = self.lanes.finish(&mut self.done).await;
         let committed = self.commit_progress().await;
@@ -148,7 +163,8 @@ impl ConcurrentTask {
         &mut self,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        while !*stop.borrow() {
+        while !*stop.borrow_and_update() {
+            self.swap_if_asked().await;
             while let Ok(done) = self.done.try_recv() {
                 self.take_done(done)?;
             }
@@ -160,6 +176,28 @@ impl ConcurrentTask {
             }
         }
         Ok(())
+    }
+
+    /// Gives the lanes another version of the plugin, if that is asked for, and notes when they have it.
+    async fn swap_if_asked(&mut self) {
+        if self.swapping.as_ref().is_some_and(LaneSwap::is_finished)
+            && let Some(mut swap) = self.swapping.take()
+        {
+            let result = swap.finished().await;
+            self.take_swapped(swap, result);
+        }
+        if self.swapping.is_none()
+            && let Some(swap) = self.control.take_swap()
+        {
+            let from = Arc::clone(&self.pipeline);
+            self.swapping = Some(LaneSwap::start(swap, self.lanes.controls(), from));
+        }
+    }
+
+    fn take_swapped(&mut self, swap: LaneSwap, result: Result<(), Fault>) {
+        if let Some(pipeline) = swap.answer(result) {
+            self.pipeline = pipeline;
+        }
     }
 
     fn take_done(&mut self, done: Done) -> Result<(), TaskError> {
@@ -407,13 +445,20 @@ impl ConcurrentTask {
         };
         let started = Instant::now();
         let mut finished = None;
+        let mut swapped = None;
         tokio::select! {
             done = self.done.recv() => finished = done,
+            result = lanes_swapped(&mut self.swapping) => swapped = Some(result),
             () = super::input::any_readable(readable) => {}
             () = tokio::time::sleep(tick) => {}
             _ = stop.changed() => {}
         }
         self.status.set_idle(false);
+        if let Some(result) = swapped
+            && let Some(swap) = self.swapping.take()
+        {
+            self.take_swapped(swap, result);
+        }
         if let Some(done) = finished {
             return self.take_done(done);
         }
@@ -454,5 +499,13 @@ impl ConcurrentTask {
                 tracing::warn!(queue = %queue.name(), %error, "messages stay leased until their visibility timeout");
             }
         }
+    }
+}
+
+/// Waits until a swap is done; for ever without one.
+async fn lanes_swapped(swapping: &mut Option<LaneSwap>) -> Result<(), Fault> {
+    match swapping {
+        Some(swap) => swap.finished().await,
+        None => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// A consumer whose `process` is given in WebAssembly text.
 #[derive(Default)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     /// Instructions of `process`: `$batch` is the batch, the result the reply.
     process: String,
     /// Instructions of `open`, which return the reply; none: no lifecycle.
@@ -24,13 +24,13 @@ pub(super) struct Guest {
 
 /// An import that is more than one function of simple types.
 #[derive(Default, Clone, Copy)]
-pub(super) struct RawImport {
+pub(crate) struct RawImport {
     /// Imports and lowered functions.
-    pub(super) component: &'static str,
+    pub(crate) component: &'static str,
     /// Imports of the core module, from "host".
-    pub(super) core: &'static str,
+    pub(crate) core: &'static str,
     /// The exports of the instance that is "host".
-    pub(super) with: &'static str,
+    pub(crate) with: &'static str,
 }
 
 /// An imported function, `$name` in the guest's code.
@@ -44,7 +44,7 @@ struct Import {
 }
 
 impl Guest {
-    pub(super) fn new(process: &str) -> Self {
+    pub(crate) fn new(process: &str) -> Self {
         Self {
             process: process.to_owned(),
             ..Self::default()
@@ -52,21 +52,21 @@ impl Guest {
     }
 
     /// Returns every record as it came.
-    pub(super) fn passthrough() -> Self {
+    pub(crate) fn passthrough() -> Self {
         Self::new("(call $pass (local.get $batch))")
     }
 
-    pub(super) fn open(mut self, open: &str) -> Self {
+    pub(crate) fn open(mut self, open: &str) -> Self {
         self.open = Some(open.to_owned());
         self
     }
 
-    pub(super) fn on_timers(mut self, on_timers: &str) -> Self {
+    pub(crate) fn on_timers(mut self, on_timers: &str) -> Self {
         self.on_timers = Some(on_timers.to_owned());
         self
     }
 
-    pub(super) fn import(
+    pub(crate) fn import(
         mut self,
         interface: &'static str,
         name: &'static str,
@@ -82,17 +82,17 @@ impl Guest {
         self
     }
 
-    pub(super) fn raw_import(mut self, import: RawImport) -> Self {
+    pub(crate) fn raw_import(mut self, import: RawImport) -> Self {
         self.raw = import;
         self
     }
 
-    pub(super) fn extra(mut self, text: &str) -> Self {
+    pub(crate) fn extra(mut self, text: &str) -> Self {
         self.extra = text.to_owned();
         self
     }
 
-    pub(super) fn build(&self) -> Bytes {
+    pub(crate) fn build(&self) -> Bytes {
         let mut text = format!("(component\n{TYPES}\n{LIBC}\n");
         text.push_str(self.raw.component);
         let mut core_imports = self.raw.core.to_owned();
@@ -153,7 +153,7 @@ impl Guest {
 }
 
 /// Assembles text.
-pub(super) fn assemble(text: &str) -> Bytes {
+pub(crate) fn assemble(text: &str) -> Bytes {
     match wat::parse_str(text) {
         Ok(wasm) => wasm.into(),
         Err(error) => panic!("{error}"),

@@ -2,7 +2,8 @@
 
 mod calls;
 mod contract;
-mod guest;
+mod difference;
+pub(crate) mod guest;
 mod loading;
 mod replays;
 mod sleeping;

@@ -253,7 +253,9 @@ async fn turn(
     let pipelines = redrive.pipelines();
     let standing_still = state.suspend(&pipelines).await?;
     let began = Instant::now();
-    let batch = rate.map_or(BATCH_LETTERS, |rate| rate.clamp(1, BATCH_LETTERS));
+    // Pipelines that run stand still once a second; where none does, a rate is kept in smaller steps.
+    let steps = if standing_still.is_empty() { 10 } else { 1 };
+    let batch = rate.map_or(BATCH_LETTERS, |rate| (rate / steps).clamp(1, BATCH_LETTERS));
     let mut more = true;
     while more && began.elapsed() < TURN && !job.is_cancelled.load(Ordering::Acquire) {
         let batch = usize::try_from(batch).unwrap_or(usize::MAX);

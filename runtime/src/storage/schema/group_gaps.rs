@@ -18,12 +18,18 @@ const RANGE_BYTES: usize = 16;
 /// Topic id, partition and lane.
 const NUMBERS_BYTES: usize = 12;
 
-/// The start of all keys of a group in a partition.
-pub fn partition_prefix(group: &str, topic_id: u32, partition: u32) -> Vec<u8> {
+/// The start of all keys of a group.
+pub fn group_prefix(group: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(group.len() + 2 + NUMBERS_BYTES);
     key.push(KeyKind::GroupGaps as u8);
     key.extend_from_slice(group.as_bytes());
     key.push(0);
+    key
+}
+
+/// The start of all keys of a group in a partition.
+pub fn partition_prefix(group: &str, topic_id: u32, partition: u32) -> Vec<u8> {
+    let mut key = group_prefix(group);
     key.extend_from_slice(&topic_id.to_be_bytes());
     key.extend_from_slice(&partition.to_be_bytes());
     key

@@ -6,11 +6,14 @@
 pub mod batch;
 pub mod changelog;
 pub mod deduplication;
+pub mod deploy;
 pub mod group_gaps;
 pub mod group_offset;
+pub mod manifest;
 pub mod parked;
 pub mod partition_head;
 pub mod pipeline;
+pub mod plugin;
 pub mod positions;
 pub mod queue;
 pub mod queue_chunk;
@@ -22,7 +25,7 @@ pub mod topic;
 /// A RocksDB column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Small metadata: topics, queues, partition heads, group offsets, pipelines.
+    /// Small metadata: topics, queues, partition heads, group offsets, pipelines, plugins, manifests, deploys.
     Meta,
     /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
     Log,
@@ -77,6 +80,12 @@ pub enum KeyKind {
     /// `(group, 0, topic id, partition, lane)` → offsets beyond the committed one that are processed. Family
     /// `meta`.
     GroupGaps = 0x07,
+    /// `(plugin name)` → the plugin's uploaded versions as JSON. Family `meta`.
+    Plugin = 0x08,
+    /// `(manifest name)` → an applied manifest as JSON. Family `meta`.
+    Manifest = 0x09,
+    /// `(deploy id)` → what was deployed and how it went, as JSON. Family `meta`.
+    Deploy = 0x0a,
     /// `(token name)` → the SHA-256 of an access token, its roles and times, as JSON. Family `meta`.
     Token = 0x0c,
     /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
@@ -105,6 +114,9 @@ impl KeyKind {
             | KeyKind::Queue
             | KeyKind::Deduplication
             | KeyKind::GroupGaps
+            | KeyKind::Plugin
+            | KeyKind::Manifest
+            | KeyKind::Deploy
             | KeyKind::Token => Family::Meta,
             KeyKind::Batch => Family::Log,
             KeyKind::Changelog | KeyKind::Parked | KeyKind::Timer => Family::Changelog,
@@ -117,6 +129,13 @@ impl KeyKind {
 /// The key that starts all keys of a kind.
 pub(crate) fn kind_prefix(kind: KeyKind) -> [u8; 1] {
     [kind as u8]
+}
+
+/// The start of all keys of a pipeline, of a kind whose keys begin with the pipeline's id.
+pub(crate) fn pipeline_prefix(kind: KeyKind, pipeline_id: u32) -> [u8; 5] {
+    let mut prefix = [kind as u8; 5];
+    prefix[1..].copy_from_slice(&pipeline_id.to_be_bytes());
+    prefix
 }
 
 /// The first key after all keys that start with `prefix`; `None` if there is none.
@@ -173,6 +192,9 @@ mod tests {
             (KeyKind::Queue, 0x05),
             (KeyKind::Deduplication, 0x06),
             (KeyKind::GroupGaps, 0x07),
+            (KeyKind::Plugin, 0x08),
+            (KeyKind::Manifest, 0x09),
+            (KeyKind::Deploy, 0x0a),
             (KeyKind::Token, 0x0c),
             (KeyKind::Batch, 0x10),
             (KeyKind::Changelog, 0x20),

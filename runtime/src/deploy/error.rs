@@ -1,0 +1,139 @@
+//! What can go wrong with deployments.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::{PipelineName, PluginName};
+use crate::plugin::{self, Digest};
+use crate::{manifest, pipeline, storage};
+
+/// Something could not be uploaded, applied or deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No plugin of this name was uploaded.
+    #[error(
+        "no plugin `{name}` was uploaded; upload its component with `millstream plugin upload {name} FILE.wasm`, or build and deploy its project with `cargo xtask deploy-plugin`"
+    )]
+    UnknownPlugin {
+        /// The name asked for.
+        name: PluginName,
+    },
+    /// The plugin has no version with this digest.
+    #[error(
+        "plugin `{name}` has no version {digest}; `millstream plugin describe {name}` lists those that it has"
+    )]
+    UnknownVersion {
+        /// The plugin.
+        name: PluginName,
+        /// The digest asked for, as it was written.
+        digest: String,
+    },
+    /// There is no earlier version to go back to.
+    #[error("plugin `{name}` has no earlier version to go back to")]
+    NoEarlierVersion {
+        /// The plugin.
+        name: PluginName,
+    },
+    /// Pipelines use the plugin.
+    #[error(
+        "plugin `{name}` is used by {}; delete these pipelines, or apply a manifest that uses another plugin, first",
+        names(.pipelines)
+    )]
+    PluginInUse {
+        /// The plugin.
+        name: PluginName,
+        /// The pipelines that use it.
+        pipelines: Vec<PipelineName>,
+    },
+    /// Another deploy of the plugin has not ended.
+    #[error(
+        "deploy {id} of plugin `{name}` is still under way; wait until it has ended, or stop it first"
+    )]
+    UnderWay {
+        /// The plugin.
+        name: PluginName,
+        /// The deploy's number.
+        id: u64,
+    },
+    /// The new version could not take over; the old one runs.
+    #[error("deploy {id} of plugin `{name}` failed, and the version before it runs: {source}")]
+    DeployFailed {
+        /// The deploy's number.
+        id: u64,
+        /// The plugin.
+        name: PluginName,
+        /// Why.
+        source: Box<pipeline::Error>,
+    },
+    /// There is no deploy of this number.
+    #[error("there is no deploy {id}, or it is not remembered any more")]
+    UnknownDeploy {
+        /// The number asked for.
+        id: u64,
+    },
+    /// No manifest of this name has been applied.
+    #[error("no manifest `{name}` has been applied{hint}")]
+    UnknownManifest {
+        /// The name asked for.
+        name: String,
+        /// `; there are …` or empty.
+        hint: String,
+    },
+    /// A stored component is not what it was.
+    #[error("{path} is damaged: its content does not match its name; upload the plugin again")]
+    DamagedComponent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The component is no plugin.
+    #[error(transparent)]
+    Plugin(#[from] plugin::Error),
+    /// The manifest is wrong.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// The pipelines cannot be changed so.
+    #[error(transparent)]
+    Pipeline(#[from] pipeline::Error),
+    /// The data directory failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// A file of the data directory failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was to be done.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's message.
+        source: io::Error,
+    },
+    /// A bug in Millstream: the change panicked.
+    #[error("the change panicked: {0}; this is a bug of millstream, please report it")]
+    Panicked(String),
+}
+
+impl Error {
+    pub(super) fn io<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+fn names(pipelines: &[PipelineName]) -> String {
+    let names: Vec<String> = pipelines.iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [one] => format!("pipeline {one}"),
+        _ => format!("the pipelines {}", names.join(", ")),
+    }
+}
+
+/// A version that was asked for by a digest or the start of one.
+pub(super) fn unknown_version(name: &PluginName, digest: &Digest) -> Error {
+    Error::UnknownVersion {
+        name: name.clone(),
+        digest: digest.to_string(),
+    }
+}

@@ -1,0 +1,164 @@
+//! What a server remembers, and what is deployed to it: uploaded plugins, applied manifests, deploys.
+//!
+//! [`Deployments`] stands above [`Pipelines`]: it keeps components as files (`components.rs`) and everything
+//! else as small records (`records.rs`), starts what was applied when a server starts
+//! ([`Deployments::restore`]), and gives running pipelines other versions of their plugins (`rollout.rs`).
+//!
+//! # What holds
+//!
+//! - A component is on the disk before a record names it; a record names the current version in the same commit
+//!   that says that its deploy has succeeded. Whenever the process is killed, the next start runs either the
+//!   old version or the new one, on all tasks, and the deploy's record says which.
+//! - What was applied runs again after a restart; one manifest that cannot keeps no other from it.
+//! - Every change runs to its end, also if whoever asked for it goes away.
+
+mod components;
+mod error;
+mod manifests;
+mod plugins;
+mod records;
+mod rollout;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::{HashMap, HashSet};
+use parking_lot::Mutex;
+use tokio::task::block_in_place;
+
+use self::components::Components;
+pub use self::error::Error;
+pub use self::manifests::{ManifestView, NotRestored};
+pub use self::plugins::{PluginView, Uploaded, VersionView};
+pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion};
+use crate::group::Groups;
+use crate::log::Log;
+use crate::model::{PipelineName, PluginName};
+use crate::pipeline::{Failure, Pipelines};
+use crate::plugin::{Digest, Plugin, PluginEngine};
+use crate::queue::Queues;
+use crate::storage::Store;
+
+/// What a server runs. Clones share it.
+#[derive(Clone)]
+pub struct Deployments {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    engine: PluginEngine,
+    pipelines: Pipelines,
+    components: Components,
+    /// Compiled plugins that are in use, by digest.
+    loaded: Mutex<HashMap<Digest, Plugin>>,
+    /// One change of the records at a time.
+    changes: tokio::sync::Mutex<()>,
+    next_deploy: AtomicU64,
+    /// The deploys that are under way.
+    under_way: Mutex<HashMap<PluginName, u64>>,
+}
+
+impl Deployments {
+    /// Reads what was deployed to a data directory; nothing runs before [`restore`](Self::restore). Deploys that
+    /// were under way when the process ended count as interrupted. Needs a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the data directory.
+    pub async fn open(
+        log: &Log,
+        queues: &Queues,
+        groups: &Groups,
+        engine: &PluginEngine,
+    ) -> Result<Self, Error> {
+        let store = log.store().clone();
+        let components = block_in_place(|| Components::open(store.path()))?;
+        let plugins = records::plugins(&store)?;
+        let versions = plugins.iter().flat_map(|(_, plugin)| &plugin.versions);
+        let named: HashSet<Digest> = versions.map(|version| version.digest.clone()).collect();
+        block_in_place(|| components.delete_others(&named))?;
+        let next_deploy = records::deploys(&store)?
+            .last()
+            .map_or(1, |deploy| deploy.id + 1);
+        let opened = Self {
+            shared: Arc::new(Shared {
+                pipelines: Pipelines::new(log, queues, groups, engine.max_instances()),
+                store,
+                engine: engine.clone(),
+                components,
+                loaded: Mutex::default(),
+                changes: tokio::sync::Mutex::default(),
+                next_deploy: AtomicU64::new(next_deploy),
+                under_way: Mutex::default(),
+            }),
+        };
+        opened.end_interrupted().await?;
+        Ok(opened)
+    }
+
+    /// The pipelines that run: how they are. Change them through [`Deployments`], which remembers it.
+    pub fn pipelines(&self) -> &Pipelines {
+        &self.shared.pipelines
+    }
+
+    /// Ends all tasks at their next batch boundary, after their checkpoints. Returns what has failed.
+    pub async fn stop(&self) -> Vec<Failure> {
+        self.shared.pipelines.stop().await
+    }
+
+    /// Runs a change to its end, also if whoever asked for it goes away.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        match tokio::spawn(change).await {
+            Ok(result) => result,
+            Err(error) => Err(Error::Panicked(error.to_string())),
+        }
+    }
+
+    /// The compiled plugin of a digest.
+    fn load(&self, name: &PluginName, digest: &Digest) -> Result<Plugin, Error> {
+        if let Some(plugin) = self.shared.loaded.lock().get(digest) {
+            return Ok(plugin.clone());
+        }
+        let plugin = block_in_place(|| {
+            let wasm = self.shared.components.read(digest)?;
+            Ok::<_, Error>(self.shared.engine.load(wasm, name.as_str())?)
+        })?;
+        self.shared
+            .loaded
+            .lock()
+            .insert(digest.clone(), plugin.clone());
+        Ok(plugin)
+    }
+
+    /// Drops compiled plugins that nothing runs.
+    fn unload_others(&self) -> Result<(), Error> {
+        let plugins = records::plugins(&self.shared.store)?;
+        let current: HashSet<Digest> = plugins
+            .into_iter()
+            .map(|(_, plugin)| plugin.current)
+            .collect();
+        let mut loaded = self.shared.loaded.lock();
+        loaded.retain(|digest, _| current.contains(digest));
+        Ok(())
+    }
+
+    /// The pipelines of running manifests that use a plugin.
+    fn users(&self, name: &PluginName) -> Vec<PipelineName> {
+        let pipelines = self.shared.pipelines.plugin_users(name);
+        pipelines.into_iter().map(|spec| spec.name).collect()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shared.store.clock().now_ms()
+    }
+
+    fn next_deploy_id(&self) -> u64 {
+        self.shared.next_deploy.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

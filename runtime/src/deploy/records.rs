@@ -1,0 +1,242 @@
+//! What is stored of plugins, manifests and deploys, and how it is read and written.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{PipelineName, PluginName};
+use crate::plugin::Digest;
+use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
+use crate::storage::{Commit, Error, Scan, Store};
+
+/// Deploys whose records are kept.
+const KEPT_DEPLOYS: u64 = 1_000;
+
+/// A version of a plugin that was uploaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PluginVersion {
+    /// SHA-256 of its component.
+    pub digest: Digest,
+    /// Size of its component.
+    pub size_bytes: u64,
+    /// When it was uploaded first, in ms since the epoch.
+    pub uploaded_at_ms: u64,
+    /// The name of the token with which it was; `None` without one.
+    #[serde(default)]
+    pub uploaded_by: Option<String>,
+}
+
+/// What is stored of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct StoredPlugin {
+    /// The version that pipelines start with.
+    pub(super) current: Digest,
+    /// Those that are kept, in the order in which they were uploaded.
+    pub(super) versions: Vec<PluginVersion>,
+}
+
+impl StoredPlugin {
+    pub(super) fn version(&self, digest: &Digest) -> Option<&PluginVersion> {
+        self.versions
+            .iter()
+            .find(|version| version.digest == *digest)
+    }
+}
+
+/// A manifest as it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AppliedManifest {
+    /// Its text.
+    pub text: String,
+    /// When it was applied, in ms since the epoch.
+    pub applied_at_ms: u64,
+    /// The name of the token with which it was; `None` without one.
+    #[serde(default)]
+    pub applied_by: Option<String>,
+    /// Pipelines that are not to be started before they are resumed.
+    #[serde(default)]
+    pub paused: Vec<PipelineName>,
+    /// Pipelines that have been deleted since; applying the manifest again brings them back.
+    #[serde(default)]
+    pub removed: Vec<PipelineName>,
+}
+
+/// What was deployed, and how it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Deploy {
+    /// Its number; later ones are greater.
+    pub id: u64,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The version that was current before; `None` for the first one of a plugin.
+    #[serde(default)]
+    pub from: Option<Digest>,
+    /// The version that was deployed.
+    pub to: Digest,
+    /// When it began, in ms since the epoch.
+    pub started_at_ms: u64,
+    /// When it ended, in ms since the epoch; `None` while it is under way.
+    #[serde(default)]
+    pub ended_at_ms: Option<u64>,
+    /// The name of the token with which it was asked for; `None` without one.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// How it was deployed.
+    pub mode: Mode,
+    /// How it went.
+    pub outcome: Outcome,
+    /// Why, in words, if it did not just succeed.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The pipelines that use the plugin.
+    #[serde(default)]
+    pub pipelines: Vec<PipelineName>,
+}
+
+/// How a version is deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    tag = "kind"
+)]
+pub enum Mode {
+    /// All tasks, one after the other.
+    All,
+    /// An earlier version again, to all tasks.
+    Rollback,
+}
+
+/// How a deploy went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is under way.
+    Running,
+    /// The new version is current, and runs.
+    Succeeded,
+    /// The new version could not run; the old one does.
+    Failed,
+    /// The new version ran, and was not good enough; the old one runs again.
+    RolledBack,
+    /// The process ended before it did; the old version runs.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The outcome as a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// All plugins, by name.
+pub(super) fn plugins(store: &Store) -> Result<Vec<(PluginName, StoredPlugin)>, Error> {
+    all(store, KeyKind::Plugin, |key| {
+        PluginName::try_from(plugin::parse_key(key)?).ok()
+    })
+}
+
+/// All manifests, by name.
+pub(super) fn manifests(store: &Store) -> Result<Vec<(String, AppliedManifest)>, Error> {
+    all(store, KeyKind::Manifest, |key| {
+        manifest::parse_key(key).map(str::to_owned)
+    })
+}
+
+/// All deploys that are remembered, oldest first.
+pub(super) fn deploys(store: &Store) -> Result<Vec<Deploy>, Error> {
+    let deploys = all(store, KeyKind::Deploy, deploy::parse_key)?;
+    Ok(deploys.into_iter().map(|(_, deploy)| deploy).collect())
+}
+
+pub(super) fn plugin(store: &Store, name: &PluginName) -> Result<Option<StoredPlugin>, Error> {
+    let value = store.get(KeyKind::Plugin, &plugin::key(name.as_str()))?;
+    value.map(|value| parse("a plugin", &value)).transpose()
+}
+
+pub(super) fn manifest(store: &Store, name: &str) -> Result<Option<AppliedManifest>, Error> {
+    let value = store.get(KeyKind::Manifest, &manifest::key(name))?;
+    value.map(|value| parse("a manifest", &value)).transpose()
+}
+
+pub(super) fn deploy(store: &Store, id: u64) -> Result<Option<Deploy>, Error> {
+    let value = store.get(KeyKind::Deploy, &deploy::key(id))?;
+    value.map(|value| parse("a deploy", &value)).transpose()
+}
+
+pub(super) fn put_plugin(
+    commit: &mut Commit,
+    name: &PluginName,
+    stored: &StoredPlugin,
+) -> Result<(), Error> {
+    put(commit, KeyKind::Plugin, plugin::key(name.as_str()), stored)
+}
+
+pub(super) fn put_manifest(
+    commit: &mut Commit,
+    name: &str,
+    applied: &AppliedManifest,
+) -> Result<(), Error> {
+    put(commit, KeyKind::Manifest, manifest::key(name), applied)
+}
+
+pub(super) fn delete_plugin(commit: &mut Commit, name: &PluginName) {
+    commit.delete(KeyKind::Plugin, plugin::key(name.as_str()));
+}
+
+pub(super) fn delete_manifest(commit: &mut Commit, name: &str) {
+    commit.delete(KeyKind::Manifest, manifest::key(name));
+}
+
+/// Stores a deploy, and drops the one that is too old by now.
+pub(super) fn put_deploy(commit: &mut Commit, stored: &Deploy) -> Result<(), Error> {
+    if let Some(old) = stored.id.checked_sub(KEPT_DEPLOYS) {
+        commit.delete(KeyKind::Deploy, deploy::key(old));
+    }
+    put(commit, KeyKind::Deploy, deploy::key(stored.id), stored)
+}
+
+fn put(
+    commit: &mut Commit,
+    kind: KeyKind,
+    key: impl AsRef<[u8]>,
+    value: &impl Serialize,
+) -> Result<(), Error> {
+    let value = serde_json::to_vec(value).map_err(|error| damaged("a record", &error))?;
+    commit.put(kind, key, value.into());
+    Ok(())
+}
+
+fn all<K, V: serde::de::DeserializeOwned>(
+    store: &Store,
+    kind: KeyKind,
+    parse_key: impl Fn(&[u8]) -> Option<K>,
+) -> Result<Vec<(K, V)>, Error> {
+    let mut found = Vec::new();
+    store.scan_kind(kind, |key, value| {
+        let key = parse_key(key).ok_or_else(|| damaged("a record", &"malformed key"))?;
+        found.push((key, parse("a record", value)?));
+        Ok(Scan::Continue)
+    })?;
+    Ok(found)
+}
+
+fn parse<V: serde::de::DeserializeOwned>(what: &str, value: &[u8]) -> Result<V, Error> {
+    serde_json::from_slice(value).map_err(|error| damaged(what, &error))
+}
+
+fn damaged(what: &str, reason: &dyn std::fmt::Display) -> Error {
+    Error::Damaged {
+        what: format!("{what} of the deployments"),
+        reason: reason.to_string(),
+    }
+}

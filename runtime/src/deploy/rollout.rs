@@ -1,0 +1,223 @@
+//! Makes another version of a plugin current, and gives it to the pipelines that run.
+
+use super::error::unknown_version;
+use super::records::{self, Deploy, Mode, Outcome};
+use super::{Deployments, Error};
+use crate::model::{PipelineName, PluginName};
+use crate::pipeline;
+use crate::plugin::{Digest, Plugin};
+use crate::storage::Commit;
+
+impl Deployments {
+    /// Makes a version of a plugin current, and gives it to all pipelines that use the plugin, task by task.
+    /// `by` is the name of the token with which it was asked for. Returns when it has ended.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`]; [`Error::DeployFailed`] if the
+    /// version cannot run in one of the pipelines: then all of them run what they ran before.
+    pub async fn deploy(
+        &self,
+        name: &PluginName,
+        digest: &Digest,
+        mode: Mode,
+        by: Option<String>,
+    ) -> Result<Deploy, Error> {
+        let (this, name, digest) = (self.clone(), name.clone(), digest.clone());
+        self.to_its_end(async move {
+            let _change = this.shared.changes.lock().await;
+            let deploy = this.begin(&name, digest, mode, by).await?;
+            this.roll_out(deploy).await
+        })
+        .await
+    }
+
+    /// Makes the version current again that was so before the last deploy of another one, and gives it to all
+    /// pipelines that use the plugin. Their state and positions stay as they are.
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy); [`Error::NoEarlierVersion`]
+    pub async fn rollback(&self, name: &PluginName, by: Option<String>) -> Result<Deploy, Error> {
+        let (this, name) = (self.clone(), name.clone());
+        self.to_its_end(async move {
+            let _change = this.shared.changes.lock().await;
+            let current = this.stored_plugin(&name)?.current;
+            let earlier = this.earlier_version(&name, &current)?;
+            let earlier = earlier.ok_or_else(|| Error::NoEarlierVersion { name: name.clone() })?;
+            let deploy = this.begin(&name, earlier, Mode::Rollback, by).await?;
+            this.roll_out(deploy).await
+        })
+        .await
+    }
+
+    /// What was deployed, the newest first.
+    pub fn deploys(&self) -> Result<Vec<Deploy>, Error> {
+        let mut deploys = records::deploys(&self.shared.store)?;
+        deploys.reverse();
+        Ok(deploys)
+    }
+
+    /// One deploy.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDeploy`]
+    pub fn deploy_of(&self, id: u64) -> Result<Deploy, Error> {
+        records::deploy(&self.shared.store, id)?.ok_or(Error::UnknownDeploy { id })
+    }
+
+    /// The version that was current before the last deploy that made this one so, if it is kept.
+    pub(super) fn earlier_version(
+        &self,
+        name: &PluginName,
+        current: &Digest,
+    ) -> Result<Option<Digest>, Error> {
+        let Some(stored) = records::plugin(&self.shared.store, name)? else {
+            return Ok(None);
+        };
+        let deploys = records::deploys(&self.shared.store)?;
+        let mut deploys = deploys.iter().rev().filter(|deploy| {
+            deploy.plugin == *name
+                && deploy.outcome == Outcome::Succeeded
+                && deploy.mode != Mode::Rollback
+                && deploy.to == *current
+        });
+        let earlier = deploys.find_map(|deploy| deploy.from.clone());
+        Ok(earlier.filter(|digest| digest != current && stored.version(digest).is_some()))
+    }
+
+    pub(super) fn check_not_under_way(&self, name: &PluginName) -> Result<(), Error> {
+        match self.shared.under_way.lock().get(name) {
+            Some(id) => Err(Error::UnderWay {
+                name: name.clone(),
+                id: *id,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a deploy begins.
+    pub(super) async fn begin(
+        &self,
+        name: &PluginName,
+        to: Digest,
+        mode: Mode,
+        by: Option<String>,
+    ) -> Result<Deploy, Error> {
+        self.check_not_under_way(name)?;
+        let stored = self.stored_plugin(name)?;
+        if stored.version(&to).is_none() {
+            return Err(unknown_version(name, &to));
+        }
+        let deploy = Deploy {
+            id: self.next_deploy_id(),
+            plugin: name.clone(),
+            from: Some(stored.current),
+            to,
+            started_at_ms: self.now_ms(),
+            ended_at_ms: None,
+            by,
+            mode,
+            outcome: Outcome::Running,
+            reason: None,
+            pipelines: self.users(name),
+        };
+        let mut commit = Commit::new();
+        records::put_deploy(&mut commit, &deploy)?;
+        self.shared.store.commit(commit).await?;
+        tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
+        Ok(deploy)
+    }
+
+    /// Gives the new version to all pipelines and makes it current; or, if one cannot run it, to none.
+    pub(super) async fn roll_out(&self, deploy: Deploy) -> Result<Deploy, Error> {
+        let swapped = self.swap_all(&deploy).await;
+        fail::fail_point!("deploy::swapped");
+        match swapped {
+            Ok(()) => self.end(deploy, Outcome::Succeeded, None).await,
+            Err(error) => {
+                let (id, name) = (deploy.id, deploy.plugin.clone());
+                self.end(deploy, Outcome::Failed, Some(error.to_string()))
+                    .await?;
+                Err(match error {
+                    Error::Pipeline(source) => Error::DeployFailed {
+                        id,
+                        name,
+                        source: Box::new(source),
+                    },
+                    other => other,
+                })
+            }
+        }
+    }
+
+    async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
+        let to = self.load(&deploy.plugin, &deploy.to)?;
+        // Before anything has changed: it may have to be taken back.
+        let from = match &deploy.from {
+            Some(from) => Some(self.load(&deploy.plugin, from)?),
+            None => None,
+        };
+        let mut done = Vec::new();
+        for pipeline in &deploy.pipelines {
+            match self.shared.pipelines.swap(pipeline, None, &to).await {
+                Ok(swapped) => {
+                    let partitions = swapped.partitions.len();
+                    tracing::info!(deploy = deploy.id, %pipeline, partitions, "swapped");
+                    done.push(pipeline);
+                }
+                // It has been deleted meanwhile.
+                Err(pipeline::Error::NotApplied { .. }) => {}
+                Err(error) => {
+                    if let Some(from) = &from {
+                        self.take_back(deploy.id, &done, from).await;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives pipelines the old version again.
+    async fn take_back(&self, id: u64, pipelines: &[&PipelineName], from: &Plugin) {
+        for pipeline in pipelines {
+            if let Err(error) = self.shared.pipelines.swap(pipeline, None, from).await {
+                tracing::error!(deploy = id, %pipeline, %error, "the pipeline could not be given its old version back");
+            }
+        }
+    }
+
+    /// Notes how a deploy has ended; one that has succeeded makes its version current in the same commit.
+    pub(super) async fn end(
+        &self,
+        mut deploy: Deploy,
+        outcome: Outcome,
+        reason: Option<String>,
+    ) -> Result<Deploy, Error> {
+        deploy.outcome = outcome;
+        deploy.reason = reason;
+        deploy.ended_at_ms = Some(self.now_ms());
+        let mut commit = Commit::new();
+        records::put_deploy(&mut commit, &deploy)?;
+        if outcome == Outcome::Succeeded {
+            let mut stored = self.stored_plugin(&deploy.plugin)?;
+            stored.current = deploy.to.clone();
+            records::put_plugin(&mut commit, &deploy.plugin, &stored)?;
+        }
+        self.shared.store.commit(commit).await?;
+        fail::fail_point!("deploy::ended");
+        tracing::info!(deploy = deploy.id, plugin = %deploy.plugin, outcome = deploy.outcome.as_str(), reason = deploy.reason, "the deploy has ended");
+        self.unload_others()?;
+        Ok(deploy)
+    }
+
+    /// Ends the deploys that were under way when the process ended: the version before runs.
+    pub(super) async fn end_interrupted(&self) -> Result<(), Error> {
+        for deploy in records::deploys(&self.shared.store)? {
+            if deploy.outcome == Outcome::Running {
+                let reason = "the process ended before the deploy did".to_owned();
+                self.end(deploy, Outcome::Interrupted, Some(reason)).await?;
+            }
+        }
+        Ok(())
+    }
+}

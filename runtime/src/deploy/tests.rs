@@ -1,0 +1,383 @@
+//! Plugins that are uploaded, manifests that are applied, and what a restart makes of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::log::Producer;
+use crate::model::HeadersRef;
+use crate::pipeline::{Change, PipelineState};
+use crate::plugin::tests::guest::Guest;
+use crate::plugin::{Effect, EngineOptions};
+use crate::storage::tests::support::stored_records;
+use crate::storage::{Durability, StoreOptions};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A server's data directory, which can be closed and opened again.
+pub(super) struct Server {
+    pub(super) log: Log,
+    pub(super) queues: Queues,
+    pub(super) groups: Groups,
+    pub(super) deployments: Deployments,
+    engine: PluginEngine,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    pub(super) async fn start() -> Self {
+        let engine = PluginEngine::new(EngineOptions::default()).unwrap();
+        Self::open(tempfile::tempdir().unwrap(), engine).await
+    }
+
+    async fn open(folder: tempfile::TempDir, engine: PluginEngine) -> Self {
+        let options = StoreOptions {
+            durability: Durability::Os,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(folder.path(), options).unwrap();
+        let log = Log::open(store.clone()).unwrap();
+        let queues = Queues::open(store.clone()).unwrap();
+        let groups = Groups::new(store);
+        let deployments = Deployments::open(&log, &queues, &groups, &engine)
+            .await
+            .unwrap();
+        Self {
+            log,
+            queues,
+            groups,
+            deployments,
+            engine,
+            folder,
+        }
+    }
+
+    /// Stops everything and opens the data directory again; nothing is restored yet.
+    pub(super) async fn restart(self) -> Self {
+        self.deployments.stop().await;
+        let Self {
+            log,
+            queues,
+            groups,
+            deployments,
+            engine,
+            folder,
+        } = self;
+        block_in_place(|| drop((log, queues, groups, deployments)));
+        Self::open(folder, engine).await
+    }
+
+    pub(super) async fn upload(&self, name: &str, guest: &Guest) -> Uploaded {
+        let name = name.parse().unwrap();
+        let by = Some("ann".to_owned());
+        self.deployments
+            .upload(&name, guest.build(), by)
+            .await
+            .unwrap()
+    }
+
+    pub(super) async fn send(&self, numbers: std::ops::Range<u64>) {
+        let topic = self.log.topic(&"in".parse().unwrap()).unwrap();
+        let mut producer = Producer::new(self.log.clone(), topic);
+        for number in numbers {
+            let (key, value) = (format!("k{}", number % 17), number.to_string());
+            let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
+            let sent = producer.send(None, 7, key, value, HeadersRef::EMPTY);
+            sent.await.unwrap();
+        }
+        producer.flush().await.unwrap();
+    }
+
+    /// The records of a topic's partitions, in order.
+    pub(super) fn values(&self, topic: &str) -> Vec<Vec<Option<Bytes>>> {
+        let topic = self.log.topic(&topic.parse().unwrap()).unwrap();
+        let partitions = topic.partitions().iter();
+        partitions
+            .map(|partition| {
+                let records = stored_records(self.log.store(), partition).into_iter();
+                records.map(|(_, record)| record.value).collect()
+            })
+            .collect()
+    }
+
+    pub(super) async fn wait_until_idle(&self) {
+        let idle = self.deployments.pipelines().wait_until_idle();
+        tokio::time::timeout(TIMEOUT, idle).await.unwrap();
+    }
+
+    fn task_digests(&self, name: &str) -> Vec<Digest> {
+        let status = self
+            .deployments
+            .pipelines()
+            .status_of(&name.parse().unwrap());
+        let tasks = status.unwrap().tasks.into_iter();
+        tasks.map(|task| task.digest).collect()
+    }
+}
+
+/// As [`Guest::passthrough`], another component.
+pub(super) fn passthrough_too() -> Guest {
+    Guest::new("(nop) (call $pass (local.get $batch))")
+}
+
+pub(super) fn manifest(name: &str, pipeline: &str, settings: &str) -> String {
+    format!(
+        r#"
+name = "{name}"
+[topics.in]
+partitions = 4
+[topics.out]
+partitions = 4
+[plugins.p]
+[pipelines.{pipeline}]
+from = "topic:in"
+to = "topic:out"
+plugin = "p"
+batch = {{ max-records = 16, max-wait = "0s" }}
+{settings}
+"#
+    )
+}
+
+pub(super) fn p() -> PluginName {
+    "p".parse().unwrap()
+}
+
+fn pipeline(name: &str) -> PipelineName {
+    name.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_applied_runs_again_after_a_restart() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    let applied = server
+        .deployments
+        .apply(&manifest("m", "a", ""), None)
+        .await;
+    assert_eq!(
+        applied.unwrap().pipelines,
+        [(pipeline("a"), Change::Started)]
+    );
+    server
+        .deployments
+        .apply(&manifest("n", "b", ""), Some("ann".to_owned()))
+        .await
+        .unwrap();
+    server.deployments.pause(&pipeline("b")).await.unwrap();
+    server.send(0..60).await;
+    server.wait_until_idle().await;
+
+    let server = server.restart().await;
+    assert!(server.deployments.pipelines().status().is_empty());
+    assert!(server.deployments.restore().await.unwrap().is_empty());
+    server.send(60..100).await;
+    server.wait_until_idle().await;
+    assert_eq!(server.values("out"), server.values("in"));
+    let states = server.deployments.pipelines().status().into_iter();
+    let states: Vec<_> = states.map(|it| (it.name.to_string(), it.state)).collect();
+    assert_eq!(
+        states,
+        [
+            ("a".to_owned(), PipelineState::Running),
+            ("b".to_owned(), PipelineState::Paused)
+        ]
+    );
+    let manifests = server.deployments.manifests().unwrap();
+    assert_eq!(manifests[1].applied.applied_by.as_deref(), Some("ann"));
+    assert_eq!(manifests[1].pipelines, [pipeline("b")]);
+    server.deployments.resume(&pipeline("b")).await.unwrap();
+
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    let b = server.deployments.pipelines().status_of(&pipeline("b"));
+    assert_eq!(b.unwrap().state, PipelineState::Running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_runs_when_it_is_deployed() {
+    let server = Server::start().await;
+    let first = server.upload("p", &Guest::passthrough()).await;
+    assert!(first.is_new && first.is_current && first.differences.is_empty());
+    let again = server.upload("p", &Guest::passthrough()).await;
+    assert!(!again.is_new && again.version == first.version);
+    let text = manifest("m", "a", "");
+    server.deployments.apply(&text, None).await.unwrap();
+    server.send(0..50).await;
+
+    let opens = passthrough_too().open("(i32.store (i32.const 0) (i32.const 0)) (i32.const 0)");
+    let second = server.upload("p", &opens).await;
+    assert!(second.is_new && !second.is_current);
+    assert_eq!(second.differences.len(), 1);
+    assert_eq!(second.differences[0].effect, Effect::Harmless);
+    let (old, new) = (first.version.digest, second.version.digest);
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+
+    let by = Some("bob".to_owned());
+    let deploy = server.deployments.deploy(&p(), &new, Mode::All, by).await;
+    let deploy = deploy.unwrap();
+    assert_eq!(deploy.outcome, Outcome::Succeeded);
+    assert_eq!(deploy.from, Some(old.clone()));
+    assert_eq!(server.task_digests("a"), vec![new.clone(); 4]);
+    server.send(50..100).await;
+    server.wait_until_idle().await;
+
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    assert_eq!(server.task_digests("a"), vec![new.clone(); 4]);
+    server.deployments.rollback(&p(), None).await.unwrap();
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+    let error = server.deployments.rollback(&p(), None).await.unwrap_err();
+    assert!(matches!(error, Error::NoEarlierVersion { .. }), "{error}");
+    assert_eq!(server.values("out"), server.values("in"));
+    let deploys = server.deployments.deploys().unwrap();
+    let outcomes: Vec<_> = deploys.iter().map(|it| (it.id, it.by.as_deref())).collect();
+    assert_eq!(outcomes, [(3, None), (2, Some("bob")), (1, Some("ann"))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_cannot_run_in_one_pipeline_runs_in_none() {
+    let server = Server::start().await;
+    let first = server.upload("p", &Guest::passthrough()).await;
+    let grants = "allow = { clocks = true }";
+    for (name, settings) in [("a", grants), ("b", "")] {
+        let text = manifest(name, name, settings);
+        server.deployments.apply(&text, None).await.unwrap();
+    }
+    let clock = "wasi:clocks/monotonic-clock@0.2.6";
+    let reads = Guest::passthrough().import(clock, "now", "(result u64)", "(result i64)");
+    let second = server.upload("p", &reads).await;
+    assert_eq!(second.differences[0].effect, Effect::Breaks);
+    let misfits: Vec<_> = second
+        .misfits
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(misfits, ["b"]);
+    let digest = second.version.digest;
+    let error = server
+        .deployments
+        .deploy(&p(), &digest, Mode::All, None)
+        .await;
+    assert!(
+        matches!(error, Err(Error::DeployFailed { .. })),
+        "{error:?}"
+    );
+    for name in ["a", "b"] {
+        let old = first.version.digest.clone();
+        assert_eq!(server.task_digests(name), vec![old; 4]);
+    }
+    let failed = &server.deployments.deploys().unwrap()[0];
+    assert_eq!(failed.outcome, Outcome::Failed);
+    assert!(failed.reason.as_ref().unwrap().contains("clocks = true"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_is_used_is_not_deleted() {
+    let server = Server::start().await;
+    let error = server
+        .deployments
+        .apply(&manifest("m", "a", ""), None)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("manifest:7:10: error: plugin `p` was not uploaded"),
+        "{error}"
+    );
+    assert!(
+        error.contains("millstream plugin upload p FILE.wasm"),
+        "{error}"
+    );
+    server.upload("p", &Guest::passthrough()).await;
+    server
+        .deployments
+        .apply(&manifest("m", "a", ""), None)
+        .await
+        .unwrap();
+    let error = server.deployments.delete_plugin(&p()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("used by pipeline `a`"),
+        "{error}"
+    );
+    server
+        .deployments
+        .delete_pipeline(&pipeline("a"), false)
+        .await
+        .unwrap();
+    // Its last pipeline is gone, and the manifest with it.
+    assert!(server.deployments.manifests().unwrap().is_empty());
+    server.deployments.delete_plugin(&p()).await.unwrap();
+    assert!(matches!(
+        server.deployments.plugin(&p()),
+        Err(Error::UnknownPlugin { .. })
+    ));
+    let folder = server.log.store().path().join("plugins");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    let junk = server
+        .deployments
+        .upload(&p(), Bytes::from_static(b"junk"), None)
+        .await;
+    assert!(matches!(junk, Err(Error::Plugin(_))), "{junk:?}");
+    assert!(server.deployments.plugins().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_manifest_that_cannot_be_restored_keeps_no_other_from_it() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    server
+        .deployments
+        .apply(&manifest("m", "a", ""), None)
+        .await
+        .unwrap();
+    server
+        .deployments
+        .apply(&manifest("z", "z", ""), None)
+        .await
+        .unwrap();
+    let damaged = AppliedManifest {
+        text: "name = ".to_owned(),
+        applied_at_ms: 1,
+        applied_by: None,
+        paused: Vec::new(),
+        removed: Vec::new(),
+    };
+    let mut commit = crate::storage::Commit::new();
+    records::put_manifest(&mut commit, "n", &damaged).unwrap();
+    server.log.store().commit(commit).await.unwrap();
+    let server = server.restart().await;
+    let not_restored = server.deployments.restore().await.unwrap();
+    assert_eq!(not_restored.len(), 1);
+    assert_eq!(not_restored[0].manifest, "n");
+    assert_eq!(server.deployments.pipelines().status().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deploy_that_was_cut_off_has_not_happened() {
+    let server = Server::start().await;
+    let first = server.upload("p", &Guest::passthrough()).await;
+    let second = server.upload("p", &passthrough_too()).await;
+    let text = manifest("m", "a", "");
+    server.deployments.apply(&text, None).await.unwrap();
+    let to = second.version.digest;
+    let deploy = server.deployments.begin(&p(), to, Mode::All, None).await;
+    let id = deploy.unwrap().id;
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    let old = first.version.digest;
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    let deploy = server.deployments.deploy_of(id).unwrap();
+    assert_eq!(deploy.outcome, Outcome::Interrupted);
+    assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+}
+
+#[test]
+fn records_of_later_versions_are_read() {
+    let text = r#"{"current":"D","versions":[{"digest":"D","size-bytes":1,"uploaded-at-ms":2,"new":3}],"newer":{}}"#;
+    let text = text.replace('D', Digest::of(b"x").as_str());
+    let stored: records::StoredPlugin = serde_json::from_str(&text).unwrap();
+    assert_eq!(stored.versions[0].uploaded_by, None);
+}

@@ -1,0 +1,108 @@
+//! Pauses, resumes and removes a pipeline.
+
+use super::managed::Managed;
+use super::{PipelineState, Pipelines};
+use crate::model::PipelineName;
+use crate::pipeline::{Error, registry};
+
+impl Pipelines {
+    /// Ends a pipeline's tasks at their next batch boundary, after their checkpoints, until it is resumed.
+    /// One that is paused already stays so.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`]
+    pub async fn pause(&self, name: &PipelineName) -> Result<(), Error> {
+        let _change = self.shared.changes.lock().await;
+        let is_known = {
+            let mut managed = self.shared.managed.lock();
+            let known = managed.get_mut(name);
+            known.map(|managed| managed.is_paused = true).is_some()
+        };
+        if !is_known {
+            return Err(self.unknown(name));
+        }
+        self.stop_tasks(name).await;
+        Ok(())
+    }
+
+    /// Starts a pipeline that is paused or has failed, at the position that it has; the tasks of one that
+    /// runs go on.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`]; [`Error::Refused`] if its plugin cannot run in it; whatever is wrong with its
+    /// topics and queues.
+    pub async fn resume(&self, name: &PipelineName) -> Result<(), Error> {
+        let _change = self.shared.changes.lock().await;
+        let (spec, plugin) = {
+            let managed = self.shared.managed.lock();
+            let Some(managed) = managed.get(name) else {
+                drop(managed);
+                return Err(self.unknown(name));
+            };
+            if self.state_of(managed) == PipelineState::Running {
+                return Ok(());
+            }
+            let plugin = managed.plugin.clone().map_err(|refusal| Error::Refused {
+                name: name.clone(),
+                plugin: managed.spec.plugin.clone(),
+                refusal,
+            })?;
+            (managed.spec.clone(), plugin)
+        };
+        let pipeline = self.open(&spec, &plugin).await?;
+        // A pipeline that has failed may have tasks that have not ended yet.
+        self.stop_tasks(name).await;
+        let mut failures = self.shared.failures.lock();
+        failures.retain(|failure| failure.pipeline != *name);
+        drop(failures);
+        let mut managed = self.shared.managed.lock();
+        if let Some(managed) = managed.get_mut(name) {
+            managed.is_paused = false;
+            managed.run = Some(self.run(pipeline, managed.run.as_ref(), true));
+        }
+        Ok(())
+    }
+
+    /// Stops a pipeline at its next batch boundary, after its checkpoint, and forgets it. With `delete_data`
+    /// its keyed state, timers, parked records, consumer group and registry entry are deleted, too; without,
+    /// one that is applied again under this name goes on where this one has stopped.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`]; with `delete_data` it is enough that the pipeline has run once.
+    pub async fn remove(&self, name: &PipelineName, delete_data: bool) -> Result<(), Error> {
+        let _change = self.shared.changes.lock().await;
+        let is_applied = self.shared.managed.lock().contains_key(name);
+        let store = self.shared.log.store();
+        let has_run = registry::stored(store)?
+            .iter()
+            .any(|(known, _)| known == name);
+        if !is_applied && !(delete_data && has_run) {
+            return Err(self.unknown(name));
+        }
+        self.stop_tasks(name).await;
+        self.forget(name);
+        if delete_data {
+            registry::delete(store, name).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn state_of(&self, managed: &Managed) -> PipelineState {
+        let has_failed = {
+            let failures = self.shared.failures.lock();
+            let name = &managed.spec.name;
+            failures.iter().any(|failure| failure.pipeline == *name)
+        };
+        if managed.plugin.is_err() {
+            PipelineState::Refused
+        } else if has_failed {
+            PipelineState::Failed
+        } else if managed.is_paused {
+            PipelineState::Paused
+        } else if managed.run.as_ref().is_some_and(|run| run.is_running()) {
+            PipelineState::Running
+        } else {
+            PipelineState::Stopped
+        }
+    }
+}

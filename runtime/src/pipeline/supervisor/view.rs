@@ -1,0 +1,245 @@
+//! How the pipelines are, at one moment.
+
+use super::Pipelines;
+use super::managed::{Managed, Task};
+use crate::manifest::{Delivery, PipelineSpec, Port};
+use crate::model::{GroupName, PipelineName, PluginName, QueueName, Target};
+use crate::pipeline::Failure;
+use crate::pipeline::status::Progress;
+use crate::plugin::Digest;
+
+/// A pipeline as it is now.
+#[derive(Clone, Debug)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub name: PipelineName,
+    /// The name of the manifest that it is of.
+    pub manifest: String,
+    /// Whether it runs.
+    pub state: PipelineState,
+    /// Why it does not, if it has failed or was refused: the first failure of its tasks.
+    pub failure: Option<Failure>,
+    /// Its plugin.
+    pub plugin: PluginName,
+    /// SHA-256 of the plugin's component with which its tasks start; `None` if it was refused.
+    pub digest: Option<Digest>,
+    /// The consumer group of its progress.
+    pub group: GroupName,
+    /// What it reads; empty for a producer.
+    pub inputs: Vec<Target>,
+    /// Where its outputs go.
+    pub ports: Vec<Port>,
+    /// Its delivery guarantee.
+    pub delivery: Delivery,
+    /// The queue of its dead letters; `None` if it has none.
+    pub dead_letter: Option<QueueName>,
+    /// How many instances each task runs.
+    pub concurrency: u32,
+    /// Totals of its tasks since the process started, and what waits now.
+    pub totals: Progress,
+    /// Age of the oldest record of its topics that is not processed, in ms; 0 if there is none.
+    pub lag_ms: u64,
+    /// Its tasks; empty if it was refused.
+    pub tasks: Vec<TaskView>,
+}
+
+/// Whether a pipeline runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipelineState {
+    /// It runs.
+    Running,
+    /// Somebody has paused it.
+    Paused,
+    /// It has stopped with a failure.
+    Failed,
+    /// Its plugin cannot run in it.
+    Refused,
+    /// Everything has been stopped, since the process is about to end.
+    Stopped,
+}
+
+impl PipelineState {
+    /// The state as a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A task as it is now.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// The partition of its inputs, which is the task's number.
+    pub partition: u32,
+    /// SHA-256 of the component that it runs now.
+    pub digest: Digest,
+    /// What it does.
+    pub state: TaskState,
+    /// Where it stands in each input.
+    pub positions: Vec<InputPosition>,
+    /// Its totals since the process started, and what waits now.
+    pub totals: Progress,
+    /// Age of the oldest record that it has not processed, in ms; 0 if there is none.
+    pub lag_ms: u64,
+}
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// It is at work.
+    Busy,
+    /// It waits for records or timers.
+    Idle,
+    /// It does not run.
+    Stopped,
+    /// It has stopped with a failure.
+    Failed,
+}
+
+impl TaskState {
+    /// The state as a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Idle => "idle",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where a task stands in an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputPosition {
+    /// The topic or queue.
+    pub input: Target,
+    /// The offset of the next record; `None` for a queue.
+    pub offset: Option<u64>,
+    /// Records beyond that, or messages that wait.
+    pub lag_records: u64,
+    /// Age of the oldest of these records, in ms; 0 if there is none, and for a queue.
+    pub lag_ms: u64,
+}
+
+impl Pipelines {
+    /// All pipelines of all applied manifests, by name. Reads at most one batch for each partition with a
+    /// lag whose position has changed since the last call.
+    pub fn status(&self) -> Vec<PipelineStatus> {
+        let managed = self.shared.managed.lock();
+        managed.values().map(|it| self.view(it)).collect()
+    }
+
+    /// One pipeline of an applied manifest.
+    pub fn status_of(&self, name: &PipelineName) -> Option<PipelineStatus> {
+        let managed = self.shared.managed.lock();
+        managed.get(name).map(|it| self.view(it))
+    }
+
+    fn view(&self, managed: &Managed) -> PipelineStatus {
+        let spec = &managed.spec;
+        let failures: Vec<Failure> = {
+            let failures = self.shared.failures.lock();
+            let own = failures.iter().filter(|it| it.pipeline == spec.name);
+            own.cloned().collect()
+        };
+        let run = managed.run.as_ref();
+        let mut totals = Progress::default();
+        let tasks: Vec<TaskView> = run
+            .iter()
+            .flat_map(|run| &run.tasks)
+            .map(|task| {
+                task.status.add_to(&mut totals);
+                self.view_task(task, &failures)
+            })
+            .collect();
+        PipelineStatus {
+            name: spec.name.clone(),
+            manifest: managed.manifest.clone(),
+            state: self.state_of(managed),
+            failure: failures.into_iter().next(),
+            plugin: spec.plugin.clone(),
+            digest: managed.plugin.as_ref().ok().map(|it| it.digest().clone()),
+            group: spec.group.clone(),
+            inputs: spec.inputs.clone(),
+            ports: spec.ports.clone(),
+            delivery: spec.delivery,
+            dead_letter: run
+                .and_then(|run| run.pipeline.dead_letters.as_ref())
+                .map(|queue| queue.name().clone()),
+            concurrency: spec.concurrency,
+            totals,
+            lag_ms: tasks.iter().map(|task| task.lag_ms).max().unwrap_or(0),
+            tasks,
+        }
+    }
+
+    fn view_task(&self, task: &Task, failures: &[Failure]) -> TaskView {
+        let mut totals = Progress::default();
+        task.status.add_to(&mut totals);
+        let positions = self.positions(task);
+        let has_failed = failures
+            .iter()
+            .any(|failure| failure.partition == Some(task.number));
+        TaskView {
+            partition: task.number,
+            digest: task.pipeline.plugin.digest().clone(),
+            state: match (has_failed, task.status.is_stopped()) {
+                (true, _) => TaskState::Failed,
+                (false, true) => TaskState::Stopped,
+                (false, false) if task.status.is_idle() => TaskState::Idle,
+                (false, false) => TaskState::Busy,
+            },
+            lag_ms: positions.iter().map(|it| it.lag_ms).max().unwrap_or(0),
+            positions,
+            totals,
+        }
+    }
+
+    fn positions(&self, task: &Task) -> Vec<InputPosition> {
+        let now_ms = self.shared.log.store().clock().now_ms();
+        let inputs = task.pipeline.task_inputs(task.number).into_iter();
+        let inputs = inputs.zip(&task.status.inputs);
+        inputs
+            .filter_map(|((index, _), status)| {
+                let input = task.pipeline.spec.inputs.get(index as usize)?;
+                let lag_ms = status.lag_ms(&self.shared.groups, now_ms);
+                Some(InputPosition {
+                    input: input.clone(),
+                    offset: status.offset(),
+                    lag_records: status.lag(),
+                    lag_ms: lag_ms.unwrap_or_else(|error| {
+                        tracing::warn!(pipeline = %task.pipeline.spec.name, %input, %error, "the age of what waits cannot be read");
+                        0
+                    }),
+                })
+            })
+            .collect()
+    }
+}
+
+impl Pipelines {
+    /// The specifications of the pipelines that use a plugin, by its name in their manifests.
+    pub fn plugin_users(&self, plugin: &PluginName) -> Vec<PipelineSpec> {
+        let managed = self.shared.managed.lock();
+        let users = managed.values().filter(|it| it.spec.plugin == *plugin);
+        users.map(|it| it.spec.clone()).collect()
+    }
+
+    /// The name of the applied manifest that a pipeline is of.
+    pub fn manifest_of(&self, name: &PipelineName) -> Option<String> {
+        let managed = self.shared.managed.lock();
+        managed.get(name).map(|it| it.manifest.clone())
+    }
+
+    /// The pipelines of an applied manifest.
+    pub fn names_of(&self, manifest: &str) -> Vec<PipelineName> {
+        let managed = self.shared.managed.lock();
+        let of_manifest = managed.iter().filter(|(_, it)| it.manifest == manifest);
+        of_manifest.map(|(name, _)| name.clone()).collect()
+    }
+}
