@@ -37,6 +37,7 @@ mod timer_batch;
 mod timers;
 mod topics;
 
+pub use calls::MAX_THREADS;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use plugins::{Misfit, Plugins, Refusal};
 pub use processor::NativeFunction;

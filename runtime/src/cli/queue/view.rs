@@ -98,23 +98,18 @@ impl QueueView {
             ),
             ("time-to-live", time(self.time_to_live_ms, "forever")),
         ]);
-        let policy = match self.max_length_policy {
-            MaxLengthPolicy::Reject => "reject",
-            MaxLengthPolicy::DropOldest => "drop-oldest",
-        };
         match self.max_length {
             Some(max) => lines.extend([
                 ("max-length", max.to_string()),
-                ("max-length-policy", policy.to_owned()),
+                (
+                    "max-length-policy",
+                    self.max_length_policy.as_str().to_owned(),
+                ),
             ]),
             None => lines.push(("max-length", "unlimited".to_owned())),
         }
-        let groups = match self.groups {
-            GroupBy::Header => "header",
-            GroupBy::Key => "key",
-        };
         lines.extend([
-            ("groups", groups.to_owned()),
+            ("groups", self.groups.as_str().to_owned()),
             ("default-priority", self.default_priority.to_string()),
         ]);
         output.fields(&lines)
