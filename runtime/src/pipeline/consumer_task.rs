@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
-use super::batch_runner::{BatchRunner, open_parked};
+use super::batch_runner::{BatchRunner, open_parked, parked_input};
 use super::checkpoint::Checkpoint;
 use super::input::{Input, Source, any_readable};
 use super::runtime::PipelineRuntime;
@@ -165,11 +165,15 @@ impl ConsumerTask {
         turn: usize,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
+        let pipeline = Arc::clone(&self.runner.pipeline);
+        let mut limits = pipeline.spec.batch;
+        if let Some(pause) = self.pause_until_due() {
+            // What is due does not wait until a batch is full.
+            limits.max_wait = limits.max_wait.min(pause);
+        }
         let Some(input) = self.inputs.get_mut(turn) else {
             return Ok(());
         };
-        let pipeline = Arc::clone(&self.runner.pipeline);
-        let limits = pipeline.spec.batch;
         let filled = input.fill(turn, &mut self.batch, &pipeline, limits, stop);
         let origin = filled.await?;
         if self.batch.is_empty() {
@@ -222,11 +226,14 @@ impl ConsumerTask {
 
     /// Tries parked records again that are due, if there are any.
     async fn retry_due(&mut self, stop: &watch::Receiver<bool>) -> Result<(), TaskError> {
-        // They are read from the store.
-        self.runner.settle_checkpoint().await?;
         let limits = self.runner.pipeline.spec.batch;
         let now_ms = self.runner.now_ms();
         let max_records = limits.max_records as usize;
+        let parked = &self.runner.parked;
+        if parked.lock().is_due_in_store(now_ms, max_records) {
+            // The checkpoint under way may park some of them.
+            self.runner.settle_checkpoint().await?;
+        }
         let parked = &self.runner.parked;
         let waiting = block_in_place(|| {
             let mut parked = parked.lock();
@@ -235,10 +242,10 @@ impl ConsumerTask {
         let Some(first) = waiting.first() else {
             return Ok(());
         };
-        let index = first.parked.input;
+        let index = parked_input(&self.runner.pipeline, first.parked.input)?;
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.runner.task, |input| input.partition().index());
-        let batch = Batch::of_parked(waiting, partition)?;
+        let batch = Batch::of_parked(waiting, index, partition)?;
         self.runner.run_batch(&batch, stop).await
     }
 }
