@@ -498,8 +498,8 @@ fn parked_records_keep_their_input_when_from_is_reordered() {
         sandbox.produce_records(topic, &file);
     }
     let mut running = sandbox.start(&["run", "millstream.toml", "-vv"]);
-    running.wait_for_error("offset=2");
-    running.wait_for_error("offset=0");
+    running.wait_for_error("tried again later pipeline=suspect offset=2");
+    running.wait_for_error("tried again later pipeline=suspect offset=0");
     running.interrupt();
     running.wait();
 

@@ -9,6 +9,7 @@
 //! [`Redrive`] sends dead letters back to where they come from (`redrive/`). [`Replay`] runs one again with
 //! what the plugin saw when it failed (`replay.rs`).
 
+mod batch_call;
 mod batch_run;
 mod batch_runner;
 mod calls;
