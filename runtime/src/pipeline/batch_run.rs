@@ -119,9 +119,7 @@ impl BatchRunner {
         batch: &Batch,
         stop: &watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        self.leased_until_ms = batch.leased_until_ms();
-        self.changed_timers.clear();
-        let ran = self.run_parts(batch, stop).await;
+        let ran = self.gather_batch(batch, stop).await;
         self.submit_gathered().await?;
         match ran {
             Ok(Progress::Whole) => Ok(()),
@@ -131,6 +129,18 @@ impl BatchRunner {
                 Err(error)
             }
         }
+    }
+
+    /// As [`run_batch`](Self::run_batch), but what goes through is only gathered: the next checkpoint is to commit
+    /// it. For batches that have nothing to give back.
+    pub(super) async fn gather_batch(
+        &mut self,
+        batch: &Batch,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Progress, TaskError> {
+        self.leased_until_ms = batch.leased_until_ms();
+        self.changed_timers.clear();
+        self.run_parts(batch, stop).await
     }
 
     async fn run_parts(

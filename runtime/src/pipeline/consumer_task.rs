@@ -61,6 +61,7 @@ impl ConsumerTask {
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), TaskError> {
         let ended = self.run_until_stopped(&mut stop).await;
         // A checkpoint that failed is the cause of whatever came after it.
+        self.runner.submit_gathered().await?;
         self.runner.settle_checkpoint().await?;
         ended
     }
@@ -85,6 +86,7 @@ impl ConsumerTask {
                 continue;
             }
             let Some(turn) = next else {
+                self.runner.submit_gathered().await?;
                 self.runner.settle_checkpoint().await?;
                 let inputs = if self.must_wait() {
                     &[]
@@ -167,7 +169,10 @@ impl ConsumerTask {
     ) -> Result<(), TaskError> {
         let pipeline = Arc::clone(&self.runner.pipeline);
         let mut limits = pipeline.spec.batch;
-        if let Some(pause) = self.pause_until_due() {
+        if !self.runner.gathered.commit.is_empty() {
+            // What retries have led to is committed with this batch, and should not wait for it.
+            limits.max_wait = Duration::ZERO;
+        } else if let Some(pause) = self.pause_until_due() {
             // What is due does not wait until a batch is full.
             limits.max_wait = limits.max_wait.min(pause);
         }
@@ -231,7 +236,8 @@ impl ConsumerTask {
         let max_records = limits.max_records as usize;
         let parked = &self.runner.parked;
         if parked.lock().is_due_in_store(now_ms, max_records) {
-            // The checkpoint under way may park some of them.
+            // A checkpoint may park some of them.
+            self.runner.submit_gathered().await?;
             self.runner.settle_checkpoint().await?;
         }
         let parked = &self.runner.parked;
@@ -246,7 +252,9 @@ impl ConsumerTask {
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.runner.task, |input| input.partition().index());
         let batch = Batch::of_parked(waiting, index, partition)?;
-        self.runner.run_batch(&batch, stop).await
+        // The next batch of records is committed at the same time, so that retries cost no commits of their own.
+        self.runner.gather_batch(&batch, stop).await?;
+        Ok(())
     }
 }
 
