@@ -13,6 +13,7 @@ mod faults;
 mod flights;
 mod groups;
 mod guarantees;
+mod hot_key;
 mod http;
 mod kill;
 mod kill_produce;

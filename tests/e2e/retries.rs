@@ -5,6 +5,7 @@
 //! in a later part of the same batch, when the batch was halved.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -381,6 +382,151 @@ fn a_stream_of_failures_does_not_drown_the_log() {
         // A panic is two lines on stderr, and each has a line besides.
         assert!((lines.len() as u64) < records, "{} lines", lines.len());
     }
+}
+
+/// The Rust SDK says on which record it panics: nothing is halved.
+#[test]
+fn a_record_on_which_the_plugin_panics_is_found_at_once() {
+    let sandbox = scene("testing-traps", 1, "retry = { max-attempts = 1 }");
+    produce(
+        &sandbox,
+        (0..200).map(|offset| {
+            let word = if offset == 137 { "poison" } else { "record" };
+            json!({ "key": format!("k{offset}"), "value": format!("{word} {offset}") })
+        }),
+    );
+    let finished = sandbox.run(&["run", "millstream.toml", "--until-idle", "-vv"]);
+    let told = finished.expect_code(0).stderr;
+    let said = told.matches("the plugin faulted on a record of a batch");
+    assert_eq!(said.count(), 1, "{told}");
+    assert!(
+        told.contains("index=137") && !told.contains("halving"),
+        "{told}"
+    );
+    assert_eq!(dead_letters(&sandbox).len(), 1);
+    assert_eq!(sandbox.consume("out").len(), 199);
+}
+
+/// A batch may wait long until it is full; what is due does not wait with it.
+#[test]
+fn a_retry_that_is_due_does_not_wait_for_a_full_batch() {
+    let settings = "retry = { max-attempts = 9, initial = \"20ms\", jitter = \"none\" }\nbatch = { max-wait = \"60s\", max-records = 2 }";
+    let sandbox = scene("testing-flaky", 1, settings);
+    // The first two fill a batch, the third one waits for a fourth.
+    produce(
+        &sandbox,
+        ["retry-2 0", "fine 1", "fine 2"].map(|value| json!({ "key": value, "value": value })),
+    );
+    let mut running = sandbox.start(&["run", "millstream.toml", "-vv"]);
+    let started = Instant::now();
+    running.wait_for_error("attempt_count=2");
+    // Far from `max-wait`, whatever else the machine does.
+    assert!(started.elapsed() < Duration::from_secs(40));
+    running.kill();
+}
+
+/// What a batch leads to can be more than one commit takes: then it is split, and a record that is too much
+/// alone is given up on. Nothing else suffers.
+#[test]
+fn a_batch_that_leads_to_more_than_a_commit_takes_is_split() {
+    const RECORDS: u64 = 200;
+    let sandbox = scene("passthrough", 1, "retry = { max-attempts = 1 }");
+    let value = |number: u64| match number {
+        70 => format!("large {}", "x".repeat(5000)),
+        number => format!("record {number}"),
+    };
+    produce(
+        &sandbox,
+        (0..RECORDS).map(|number| json!({ "key": format!("k{number}"), "value": value(number) })),
+    );
+    let mut command = sandbox.command(&["run", "millstream.toml", "--until-idle"]);
+    command.env("FAILPOINTS", "batch::max-part-bytes=return(2000)");
+    sandbox.start_command(command).wait().expect_code(0);
+    let mut out: Vec<String> = values(&sandbox.consume("out"))
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    out.sort();
+    let mut expected: Vec<String> = (0..RECORDS)
+        .filter(|number| *number != 70)
+        .map(value)
+        .collect();
+    expected.sort();
+    assert_eq!(out, expected);
+    let letters = dead_letters(&sandbox);
+    let [letter] = letters.as_slice() else {
+        panic!("{letters:?}");
+    };
+    assert_eq!(header(letter, "millstream-reason"), "output");
+    let said = header(letter, "millstream-error");
+    assert!(said.contains("go into one commit"), "{said}");
+}
+
+/// A pipeline from the topics `a` and `b`, in the order given.
+fn two_inputs(sandbox: &Sandbox, plugin: &str, from: &str) {
+    sandbox.manifest(&format!(
+        r#"
+name = "two"
+
+[topics.a]
+[topics.b]
+[topics.out]
+
+[plugins.suspect]
+path = "{{{plugin}}}"
+
+[pipelines.suspect]
+from = {from}
+plugin = "suspect"
+to = "topic:out"
+retry = {{ max-attempts = 1000000, initial = "1h", jitter = "none" }}
+"#
+    ));
+}
+
+/// Parked records know their input by its name: `from` can be reordered.
+#[test]
+fn parked_records_keep_their_input_when_from_is_reordered() {
+    let sandbox = Sandbox::new();
+    two_inputs(&sandbox, "testing-retries", r#"["topic:a", "topic:b"]"#);
+    for (topic, count) in [("a", 1), ("b", 3)] {
+        let records = (1..=count).map(|number| {
+            let word = if number == count { "poison" } else { "fine" };
+            json!({ "key": format!("k{topic}"), "value": format!("{word} {topic}") }).to_string()
+        });
+        let file = sandbox.write_lines("records.jsonl", records);
+        sandbox.produce_records(topic, &file);
+    }
+    let mut running = sandbox.start(&["run", "millstream.toml", "-vv"]);
+    running.wait_for_error("tried again later pipeline=suspect offset=2");
+    running.wait_for_error("tried again later pipeline=suspect offset=0");
+    running.interrupt();
+    running.wait();
+
+    // Without one of them it says so, and keeps what is parked.
+    two_inputs(&sandbox, "testing-rejects", r#""topic:a""#);
+    let refused = sandbox.run(&["run", "millstream.toml", "--until-idle"]);
+    assert!(
+        refused.stderr.contains("records from `topic:b` wait"),
+        "{}",
+        refused.stderr
+    );
+
+    two_inputs(&sandbox, "testing-rejects", r#"["topic:b", "topic:a"]"#);
+    run(&sandbox);
+    let mut origins: Vec<(String, String)> = dead_letters(&sandbox)
+        .iter()
+        .map(|letter| {
+            let value = letter["value"].as_str().unwrap().to_owned();
+            (value, header(letter, "millstream-origin").to_owned())
+        })
+        .collect();
+    origins.sort();
+    let expected = [("poison a", "topic:a/0/0"), ("poison b", "topic:b/0/2")];
+    assert_eq!(
+        origins,
+        expected.map(|(value, origin)| (value.to_owned(), origin.to_owned()))
+    );
 }
 
 /// What is parked survives a restart with another plugin: position and parked records are one

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::context::Context;
 use crate::setup;
 
-const BENCHES: &[&str] = &["plugin", "log", "queue", "pipeline", "poison"];
+const BENCHES: &[&str] = &["plugin", "log", "queue", "pipeline", "poison", "service"];
 
 /// Runs the benchmark `which`; `args` go to `millstream bench WHICH` as they are.
 pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {

@@ -10,7 +10,9 @@
 //! - `queue`: enqueue, lease and acknowledge with few and many messages waiting, and after many have
 //!   passed through; against a plain put and delete in RocksDB.
 //! - `pipeline`: topic → plugin → topic against the same pipeline with a native function.
-//! - `poison`: the same with records that fail, against none that do.
+//! - `poison`: the same with records that fail, against none that do; and what a key that fails all the time
+//!   does to the others.
+//! - `service`: a pipeline that calls a slow service, with many instances against one.
 
 mod environment;
 mod latency;
@@ -18,10 +20,12 @@ mod log;
 mod pipeline;
 mod plugin;
 mod poison;
+mod process;
 mod queue;
 mod report;
 mod rounds;
 mod scratch;
+mod service;
 mod synthetic;
 
 use std::io::Write as _;
@@ -41,6 +45,8 @@ pub enum BenchArgs {
     Pipeline(pipeline::Args),
     /// Measure what records that fail cost those that do not
     Poison(poison::Args),
+    /// Measure a consumer that calls a slow service, with many instances against one
+    Service(service::Args),
 }
 
 /// What every benchmark takes.
@@ -66,6 +72,7 @@ pub async fn run(args: BenchArgs, as_json: bool) -> anyhow::Result<ExitCode> {
         BenchArgs::Queue(args) => (queue::run(&args).await?, args.common),
         BenchArgs::Pipeline(args) => (pipeline::run(&args).await?, args.common),
         BenchArgs::Poison(args) => (poison::run(&args).await?, args.common),
+        BenchArgs::Service(args) => (service::run(&args).await?, args.common),
     };
     report.publish(common.json.as_deref(), as_json)?;
     Ok(ExitCode::SUCCESS)

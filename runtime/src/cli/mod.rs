@@ -168,9 +168,6 @@ enum Command {
     Bench(crate::bench::BenchArgs),
 }
 
-/// Threads that may block at the same time, at most.
-const MAX_THREADS: usize = 8192;
-
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -182,7 +179,7 @@ fn start(cli: Cli) -> anyhow::Result<Ending> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A plugin that waits for the network holds a thread; they are made when needed.
-        .max_blocking_threads(MAX_THREADS)
+        .max_blocking_threads(crate::pipeline::MAX_THREADS)
         .build()
         .context("cannot start the threads")?;
     runtime.block_on(dispatch(cli))

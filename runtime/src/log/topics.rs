@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::maintenance::{Upkeep, blocking};
 use super::topic::{Topic, TopicConfig};
 use super::{Cleanup, Error};
-use crate::model::{TopicName, limits};
+use crate::model::{TopicName, limits, suggest};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{KeyKind, topic as topic_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -110,19 +110,9 @@ impl Log {
     pub fn topic(&self, name: &TopicName) -> Result<Topic, Error> {
         let topics = self.topics.read();
         topics.by_name.get(name).cloned().ok_or_else(|| {
-            let similar = topics
-                .by_name
-                .keys()
-                .map(|known| {
-                    (
-                        strsim::damerau_levenshtein(known.as_str(), name.as_str()),
-                        known,
-                    )
-                })
-                .min_by_key(|(distance, _)| *distance)
-                .filter(|(distance, _)| *distance <= 1 + name.as_str().len() / 4);
-            let hint = match similar {
-                Some((_, known)) => format!("; did you mean `{known}`?"),
+            let known = topics.by_name.keys().map(TopicName::as_str);
+            let hint = match suggest(name.as_str(), known) {
+                Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; create it with `millstream topic create {name}`"),
             };
             Error::UnknownTopic {

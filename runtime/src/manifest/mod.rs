@@ -38,7 +38,7 @@ use std::path::Path;
 pub use allow::Allow;
 use error::Report;
 pub use error::{Error, Place, Problem};
-pub use queue::{GroupBy, MaxLengthPolicy, QueueSpec};
+pub use queue::QueueSpec;
 pub use resolve::{resolve, resolve_uploaded};
 pub use resolved::{
     BatchSpec, Cleanup, Delivery, LimitsSpec, PipelineSpec, PluginSpec, Port, ResolvedManifest,

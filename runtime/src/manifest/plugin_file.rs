@@ -5,7 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::words::{quoted, suggest};
+use super::words::quoted;
+use crate::model::suggest;
 
 /// The target plugins are built for.
 const TARGET: &str = "wasm32-wasip2";

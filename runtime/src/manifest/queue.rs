@@ -9,10 +9,9 @@ use super::error::{Place, Report};
 use super::quantity::format_duration;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, name};
 use super::resolve::whole_ms;
-use super::resolved::word;
 use super::schema;
 use super::words::Key;
-use crate::model::QueueName;
+use crate::model::{GroupBy, MaxLengthPolicy, QueueName};
 
 const MS: Duration = Duration::from_millis(1);
 /// As SQS.
@@ -57,46 +56,20 @@ pub struct QueueSpec {
     pub place: Place,
 }
 
-/// What happens to a message for which a full queue has no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaxLengthPolicy {
-    /// It is refused.
-    Reject,
-    /// The oldest messages go.
-    DropOldest,
-}
-
-/// What makes messages a FIFO group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupBy {
-    /// A header.
-    Header,
-    /// The record's key.
-    Key,
-}
-
 /// The words of `max-length-policy`.
 const POLICIES: [(&str, MaxLengthPolicy); 2] = [
-    ("reject", MaxLengthPolicy::Reject),
-    ("drop-oldest", MaxLengthPolicy::DropOldest),
+    (MaxLengthPolicy::Reject.as_str(), MaxLengthPolicy::Reject),
+    (
+        MaxLengthPolicy::DropOldest.as_str(),
+        MaxLengthPolicy::DropOldest,
+    ),
 ];
 
 /// The words of `groups`.
-const GROUPS: [(&str, GroupBy); 2] = [("header", GroupBy::Header), ("key", GroupBy::Key)];
-
-impl MaxLengthPolicy {
-    /// The word the manifest uses.
-    pub fn as_str(self) -> &'static str {
-        word(&POLICIES, &self)
-    }
-}
-
-impl GroupBy {
-    /// The word the manifest uses.
-    pub fn as_str(self) -> &'static str {
-        word(&GROUPS, &self)
-    }
-}
+const GROUPS: [(&str, GroupBy); 2] = [
+    (GroupBy::Header.as_str(), GroupBy::Header),
+    (GroupBy::Key.as_str(), GroupBy::Key),
+];
 
 /// A queue, and where its dead-letter queue is named.
 pub(super) struct Read {

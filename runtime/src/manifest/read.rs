@@ -17,9 +17,8 @@ use super::quantity::{
     parse_size,
 };
 use super::schema::TableSchema;
-use super::words::{
-    Key, describe, did_you_mean, list_keys, list_words, or_default, quoted, suggest,
-};
+use super::words::{Key, describe, did_you_mean, list_keys, list_words, or_default, quoted};
+use crate::model::suggest;
 
 /// What every name has to be.
 pub(super) const NAME_EXPECTED: &str =

@@ -11,7 +11,7 @@ use super::error::Report;
 use super::quantity::format_duration;
 use super::read::{Table, name};
 use super::resolved::word;
-use super::words::or_default;
+use super::words::{or_default, quoted};
 use crate::model::{PipelineName, QueueName};
 
 const MAX_ATTEMPTS: RangeInclusive<u64> = 1..=1_000_000;
@@ -89,14 +89,42 @@ const ORDERS: [(&str, RetryOrder); 3] = [
 /// Reads `retry`, with defaults for what is left out.
 pub(super) fn read(retry: &Table<'_>, report: &mut Report<'_>) -> Option<RetrySpec> {
     let attempts = retry.integer("max-attempts", MAX_ATTEMPTS, DEFAULT_MAX_ATTEMPTS, report);
+    let (initial, max) = read_pauses(retry, report);
     Some(RetrySpec {
         max_attempts: u32::try_from(attempts).ok()?,
-        initial: retry.duration("initial", PAUSE, DEFAULT_INITIAL, report),
+        initial,
         multiplier: retry.number("multiplier", MULTIPLIER, DEFAULT_MULTIPLIER, report),
-        max: retry.duration("max", PAUSE, DEFAULT_MAX, report),
+        max,
         jitter: retry.choice("jitter", &JITTERS, report),
         order: retry.choice("order", &ORDERS, report),
     })
+}
+
+/// Reads `initial` and `max`. What is left out gives way to what is written.
+fn read_pauses(retry: &Table<'_>, report: &mut Report<'_>) -> (Duration, Duration) {
+    let mut read = |key, default| {
+        let advice = || or_default(quoted(&format_duration(default)));
+        retry.duration_or(key, PAUSE, advice, report)
+    };
+    let (initial, max) = (read("initial", DEFAULT_INITIAL), read("max", DEFAULT_MAX));
+    let (Some(initial), Some(max)) = (initial, max) else {
+        let initial =
+            initial.unwrap_or_else(|| max.map_or(DEFAULT_INITIAL, |max| max.min(DEFAULT_INITIAL)));
+        return (initial, max.unwrap_or_else(|| initial.max(DEFAULT_MAX)));
+    };
+    if initial > max {
+        let (longer, longest) = (format_duration(initial), format_duration(max));
+        let message =
+            format!("`initial` is \"{longer}\", longer than `max`, which is \"{longest}\"");
+        let help = "`initial` is the pause after the first failure, and no pause is longer than `max`: lower `initial` or raise `max`";
+        let span = retry.value("initial").map(|value| value.span());
+        report.error(
+            span.unwrap_or_else(|| retry.key_span("initial")),
+            message,
+            help,
+        );
+    }
+    (initial, max)
 }
 
 /// Reads `dead-letter` of a pipeline's table; by default the queue `PIPELINE.dead-letters`.

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::error::{Error, Place, Problem, Report};
 use super::read::{Value, name};
 use super::resolved::ResolvedManifest;
-use super::words::{Key, describe, quoted, suggest};
-use crate::model::{Target, TopicName};
+use super::words::{Key, describe, quoted};
+use crate::model::{Target, TopicName, suggest};
 
 /// A topic or queue that a pipeline names and the manifest does not declare.
 #[derive(Clone, Debug, PartialEq, Eq)]

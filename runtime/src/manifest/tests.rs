@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Compression, QueueName, Target};
+use crate::model::{Compression, GroupBy, MaxLengthPolicy, QueueName, Target};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/manifests");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/manifest-reference.md");

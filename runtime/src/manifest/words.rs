@@ -6,11 +6,10 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::model::suggest;
+
 /// The longest text that a message quotes, in characters.
 const MAX_QUOTED_CHARS: usize = 60;
-/// The longest text that a similar one is looked for, in bytes: the time grows with the product of
-/// the two lengths.
-const MAX_SUGGESTION_BYTES: usize = 256;
 
 /// A value as a message names it: its kind and, if it is short, the value.
 pub(super) fn describe(value: &Spanned<DeValue<'_>>) -> String {
@@ -66,31 +65,6 @@ pub(super) fn did_you_mean<'c>(
     }
 }
 
-/// The candidate that `found` is most likely a mistyped form of, if any is near enough.
-pub(super) fn suggest<'c>(
-    found: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
-    if found.len() > MAX_SUGGESTION_BYTES {
-        return None;
-    }
-    let normal = |text: &str| text.to_ascii_lowercase().replace('_', "-");
-    let found = normal(found);
-    candidates
-        .into_iter()
-        .filter(|candidate| candidate.len() <= MAX_SUGGESTION_BYTES)
-        .map(|candidate| {
-            let distance = strsim::damerau_levenshtein(&found, &normal(candidate));
-            (distance, candidate)
-        })
-        .filter(|(distance, candidate)| {
-            let longer = candidate.len().max(found.len());
-            *distance <= (longer / 3).max(1) && *distance < longer
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
 /// A TOML string on one line.
 pub(super) struct Text<'a>(pub(super) &'a str);
 
@@ -128,19 +102,6 @@ impl fmt::Display for Key<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn suggestions_are_near() {
-        let keys = ["partitions", "retention", "retention-bytes"];
-        assert_eq!(suggest("partition", keys), Some("partitions"));
-        assert_eq!(suggest("retention_bytes", keys), Some("retention-bytes"));
-        assert_eq!(suggest("Retention", keys), Some("retention"));
-        assert_eq!(suggest("replicas", keys), None);
-        assert_eq!(suggest("x", ["to"]), None);
-        assert_eq!(suggest("a", ["b"]), None);
-        assert_eq!(suggest(&"x".repeat(10_000), keys), None);
-        assert_eq!(suggest("x", [&*"x".repeat(10_000)]), None);
-    }
 
     #[test]
     fn texts_are_escaped_and_cut() {

@@ -8,6 +8,8 @@
 //! - [`batch`]: the codec. [`RecordBatch`] is read without copying, [`BatchBuilder`] writes one
 //!   exact allocation per batch.
 //! - [`compression`]: the five codecs of the batch format, bounded against decompression bombs.
+//! - [`queue_settings`]: choices of a queue's settings.
+//! - [`suggestion`]: the known name that a mistyped one means.
 //! - [`target`]: a topic or a queue, `topic:NAME` or `queue:NAME`.
 //! - [`partitioner`]: Kafka's default key to partition mapping.
 //! - [`timer_id`]: how a timer is called.
@@ -21,7 +23,9 @@ pub mod http_host;
 pub mod limits;
 pub mod names;
 pub mod partitioner;
+pub mod queue_settings;
 pub mod record;
+pub mod suggestion;
 pub mod target;
 pub mod timer_id;
 
@@ -33,6 +37,8 @@ pub use compression::Compression;
 pub use http_host::{HttpAuthority, HttpHost, HttpHostPattern, InvalidHttpHost};
 pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TokenName, TopicName};
 pub use partitioner::{key_hash, partition_for_key};
+pub use queue_settings::{GroupBy, MaxLengthPolicy};
 pub use record::{Header, Record};
+pub use suggestion::suggest;
 pub use target::Target;
 pub use timer_id::{TIMERS_INPUT, TimerId};

@@ -4,24 +4,23 @@
 //! a dead letter. When the plugin faults (traps, runs past its deadline, …) nobody knows on which
 //! record, so the batch is halved until the poison record stands alone; what the parts that go
 //! through lead to is gathered in one checkpoint. If one half of a part is fine the other one is known to be bad, and is
-//! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls.
+//! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls. If it is said which
+//! record it is, by the plugin or by the check of its output, that one is tried alone at once.
 
 use std::ops::Range;
 use std::time::Instant;
 
-use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::TaskError;
+use super::batch_call::{Called, max_part_bytes, too_large};
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
-use super::outputs::OutputError;
-use super::processor::{Changes, Processed};
+use super::processor::Changes;
 use super::retry::{Cause, GroupId, Waiting};
 use crate::log;
-use crate::manifest::RetryOrder;
-use crate::plugin::{Columns, Fault, Output};
+use crate::plugin::{Columns, Fault};
 use crate::queue::{Queue, Receipt};
 
 /// Records to run together, and where they come from.
@@ -59,13 +58,14 @@ pub(super) struct Leased {
 }
 
 impl Batch {
-    /// Parked records of one input, to be tried again.
-    pub(super) fn of_parked(waiting: Vec<Waiting>, partition: u32) -> Result<Self, TaskError> {
+    /// Parked records of one input, to be tried again. `input` is its index in the manifest's `from`.
+    pub(super) fn of_parked(
+        waiting: Vec<Waiting>,
+        input: u32,
+        partition: u32,
+    ) -> Result<Self, TaskError> {
         let mut columns = Columns::new();
-        columns.start(
-            waiting.first().map_or(0, |first| first.parked.input),
-            partition,
-        );
+        columns.start(input, partition);
         for Waiting { parked, .. } in &waiting {
             let delivery_count = parked.attempt_count.saturating_add(1);
             let records = parked.record.records().map_err(log::Error::from)?;
@@ -91,19 +91,6 @@ struct Part {
     left_start: Option<usize>,
     /// Whether the plugin is known to fault on it.
     is_bad: bool,
-}
-
-/// What a call into the plugin led to.
-enum Called {
-    /// It succeeded, but for these records; its outputs are in the checkpoint.
-    Succeeded {
-        failed: Vec<Failed>,
-        changes: Changes,
-    },
-    /// The plugin faulted; if it is known on which record, its index in the batch.
-    Faulted(Fault, Option<usize>),
-    /// An output takes nothing now.
-    Blocked(String),
 }
 
 /// How far a batch was run.
@@ -133,9 +120,7 @@ impl BatchRunner {
         batch: &Batch,
         stop: &watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        self.leased_until_ms = batch.leased_until_ms();
-        self.changed_timers.clear();
-        let ran = self.run_parts(batch, stop).await;
+        let ran = self.gather_batch(batch, stop).await;
         self.submit_gathered().await?;
         match ran {
             Ok(Progress::Whole) => Ok(()),
@@ -147,6 +132,18 @@ impl BatchRunner {
         }
     }
 
+    /// As [`run_batch`](Self::run_batch), but what goes through is only gathered: the next checkpoint is to commit
+    /// it. For batches that have nothing to give back.
+    pub(super) async fn gather_batch(
+        &mut self,
+        batch: &Batch,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Progress, TaskError> {
+        self.leased_until_ms = batch.leased_until_ms();
+        self.changed_timers.clear();
+        self.run_parts(batch, stop).await
+    }
+
     async fn run_parts(
         &mut self,
         batch: &Batch,
@@ -155,6 +152,9 @@ impl BatchRunner {
         let mut parts = vec![Part::new(0..batch.columns.len())];
         self.held_groups.clear();
         let mut has_faulted = false;
+        // The record on which a part of the batch is said to fault.
+        let mut suspect = None;
+        let mut is_misled = false;
         while let Some(part) = parts.pop() {
             if part.range.start > 0 && *stop.borrow() {
                 return Ok(Progress::Stopped);
@@ -174,6 +174,8 @@ impl BatchRunner {
             has_faulted |= matches!(outcome, Outcome::Faulted(..));
             let mut checkpoint = match outcome {
                 Outcome::Done(checkpoint) => {
+                    // It is fine: whoever says such things is not asked again, or there would be no bound.
+                    is_misled |= range.len() == 1 && suspect == Some(range.start);
                     if let Some(right) = parts.last_mut() {
                         // Both together faulted, and this one is fine.
                         right.is_bad |=
@@ -193,7 +195,8 @@ impl BatchRunner {
                     }
                     continue;
                 }
-                Outcome::Faulted(fault, Some(index)) if range.len() > 1 => {
+                Outcome::Faulted(fault, Some(index)) if range.len() > 1 && !is_misled => {
+                    suspect = Some(index);
                     tracing::debug!(%fault, index, "the plugin faulted on a record of a batch");
                     isolate(&mut parts, range, index);
                     continue;
@@ -241,7 +244,7 @@ impl BatchRunner {
             let mut checkpoint = Checkpoint::default();
             let called = {
                 let _running = self.pipeline.calls.start().await;
-                block_in_place(|| self.call(&batch.columns, &all, &mut checkpoint))?
+                block_in_place(|| self.call(batch, &all, &mut checkpoint))?
             };
             let Called::Blocked(reason) = &called else {
                 break (called, checkpoint);
@@ -253,8 +256,11 @@ impl BatchRunner {
         };
         let mut changed = Changes::default();
         let failed: Vec<Failed> = match called {
-            Called::Blocked(_) => Vec::new(),
-            Called::Succeeded { failed, changes } => {
+            // Nothing waits for what is not tried again.
+            Called::Blocked(_) | Called::Mixed(_) => Vec::new(),
+            Called::Succeeded {
+                failed, changes, ..
+            } => {
                 changed = changes;
                 let give_up = |cause| match cause {
                     Cause::Retry { reason, .. } => Cause::Reject { reason },
@@ -272,16 +278,24 @@ impl BatchRunner {
                     .collect()
             }
         };
+        let mut given_up = Checkpoint::default();
         {
             let _running = self.pipeline.calls.start().await;
-            self.settle_failed(batch, &failed, &all, &mut checkpoint)?;
+            self.settle_failed(batch, &failed, &all, &mut given_up)?;
         }
         self.state
             .lock()
             .apply(changed.state, &mut checkpoint.commit);
         self.apply_timers(changed.timers, &mut checkpoint.commit);
         checkpoint.counts.add_input(batch, records_in);
-        self.submit(checkpoint).await
+        let bytes = checkpoint.commit.len_bytes() + given_up.commit.len_bytes();
+        if bytes <= max_part_bytes() {
+            checkpoint.add(given_up);
+            return self.submit(checkpoint).await;
+        }
+        // More than one commit takes, and the records have run already.
+        self.submit(checkpoint).await?;
+        self.submit(given_up).await
     }
 
     /// Runs those records of a part that need not wait for others.
@@ -295,26 +309,13 @@ impl BatchRunner {
         let mut selection = self.select(batch, range, &mut behind);
         if !lost.is_empty() {
             selection.retain(|index| lost.binary_search(index).is_err());
-            behind.retain(|(index, _)| lost.binary_search(index).is_err());
+            behind.retain(|index| lost.binary_search(index).is_err());
         }
-        let outcome = self.run_selection(batch, selection)?;
-        let Outcome::Done(mut checkpoint) = outcome else {
-            return Ok(outcome);
-        };
-        // Only now: a part that faults is selected again in its halves.
-        for (index, group) in behind {
-            self.park_behind(batch, index, group, &mut checkpoint)?;
-        }
-        Ok(Outcome::Done(checkpoint))
+        self.run_selection(batch, selection, behind)
     }
 
     /// The indexes of a part's records that may run; those whose group waits go to `behind`.
-    fn select(
-        &self,
-        batch: &Batch,
-        range: &Range<usize>,
-        behind: &mut Vec<(usize, GroupId)>,
-    ) -> Vec<usize> {
+    fn select(&self, batch: &Batch, range: &Range<usize>, behind: &mut Vec<usize>) -> Vec<usize> {
         // What a lane is given waits for none but those of its own batch. Its timers were not chosen so.
         let is_chosen = self.lane.is_some() && !batch.columns.are_timers();
         let is_own = batch.is_parked() || is_chosen;
@@ -334,7 +335,7 @@ impl BatchRunner {
                 false => parked.contains(group),
             };
             if waits {
-                behind.push((index, group));
+                behind.push(index);
             } else {
                 selection.push(index);
             }
@@ -342,130 +343,60 @@ impl BatchRunner {
         selection
     }
 
-    /// Runs the selected records. If the plugin fails a record and not a later one of its group, the
-    /// order would be broken: then everything runs again without the later ones.
+    /// Runs the selected records, and parks those that wait `behind` others. If the plugin fails a record and not
+    /// a later one of its group, the order would be broken: then the later one waits, too, and if that takes it
+    /// everything runs again without it.
     fn run_selection(
         &mut self,
         batch: &Batch,
         mut selection: Vec<usize>,
+        mut behind: Vec<usize>,
     ) -> Result<Outcome, TaskError> {
-        let mut behind = Vec::new();
+        let mut checkpoint = Checkpoint::default();
         while !selection.is_empty() {
-            let mut checkpoint = Checkpoint::default();
-            let (failed, changes) = match self.call(&batch.columns, &selection, &mut checkpoint)? {
-                Called::Succeeded { failed, changes } => (failed, changes),
+            let called = self.call(batch, &selection, &mut checkpoint)?;
+            let (failed, overtaken, changes) = match called {
+                Called::Succeeded {
+                    failed,
+                    overtaken,
+                    changes,
+                } => (failed, overtaken, changes),
+                Called::Mixed(overtaken) => {
+                    selection.retain(|index| overtaken.binary_search(index).is_err());
+                    behind.extend(overtaken);
+                    continue;
+                }
                 Called::Faulted(fault, index) => return Ok(Outcome::Faulted(fault, index)),
                 Called::Blocked(reason) => return Ok(Outcome::Blocked(reason)),
             };
-            let overtaken = self.overtaken(batch, &selection, &failed);
-            if overtaken.is_empty() {
-                if let Some(index) = self.stops_at(batch, &failed)
-                    && selection.len() > 1
-                {
-                    self.reopen()?;
-                    return Ok(Outcome::Stops(index));
-                }
-                self.settle_failed(batch, &failed, &selection, &mut checkpoint)?;
-                self.state
-                    .lock()
-                    .apply(changes.state, &mut checkpoint.commit);
-                checkpoint.timer_changes = changes.timers;
-                behind.sort_unstable();
-                for index in behind {
-                    let group = self.group(batch, index);
-                    self.park_behind(batch, index, group, &mut checkpoint)?;
-                }
-                return Ok(Outcome::Done(checkpoint));
-            }
-            // What this call has changed in the instance must not count.
-            self.reopen()?;
-            selection.retain(|index| overtaken.binary_search(index).is_err());
-            behind.extend(overtaken);
-        }
-        Ok(Outcome::Done(Checkpoint::default()))
-    }
-
-    /// Calls the plugin on some records of a batch and adds its outputs to the checkpoint. After a
-    /// fault there is a new instance, and the checkpoint is of no use.
-    fn call(
-        &mut self,
-        columns: &Columns,
-        selection: &[usize],
-        checkpoint: &mut Checkpoint,
-    ) -> Result<Called, TaskError> {
-        let now_ms = self.now_ms();
-        let is_whole = selection.len() == columns.len();
-        if !is_whole {
-            self.part.start(columns.input(), columns.partition());
-            for index in selection {
-                self.part.push_from(columns, *index);
-            }
-        }
-        let batch = if is_whole { columns } else { &self.part };
-        let index_of = |at: usize| selection.get(at).copied().unwrap_or_default();
-        let commit = &mut checkpoint.commit;
-        let started = Instant::now();
-        let processed = self.processor.process(batch);
-        let records = batch.len() as u64;
-        self.status
-            .note_call(records, started.elapsed(), processed.is_err());
-        self.recorder.note_call(&mut self.processor);
-        let processed = match processed {
-            Ok(processed) => processed,
-            Err(fault) => {
+            if let Some(index) = self.stops_at(batch, &failed)
+                && selection.len() > 1
+            {
                 self.reopen()?;
-                return Ok(Called::Faulted(fault, None));
+                return Ok(Outcome::Stops(index));
             }
-        };
-        let routed = self
-            .processor
-            .route(&processed, batch, now_ms, &mut self.outputs, commit)
-            .and_then(|()| self.outputs.finish(commit));
-        if let Err(error) = routed {
-            self.outputs.discard();
-            self.reopen()?;
-            return Ok(match error {
-                OutputError::Blocked { reason } => Called::Blocked(reason),
-                OutputError::Record { source, reason } => {
-                    Called::Faulted(Fault::Output { reason }, source.map(index_of))
-                }
-            });
-        }
-        self.blocked_pause = None;
-        checkpoint.counts.records_out += commit.record_count();
-        Ok(Called::Succeeded {
-            failed: match &processed {
-                Processed::Plugin(output) => failed_of(output, index_of),
-                Processed::Native => Vec::new(),
-            },
-            changes: self.processor.take_changes(),
-        })
-    }
-
-    /// The selected records that succeeded, or failed, although one of their group before them is to
-    /// be tried again.
-    fn overtaken(&self, batch: &Batch, selection: &[usize], failed: &[Failed]) -> Vec<usize> {
-        let mut overtaken = Vec::new();
-        if failed.is_empty() || self.pipeline.spec.retry.order == RetryOrder::None {
-            return overtaken;
-        }
-        let mut waiting: HashSet<GroupId> = HashSet::new();
-        let mut failed = failed.iter().peekable();
-        for index in selection.iter().copied() {
-            let failure = failed.next_if(|(at, _)| *at == index);
-            if waiting.is_empty() && failure.is_none() {
-                continue;
+            behind.extend(overtaken);
+            let kept = failed.iter().map(|(index, _)| index).chain(&behind);
+            let kept_bytes: usize = kept.map(|index| batch.kept_bytes(*index)).sum();
+            let bytes = checkpoint.commit.len_bytes() + changes.len_bytes() + kept_bytes;
+            if bytes > max_part_bytes() {
+                self.reopen()?;
+                return Ok(Outcome::Faulted(too_large(bytes), None));
             }
+            self.settle_failed(batch, &failed, &selection, &mut checkpoint)?;
+            self.state
+                .lock()
+                .apply(changes.state, &mut checkpoint.commit);
+            checkpoint.timer_changes = changes.timers;
+            break;
+        }
+        // Only now: a part that faults is selected again in its halves.
+        behind.sort_unstable();
+        for index in behind {
             let group = self.group(batch, index);
-            match failure {
-                _ if waiting.contains(&group) => overtaken.push(index),
-                Some((_, cause)) if !self.is_given_up(batch, index, cause) => {
-                    waiting.insert(group);
-                }
-                _ => {}
-            }
+            self.park_behind(batch, index, group, &mut checkpoint)?;
         }
-        overtaken
+        Ok(Outcome::Done(checkpoint))
     }
 }
 
@@ -494,11 +425,4 @@ fn isolate(parts: &mut Vec<Part>, range: Range<usize>, index: usize) {
     let pieces = [range.start..index, index..index + 1, index + 1..range.end];
     let pieces = pieces.into_iter().rev().filter(|piece| !piece.is_empty());
     parts.extend(pieces.map(Part::new));
-}
-
-fn failed_of(output: &Output, index_of: impl Fn(usize) -> usize) -> Vec<Failed> {
-    let failures = output.failed().iter();
-    failures
-        .map(|failure| (index_of(failure.index), Cause::of_failure(failure)))
-        .collect()
 }

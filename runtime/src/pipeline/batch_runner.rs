@@ -32,13 +32,16 @@ pub(super) fn open_parked(
 ) -> Result<Arc<Mutex<Parked>>, TaskError> {
     let parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
     status.parked.store(parked.len(), Ordering::Release);
-    if !parked.is_empty() && parked.max_input() as usize >= pipeline.spec.inputs.len() {
-        return Err(TaskError::ParkedInput {
-            input: parked.max_input(),
-            count: parked.len(),
-        });
+    for number in parked.inputs() {
+        parked_input(pipeline, *number)?;
     }
     Ok(Arc::new(Mutex::new(parked)))
+}
+
+/// The index in `from` of the input that parked records came from.
+pub(super) fn parked_input(pipeline: &PipelineRuntime, number: u32) -> Result<u32, TaskError> {
+    let index = pipeline.input_index(number);
+    index.map_err(|input| TaskError::ParkedInput { input })
 }
 
 /// Under which number of a task a lane keeps its state and its timers; there are far fewer tasks than fit below it.

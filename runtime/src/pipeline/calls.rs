@@ -2,8 +2,8 @@
 //!
 //! More than there are cores, so that calls that take long do not keep the others waiting, and few enough
 //! that each gets its share well within its deadline. A call that waits for a service does not count: it
-//! takes a thread and no core. Threads are bounded, too; the bound is far below the 512 that a tokio
-//! runtime has for blocking work, since without a free one it would stand still.
+//! takes a thread and no core. Threads are bounded, too: a tokio runtime without a free one for blocking work
+//! stands still, so that calls leave some for everything else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::plugin::ComputeSlot;
 
+/// Threads for blocking work (`max_blocking_threads`) that the tokio runtime must have in which pipelines run.
+pub const MAX_THREADS: usize = 8_192;
+
+/// Threads that are left for what is no call that waits: files, calls that run, the runtime's own.
+const OTHER_THREADS: usize = 1_024;
+
 /// Calls that wait for services at a time without counting as running.
-const MAX_WAITING: usize = 400;
+const MAX_WAITING: usize = MAX_THREADS - OTHER_THREADS;
 
 /// The calls that run.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! A task's checkpoints: outputs, state, timers, parked records, dead letters and progress in one commit,
 //! at most one under way.
 
+use hashbrown::HashSet;
+
 use crate::plugin::TimerChange;
 use crate::storage::{self, Commit, PendingCommit, Store};
 
@@ -12,9 +14,17 @@ pub(super) struct Checkpoint {
     pub(super) commit: Commit,
     pub(super) counts: Counts,
     /// Indexes of the records of a batch of parked ones that stay parked.
-    pub(super) still_parked: Vec<usize>,
+    pub(super) still_parked: HashSet<usize>,
     /// What was set and cancelled; it goes into the commit after the removal of timers that have fired.
     pub(super) timer_changes: Vec<TimerChange>,
+}
+
+impl Checkpoint {
+    /// Adds the commit of another one, and what it counts.
+    pub(super) fn add(&mut self, other: Checkpoint) {
+        self.commit.extend(other.commit);
+        self.counts.add(other.counts);
+    }
 }
 
 /// Hands a task's checkpoints to the store. The next batch may run while a checkpoint becomes

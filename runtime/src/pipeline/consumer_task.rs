@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
-use super::batch_runner::{BatchRunner, open_parked};
+use super::batch_runner::{BatchRunner, open_parked, parked_input};
 use super::checkpoint::Checkpoint;
 use super::control::TaskControl;
 use super::input::{Input, Source, any_readable};
@@ -64,6 +64,7 @@ impl ConsumerTask {
         let mut stop = self.runner.control.subscribe();
         let ended = self.run_until_stopped(&mut stop).await;
         // A checkpoint that failed is the cause of whatever came after it.
+        self.runner.submit_gathered().await?;
         self.runner.settle_checkpoint().await?;
         ended
     }
@@ -92,6 +93,7 @@ impl ConsumerTask {
                 continue;
             }
             let Some(turn) = next else {
+                self.runner.submit_gathered().await?;
                 self.runner.settle_checkpoint().await?;
                 let inputs = if self.must_wait() {
                     &[]
@@ -172,11 +174,18 @@ impl ConsumerTask {
         turn: usize,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
+        let pipeline = Arc::clone(&self.runner.pipeline);
+        let mut limits = pipeline.spec.batch;
+        if !self.runner.gathered.commit.is_empty() {
+            // What retries have led to is committed with this batch, and should not wait for it.
+            limits.max_wait = Duration::ZERO;
+        } else if let Some(pause) = self.pause_until_due() {
+            // What is due does not wait until a batch is full.
+            limits.max_wait = limits.max_wait.min(pause);
+        }
         let Some(input) = self.inputs.get_mut(turn) else {
             return Ok(());
         };
-        let pipeline = Arc::clone(&self.runner.pipeline);
-        let limits = pipeline.spec.batch;
         let filled = input.fill(turn, &mut self.batch, &pipeline, limits, stop);
         let origin = filled.await?;
         if self.batch.is_empty() {
@@ -229,11 +238,15 @@ impl ConsumerTask {
 
     /// Tries parked records again that are due, if there are any.
     async fn retry_due(&mut self, stop: &watch::Receiver<bool>) -> Result<(), TaskError> {
-        // They are read from the store.
-        self.runner.settle_checkpoint().await?;
         let limits = self.runner.pipeline.spec.batch;
         let now_ms = self.runner.now_ms();
         let max_records = limits.max_records as usize;
+        let parked = &self.runner.parked;
+        if parked.lock().is_due_in_store(now_ms, max_records) {
+            // A checkpoint may park some of them.
+            self.runner.submit_gathered().await?;
+            self.runner.settle_checkpoint().await?;
+        }
         let parked = &self.runner.parked;
         let waiting = block_in_place(|| {
             let mut parked = parked.lock();
@@ -242,11 +255,13 @@ impl ConsumerTask {
         let Some(first) = waiting.first() else {
             return Ok(());
         };
-        let index = first.parked.input;
+        let index = parked_input(&self.runner.pipeline, first.parked.input)?;
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.runner.task, |input| input.partition().index());
-        let batch = Batch::of_parked(waiting, partition)?;
-        self.runner.run_batch(&batch, stop).await
+        let batch = Batch::of_parked(waiting, index, partition)?;
+        // The next batch of records is committed at the same time, so that retries cost no commits of their own.
+        self.runner.gather_batch(&batch, stop).await?;
+        Ok(())
     }
 }
 

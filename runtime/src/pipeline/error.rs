@@ -195,13 +195,11 @@ pub enum TaskError {
     Group(#[from] group::Error),
     /// Records are parked of an input that the manifest no longer names.
     #[error(
-        "{count} records wait to be tried again, some of them from input {input} of `from`, which is not there any more; put the inputs back in their order until they are done"
+        "records from {input} wait to be tried again, and `from` does not have it any more; put it back until they are done"
     )]
     ParkedInput {
-        /// Index of the input.
-        input: u32,
-        /// All parked records of the task.
-        count: u64,
+        /// The input, as the manifest named it.
+        input: String,
     },
     /// The queue of the dead letters failed.
     #[error(transparent)]

@@ -9,6 +9,7 @@
 //! [`Redrive`] sends dead letters back to where they come from (`redrive/`). [`Replay`] runs one again with
 //! what the plugin saw when it failed (`replay.rs`).
 
+mod batch_call;
 mod batch_run;
 mod batch_runner;
 mod calls;
@@ -38,6 +39,7 @@ mod timer_batch;
 mod timers;
 mod topics;
 
+pub use calls::MAX_THREADS;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;

@@ -35,11 +35,41 @@ pub(super) enum Processed {
     Native,
 }
 
+/// What a change takes in a commit besides its key and its value.
+const CHANGE_BYTES: usize = 32;
+
 /// What a call has changed besides its outputs.
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) state: Vec<Change>,
     pub(super) timers: Vec<TimerChange>,
+}
+
+impl Changes {
+    /// What they take in a commit, about.
+    pub(super) fn len_bytes(&self) -> usize {
+        let value_bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let state = self.state.iter();
+        let state = state.map(|(key, value)| key.len() + value_bytes(value) + CHANGE_BYTES);
+        let timers = self.timers.iter();
+        let timers =
+            timers.map(|timer| timer.key.len() + value_bytes(&timer.payload) + CHANGE_BYTES);
+        state.sum::<usize>() + timers.sum::<usize>()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.timers.is_empty()
+    }
+}
+
+impl Processed {
+    /// Whether each of its records says from which record of the batch it comes.
+    pub(super) fn has_sources(&self) -> bool {
+        match self {
+            Self::Plugin(output) => (0..output.len()).all(|at| output.source(at).is_some()),
+            Self::Native => true,
+        }
+    }
 }
 
 /// The task's state as an instance reads it.
@@ -106,6 +136,14 @@ impl Processor {
         }
     }
 
+    /// The index of the record on which the plugin has said, in the last call, that it traps. It may be wrong.
+    pub(super) fn trapping_at(&self) -> Option<usize> {
+        match self {
+            Self::Plugin(instance) => instance.trapping_at(),
+            Self::Native { .. } => None,
+        }
+    }
+
     /// Makes records.
     pub(super) fn produce(&mut self, max_records: u32) -> Result<Output, Fault> {
         match self {
@@ -141,17 +179,20 @@ impl Processor {
         }
     }
 
-    /// Adds what a batch led to to the commit.
+    /// Adds what a batch led to to the commit, without the outputs of records that are not kept.
     pub(super) fn route(
         &mut self,
         processed: &Processed,
         batch: &Columns,
+        is_kept: impl Fn(usize) -> bool,
         now_ms: u64,
         outputs: &mut Outputs,
         commit: &mut Commit,
     ) -> Result<(), OutputError> {
         match (self, processed) {
-            (_, Processed::Plugin(output)) => outputs.add_output(output, batch, now_ms, commit),
+            (_, Processed::Plugin(output)) => {
+                outputs.add_output(output, batch, is_kept, now_ms, commit)
+            }
             (Self::Native { function, buffer }, Processed::Native) => {
                 for index in 0..batch.len() {
                     buffer.clear();

@@ -164,7 +164,7 @@ impl ProducerTask {
         let now_ms = self.pipeline.log.store().clock().now_ms();
         let added = self
             .outputs
-            .add_output(&output, &Columns::new(), now_ms, commit)
+            .add_output(&output, &Columns::new(), |_| true, now_ms, commit)
             .and_then(|()| self.outputs.finish(commit));
         match added {
             Ok(()) => {}

@@ -1,6 +1,6 @@
 //! The queues that a manifest declares, in the data directory.
 
-use crate::manifest::{self, QueueSpec, ResolvedManifest};
+use crate::manifest::{QueueSpec, ResolvedManifest};
 use crate::queue::{self, QueueConfig, Queues};
 
 /// Creates the manifest's queues, and gives those that exist its settings.
@@ -27,14 +27,8 @@ fn config(spec: &QueueSpec) -> QueueConfig {
         deduplication_window_ms: spec.deduplication_window_ms,
         time_to_live_ms: spec.time_to_live_ms,
         max_length: spec.max_length,
-        max_length_policy: match spec.max_length_policy {
-            manifest::MaxLengthPolicy::Reject => queue::MaxLengthPolicy::Reject,
-            manifest::MaxLengthPolicy::DropOldest => queue::MaxLengthPolicy::DropOldest,
-        },
-        groups: match spec.groups {
-            manifest::GroupBy::Header => queue::GroupBy::Header,
-            manifest::GroupBy::Key => queue::GroupBy::Key,
-        },
+        max_length_policy: spec.max_length_policy,
+        groups: spec.groups,
         default_priority: spec.default_priority,
     }
 }

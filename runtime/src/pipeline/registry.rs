@@ -22,6 +22,10 @@ pub(super) struct StoredPipeline {
     pub(super) plugin: PluginName,
     pub(super) plugin_digest: String,
     pub(super) inputs: Vec<Target>,
+    /// All inputs that it has ever had: a parked record names its input by the place in this list, which `from`
+    /// may be reordered without. Empty if it was stored before there was such a list: then it is `inputs`.
+    #[serde(default)]
+    pub(super) numbered_inputs: Vec<Target>,
     pub(super) ports: Vec<(PortName, Target)>,
     pub(super) delivery: String,
     /// Where it sends its dead letters; `None` if it has none.
@@ -37,6 +41,16 @@ pub(super) struct StoredPipeline {
 
 fn one() -> u32 {
     1
+}
+
+impl StoredPipeline {
+    /// All inputs that it has ever had, by the number by which parked records name them.
+    pub(super) fn numbered_inputs(&self) -> &[Target] {
+        match self.numbered_inputs.is_empty() {
+            true => &self.inputs,
+            false => &self.numbered_inputs,
+        }
+    }
 }
 
 /// A pipeline that has run on a data directory, and where it stands.
@@ -149,12 +163,12 @@ fn describe_stored(
     })
 }
 
-/// Stores how a pipeline runs now; gives it an id if it has none. Returns the id.
+/// Stores how a pipeline runs now; gives it an id if it has none, and its inputs numbers. Returns what is stored.
 pub(super) async fn register(
     store: &Store,
     name: &PipelineName,
     mut pipeline: StoredPipeline,
-) -> Result<u32, Error> {
+) -> Result<StoredPipeline, Error> {
     let known = stored(store)?;
     let existing = known
         .iter()
@@ -168,6 +182,13 @@ pub(super) async fn register(
             .max()
             .unwrap_or(0),
     };
+    let mut numbered = existing.map_or_else(Vec::new, |stored| stored.numbered_inputs().to_vec());
+    for input in &pipeline.inputs {
+        if !numbered.contains(input) {
+            numbered.push(input.clone());
+        }
+    }
+    pipeline.numbered_inputs = numbered;
     if existing != Some(&pipeline) {
         let value = serde_json::to_vec(&pipeline)
             .map_err(|error| damaged(name.as_str(), &error.to_string()))?;
@@ -179,7 +200,7 @@ pub(super) async fn register(
         );
         store.commit(commit).await?;
     }
-    Ok(pipeline.id)
+    Ok(pipeline)
 }
 
 /// Stores that a pipeline runs another version of its plugin now.

@@ -16,7 +16,7 @@ use super::timers;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
-use crate::model::{PortName, Target};
+use crate::model::{PortName, TIMERS_INPUT, Target};
 use crate::plugin::{
     ComputeSlot, Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics,
 };
@@ -36,6 +36,8 @@ fn input_name(input: &Target) -> String {
 pub(super) struct PipelineRuntime {
     pub(super) spec: PipelineSpec,
     pub(super) id: u32,
+    /// All inputs that it has ever had, by the number by which parked records name them.
+    numbered_inputs: Vec<Target>,
     pub(super) plugin: Plugin,
     pub(super) native: Option<NativeFunction>,
     pub(super) grants: Grants,
@@ -106,6 +108,7 @@ impl PipelineRuntime {
             plugin: spec.plugin.clone(),
             plugin_digest: plugin.digest().to_string(),
             inputs: spec.inputs.clone(),
+            numbered_inputs: Vec::new(),
             ports: spec
                 .ports
                 .iter()
@@ -116,7 +119,7 @@ impl PipelineRuntime {
             concurrency: spec.concurrency,
             retry_order: spec.retry.order,
         };
-        let id = registry::register(log.store(), &spec.name, stored).await?;
+        let stored = registry::register(log.store(), &spec.name, stored).await?;
         let limits = Limits {
             memory_bytes: spec.limits.memory_bytes,
             deadline: spec.limits.deadline,
@@ -125,7 +128,8 @@ impl PipelineRuntime {
         };
         Ok(Self {
             spec: spec.clone(),
-            id,
+            id: stored.id,
+            numbered_inputs: stored.numbered_inputs,
             plugin,
             native,
             grants: grants_of(spec),
@@ -201,6 +205,28 @@ impl PipelineRuntime {
             }
         }
         Ok(false)
+    }
+
+    /// The number by which parked records name an input, or timers.
+    pub(super) fn input_number(&self, index: u32) -> u32 {
+        let input = self.spec.inputs.get(index as usize);
+        let mut numbered = self.numbered_inputs.iter();
+        let number = input.and_then(|input| numbered.position(|known| known == input));
+        number.map_or(index, |number| number as u32)
+    }
+
+    /// The index in `from` of the input that parked records name by this number, or timers.
+    ///
+    /// # Errors
+    /// What the input was called, if `from` does not have it any more.
+    pub(super) fn input_index(&self, number: u32) -> Result<u32, String> {
+        if number == TIMERS_INPUT {
+            return Ok(number);
+        }
+        let known = self.numbered_inputs.get(number as usize);
+        let known = known.ok_or_else(|| format!("an input with the number {number}"))?;
+        let index = self.spec.inputs.iter().position(|input| input == known);
+        index.map_or_else(|| Err(format!("`{known}`")), |index| Ok(index as u32))
     }
 
     /// Where an instance for a partition runs.

@@ -12,6 +12,7 @@ use super::processor::Processor;
 use super::retry::{
     Cause, DeadLetters, FailedCall, GroupId, Letter, Waiting, backoff_ms, group_of,
 };
+use super::runtime::PipelineRuntime;
 use super::{PositionAfterFailure, TaskError};
 use crate::log;
 use crate::manifest::Delivery;
@@ -20,6 +21,8 @@ use crate::plugin::Columns;
 use crate::queue::letter;
 use crate::storage::schema::parked::ParkedRecord;
 
+/// Bytes of parts that go into one commit together, if each of them fits.
+const MAX_COMMIT_BYTES: usize = 64 << 20;
 /// Bytes of a batch's checkpoint after which it is not gathered any further.
 const MAX_GATHERED_BYTES: usize = 16 << 20;
 
@@ -129,7 +132,7 @@ impl BatchRunner {
         let group = self.group(batch, index);
         let mut parked = match batch.waiting(index) {
             Some(waiting) => waiting.parked.clone(),
-            None => fresh(&batch.columns, index, now_ms)?,
+            None => fresh(&self.pipeline, &batch.columns, index, now_ms)?,
         };
         parked.attempt_count = attempt_count;
         parked.has_faulted |= cause.is_fault();
@@ -150,7 +153,7 @@ impl BatchRunner {
                 let mut waiting = self.parked.lock();
                 waiting.park_again(&again, &mut checkpoint.commit);
                 self.held_groups.insert(group);
-                checkpoint.still_parked.push(index);
+                checkpoint.still_parked.insert(index);
             }
             None => self.park_fresh(batch, index, group, &parked, checkpoint),
         }
@@ -167,10 +170,10 @@ impl BatchRunner {
         checkpoint: &mut Checkpoint,
     ) -> Result<(), TaskError> {
         if batch.is_parked() {
-            checkpoint.still_parked.push(index);
+            checkpoint.still_parked.insert(index);
             return Ok(());
         }
-        let parked = fresh(&batch.columns, index, self.now_ms())?;
+        let parked = fresh(&self.pipeline, &batch.columns, index, self.now_ms())?;
         self.park_fresh(batch, index, group, &parked, checkpoint);
         self.has_parked = true;
         Ok(())
@@ -204,6 +207,11 @@ impl BatchRunner {
         mut checkpoint: Checkpoint,
         lost: &[usize],
     ) -> Result<(), TaskError> {
+        let bytes = self.gathered.commit.len_bytes() + checkpoint.commit.len_bytes();
+        if bytes >= MAX_COMMIT_BYTES {
+            // Together they may be more than one commit takes.
+            self.submit_gathered().await?;
+        }
         let count = (range.len() - lost.len()) as u64;
         checkpoint.counts.add_input(batch, count);
         match &batch.origin {
@@ -392,12 +400,13 @@ impl Batch {
 
 /// A record that has not failed yet, due at once.
 pub(super) fn fresh(
+    pipeline: &PipelineRuntime,
     columns: &Columns,
     index: usize,
     now_ms: u64,
 ) -> Result<ParkedRecord, TaskError> {
     Ok(ParkedRecord {
-        input: columns.input(),
+        input: pipeline.input_number(columns.input()),
         attempt_count: 0,
         has_faulted: false,
         due_ms: now_ms,

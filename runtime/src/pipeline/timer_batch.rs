@@ -21,6 +21,7 @@ impl BatchRunner {
             return Ok(());
         }
         // They are read from the store.
+        self.submit_gathered().await?;
         self.settle_checkpoint().await?;
         let max_timers = self.pipeline.spec.batch.max_records as usize;
         let (pipeline, timers) = (&self.pipeline, &self.timers);

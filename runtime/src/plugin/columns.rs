@@ -197,6 +197,12 @@ impl Columns {
         bytes + words * 4 + double_words * 8
     }
 
+    /// Bytes of a record's key, value and headers.
+    pub fn record_bytes(&self, index: usize) -> usize {
+        let field = |field: Option<&[u8]>| field.map_or(0, <[u8]>::len);
+        field(self.key(index)) + field(self.value(index)) + self.headers(index).len_bytes()
+    }
+
     /// Whether they are timers: keys, payloads as values, due times as timestamps.
     pub fn are_timers(&self) -> bool {
         self.input == TIMERS_INPUT

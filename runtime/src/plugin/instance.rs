@@ -245,6 +245,11 @@ impl Instance {
         self.store.data_mut().timers.take_changes()
     }
 
+    /// The index of the record on which the guest has said, in the last call, that it traps. It may be wrong.
+    pub fn trapping_at(&self) -> Option<usize> {
+        self.store.data().call.trapping_at.map(|at| at as usize)
+    }
+
     /// What the clocks and the random numbers of the last call started from.
     pub fn moment(&self) -> Moment {
         self.store.data().moment()

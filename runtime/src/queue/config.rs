@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::attributes::MAX_PRIORITY;
-use crate::model::QueueName;
+use crate::model::{GroupBy, MaxLengthPolicy, QueueName};
 
 /// How often a message is delivered at most when a dead-letter queue is named and no number is;
 /// the number that SQS's console proposes is 10, that of most job systems 3 to 5.
@@ -18,28 +18,6 @@ const DEFAULT_PRIORITY: u8 = 4;
 /// SQS's.
 pub const MAX_VISIBILITY_TIMEOUT_MS: u64 = 12 * 60 * 60_000;
 const MAX_MS: u64 = 365 * 24 * 60 * 60_000;
-
-/// What happens to a message for which a full queue has no room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MaxLengthPolicy {
-    /// It is refused, with an error to who enqueues it.
-    #[default]
-    Reject,
-    /// The oldest messages that wait go instead: to the dead-letter queue, if there is one.
-    DropOldest,
-}
-
-/// What makes messages a FIFO group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GroupBy {
-    /// The header `millstream-group`; messages without it are in no group.
-    #[default]
-    Header,
-    /// The record's key, unless there is the header; messages with neither are in no group.
-    Key,
-}
 
 /// The settings of a queue. Times are in ms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

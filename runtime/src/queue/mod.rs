@@ -38,9 +38,7 @@ mod tests;
 pub use attributes::{
     Attributes, DEDUPLICATION_ID, DELAY, EXPIRES_AT, GROUP, NOT_BEFORE, PRIORITY, TIME_TO_LIVE,
 };
-pub use config::{
-    DEFAULT_MAX_DELIVERIES, GroupBy, MAX_VISIBILITY_TIMEOUT_MS, MaxLengthPolicy, QueueConfig,
-};
+pub use config::{DEFAULT_MAX_DELIVERIES, MAX_VISIBILITY_TIMEOUT_MS, QueueConfig};
 pub use dead_letter::Reason;
 pub use enqueue::{Enqueued, MessageBatch};
 pub use error::Error;
@@ -54,3 +52,5 @@ pub use queues::Queues;
 pub use settle::Settled;
 pub use shared::Queue;
 pub use take::Taken;
+
+pub use crate::model::{GroupBy, MaxLengthPolicy};

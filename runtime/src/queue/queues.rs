@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Error, Queue, QueueConfig};
-use crate::model::{QueueName, limits};
+use crate::model::{QueueName, limits, suggest};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{KeyKind, queue as queue_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -124,18 +124,9 @@ impl Queues {
     pub fn queue(&self, name: &QueueName) -> Result<Queue, Error> {
         self.registry.find(name).ok_or_else(|| {
             let queues = self.registry.0.read();
-            let similar = queues
-                .keys()
-                .map(|known| {
-                    (
-                        strsim::damerau_levenshtein(known.as_str(), name.as_str()),
-                        known,
-                    )
-                })
-                .min_by_key(|(distance, _)| *distance)
-                .filter(|(distance, _)| *distance <= 1 + name.as_str().len() / 4);
-            let hint = match similar {
-                Some((_, known)) => format!("; did you mean `{known}`?"),
+            let known = queues.keys().map(QueueName::as_str);
+            let hint = match suggest(name.as_str(), known) {
+                Some(known) => format!("; did you mean `{known}`?"),
                 None => format!("; create it with `millstream queue create {name}`"),
             };
             Error::UnknownQueue {

@@ -25,6 +25,12 @@ const MAX_GROUP_BYTES: usize = 8 << 20;
 /// Commits after which a group is closed.
 const MAX_GROUP_COMMITS: usize = 4096;
 
+fn max_group_commits() -> usize {
+    // Tests know then which commits one write takes.
+    fail::fail_point!("commit::one-by-one", |_| 1);
+    MAX_GROUP_COMMITS
+}
+
 /// A commit in the queue. The permit bounds the bytes that wait.
 pub(super) struct Request {
     pub(super) commit: Commit,
@@ -95,7 +101,7 @@ impl CommitThread {
                 ..Group::default()
             };
             self.add(&mut group, first);
-            while bytes < MAX_GROUP_BYTES && group.replies.len() < MAX_GROUP_COMMITS {
+            while bytes < MAX_GROUP_BYTES && group.replies.len() < max_group_commits() {
                 let Ok(next) = self.requests.try_recv() else {
                     break;
                 };

@@ -16,7 +16,9 @@ mod component {
     use crate::columns::cell;
     use crate::state::Entry;
 
-    pub(crate) use context::{idempotency_key, inputs, partition, pipeline, plugin_digest, ports};
+    pub(crate) use context::{
+        idempotency_key, inputs, partition, pipeline, plugin_digest, ports, trapping_at,
+    };
     pub(crate) use metrics::{add, gauge, record_value};
     pub(crate) use state::{
         delete_many as state_delete_many, get as state_get, put_many as state_put_many,

@@ -40,6 +40,7 @@ pub mod metrics;
 mod outputs;
 #[doc(hidden)]
 pub mod plugin;
+mod progress;
 mod record;
 mod state;
 #[doc(hidden)]
@@ -70,10 +71,13 @@ pub mod prelude {
 pub mod __private {
     pub const NOT_OPEN: &str = "the plugin was called before `open`";
 
-    /// Makes a panic write where and why it was to standard error, and no more: the host puts the
-    /// end of that into its report of the trap that follows.
+    /// Makes a panic write where and why it was to standard error, and tell the host at which record: the
+    /// host puts the end of what is written into its report of the trap that follows.
     pub fn report_panics() {
         #[cfg(target_arch = "wasm32")]
-        std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+        std::panic::set_hook(Box::new(|panic| {
+            eprintln!("{panic}");
+            crate::progress::tell_host();
+        }));
     }
 }

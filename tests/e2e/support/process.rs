@@ -83,6 +83,11 @@ impl Running {
         read(&self.stdout)
     }
 
+    /// The greatest resident size so far, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        peak_memory_bytes(self.child.id()).unwrap_or(0)
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -7,7 +7,6 @@
 //! idle pipeline, one at a time, for the latency from append to output.
 
 mod preload;
-mod process;
 mod run;
 
 use std::path::PathBuf;

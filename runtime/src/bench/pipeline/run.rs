@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 
-use super::{Args, preload, process};
+use super::{Args, preload};
 use crate::bench::latency::LatencyRecorder;
+use crate::bench::process;
 use crate::bench::rounds::{Rounds, Side};
 use crate::bench::scratch::Scratch;
 use crate::bench::synthetic::Records;

@@ -3,10 +3,13 @@
 //! Topic → plugin → topic, exactly once, with the plugin `testing-flaky`, which fails a record as often
 //! as its value says. The same pipeline on the same number of records without a failure is the other
 //! side, in turns. The time counts until every record has its outcome, the last retry included.
+//!
+//! And what a key that fails all the time does to the latency of the others (`hot_key.rs`).
 
+mod hot_key;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
@@ -15,6 +18,7 @@ use super::plugin::{engine, load, shipped_component};
 use super::report::{Bound, Figures, Report, rate};
 use super::rounds::Rounds;
 use super::{CommonArgs, announce, scratch, warn_of_debug_build};
+use crate::plugin::PluginEngine;
 use crate::storage::Durability;
 
 /// Arguments of `bench poison`.
@@ -40,6 +44,11 @@ pub struct Args {
     /// Who waits for a record that is tried again, one or several
     #[arg(long, value_name = "ORDER,…", value_delimiter = ',', default_values = ["key", "partition", "none"])]
     order: Vec<String>,
+    /// What is measured, one or both
+    #[arg(long, value_name = "PART,…", value_delimiter = ',', value_enum, default_values_t = [Part::Mixes, Part::HotKey])]
+    part: Vec<Part>,
+    #[command(flatten)]
+    hot_key: hot_key::HotKeyArgs,
     /// Durability
     #[arg(long, value_name = "D", default_value_t = Durability::Os)]
     durability: Durability,
@@ -56,6 +65,15 @@ pub struct Args {
 /// Most records of a run that trap, or that a whole partition waits for: each takes some ms, whatever else
 /// there is, so that more of them make the run longer and the figure no better.
 const MAX_COSTLY_RECORDS: u64 = 500;
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The throughput with some records that fail.
+    Mixes,
+    /// The latency of the others when one key fails all the time.
+    HotKey,
+}
 
 /// Which records fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,14 +171,31 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         "rounds": args.rounds,
     });
     let mut report = Report::new("poison", settings);
+    if args.part.contains(&Part::Mixes) {
+        run_mixes(args, &parent, &component, &engine, &mut report).await?;
+    }
+    if args.part.contains(&Part::HotKey) {
+        hot_key::run(args, &parent, &component, &engine, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// Measures the throughput of each mix under each order.
+async fn run_mixes(
+    args: &Args,
+    parent: &Path,
+    component: &Path,
+    engine: &PluginEngine,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let mut cases = Vec::new();
     for order in &args.order {
         let setup = run::Setup {
             args,
             order,
-            parent: &parent,
-            component: &component,
-            engine: &engine,
+            parent,
+            component,
+            engine,
         };
         let mut measured = Trouble::ALL.map(|_| run::Totals::default());
         for round in 1..=args.rounds {
@@ -184,14 +219,14 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
             });
         }
     }
-    add_bounds(&cases, &mut report);
+    add_bounds(&cases, report);
     report.add("poison", "Topic → flaky → topic, exactly once", &cases)?;
     report.note(format!(
         "Records of {} B, 10,000 keys, {} partitions, durability {}; retry.initial 10 ms, max-attempts 2. \
          What traps is tried twice and becomes a dead letter.",
         args.value_bytes, args.partitions, args.durability
     ));
-    Ok(report)
+    Ok(())
 }
 
 fn add_bounds(cases: &[Case], report: &mut Report) {

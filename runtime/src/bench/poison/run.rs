@@ -43,7 +43,12 @@ impl Setup<'_> {
     /// Runs one mix once and adds its figures.
     pub(super) async fn run(&self, trouble: Trouble, totals: &mut Totals) -> anyhow::Result<()> {
         let scratch = Scratch::create(self.parent)?;
-        let manifest = self.manifest(scratch.path())?;
+        let retry = format!(
+            "{{ max-attempts = 2, initial = \"10ms\", order = \"{}\" }}",
+            self.order
+        );
+        let partitions = self.args.partitions;
+        let manifest = manifest(scratch.path(), self.component, partitions, &retry)?;
         let options = StoreOptions {
             durability: self.args.durability,
             ..StoreOptions::default()
@@ -120,23 +125,27 @@ impl Setup<'_> {
         producer.flush().await?;
         Ok(failing)
     }
+}
 
-    /// The manifest of the pipeline, read from a file like any other.
-    fn manifest(&self, folder: &Path) -> anyhow::Result<ResolvedManifest> {
-        let path = folder.join(manifest::FILE_NAME);
-        let plugin = std::path::absolute(self.component)?;
-        let plugin = serde_json::to_string(&plugin.display().to_string())?;
-        let (partitions, order) = (self.args.partitions, self.order);
-        let text = format!(
-            "name = \"bench\"\n\
-             [topics.in]\npartitions = {partitions}\n\
-             [topics.out]\npartitions = {partitions}\n\
-             [plugins.flaky]\npath = {plugin}\n\
-             [pipelines.flaky]\nfrom = \"topic:in\"\nplugin = \"flaky\"\n\
-             to = \"topic:out\"\n\
-             retry = {{ max-attempts = 2, initial = \"10ms\", order = \"{order}\" }}\n"
-        );
-        std::fs::write(&path, text)?;
-        Ok(manifest::load(&path)?)
-    }
+/// The manifest of the pipeline, read from a file like any other.
+pub(super) fn manifest(
+    folder: &Path,
+    component: &Path,
+    partitions: u32,
+    retry: &str,
+) -> anyhow::Result<ResolvedManifest> {
+    let path = folder.join(manifest::FILE_NAME);
+    let plugin = std::path::absolute(component)?;
+    let plugin = serde_json::to_string(&plugin.display().to_string())?;
+    let text = format!(
+        "name = \"bench\"\n\
+         [topics.in]\npartitions = {partitions}\n\
+         [topics.out]\npartitions = {partitions}\n\
+         [plugins.flaky]\npath = {plugin}\n\
+         [pipelines.flaky]\nfrom = \"topic:in\"\nplugin = \"flaky\"\n\
+         to = \"topic:out\"\n\
+         retry = {retry}\n"
+    );
+    std::fs::write(&path, text)?;
+    Ok(manifest::load(&path)?)
 }

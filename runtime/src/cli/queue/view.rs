@@ -2,7 +2,6 @@
 
 use crate::cli::output::{self, Output};
 use crate::cli::quantity;
-use crate::queue::{GroupBy, MaxLengthPolicy};
 use crate::server::QueueView;
 
 /// Writes everything, one field a line.
@@ -39,10 +38,7 @@ pub(super) fn write(queue: &QueueView, output: &mut Output) -> Result<(), output
     ]);
     match settings.max_length {
         Some(max) => {
-            let policy = match settings.max_length_policy {
-                Some(MaxLengthPolicy::DropOldest) => "drop-oldest",
-                Some(MaxLengthPolicy::Reject) | None => "reject",
-            };
+            let policy = settings.max_length_policy.unwrap_or_default().as_str();
             lines.extend([
                 ("max-length", max.to_string()),
                 ("max-length-policy", policy.to_owned()),
@@ -50,10 +46,7 @@ pub(super) fn write(queue: &QueueView, output: &mut Output) -> Result<(), output
         }
         None => lines.push(("max-length", "unlimited".to_owned())),
     }
-    let groups = match settings.groups {
-        Some(GroupBy::Key) => "key",
-        Some(GroupBy::Header) | None => "header",
-    };
+    let groups = settings.groups.unwrap_or_default().as_str();
     let priority = settings.default_priority;
     lines.extend([
         ("groups", groups.to_owned()),

@@ -26,7 +26,7 @@ use self::lane::{Done, Lane, Lanes};
 use self::swap::LaneSwap;
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
-use super::batch_runner::{BatchRunner, open_parked};
+use super::batch_runner::{BatchRunner, open_parked, parked_input};
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::control::TaskControl;
 use super::input::{Input, Source};
@@ -291,13 +291,13 @@ impl ConcurrentTask {
         let Some(first) = waiting.first() else {
             return Ok(None);
         };
-        let index = first.parked.input;
+        let index = parked_input(&self.pipeline, first.parked.input)?;
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.task, |input| input.partition().index());
         for waiting in &waiting {
             self.backlog.occupy(waiting.group, lane);
         }
-        Ok(Some(Batch::of_parked(waiting, partition)?))
+        Ok(Some(Batch::of_parked(waiting, index, partition)?))
     }
 
     /// Reads records, if there is room for them. Returns whether there were any.
@@ -386,7 +386,7 @@ impl ConcurrentTask {
         let mut parked = self.parked.lock();
         for waiting in self.backlog.take_blocked(&parked) {
             let columns = &waiting.fetched.columns;
-            let record = fresh(columns, waiting.index, now_ms)?;
+            let record = fresh(&self.pipeline, columns, waiting.index, now_ms)?;
             parked.park(waiting.group, &record, &mut checkpoint.commit);
             let offset = columns.offset(waiting.index);
             self.own_progress

@@ -76,16 +76,21 @@ impl Outputs {
         }
     }
 
-    /// Adds the records of a plugin's output. `source` is the batch that it was made from.
+    /// Adds the records of a plugin's output. `source` is the batch that it was made from; what comes from
+    /// records of it that are not kept is left out.
     pub(super) fn add_output(
         &mut self,
         output: &Output,
         source: &Columns,
+        is_kept: impl Fn(usize) -> bool,
         now_ms: u64,
         commit: &mut Commit,
     ) -> Result<(), OutputError> {
         for index in 0..output.len() {
             let from = output.source(index);
+            if from.is_some_and(|from| !is_kept(from)) {
+                continue;
+            }
             self.add_one(output, index, source, now_ms, commit)
                 .map_err(|error| error.of(from))?;
         }

@@ -198,15 +198,17 @@ impl Resolver<'_> {
         })
     }
 
-    /// The pipeline that gave up on a letter, and which of its inputs the origin is.
+    /// The pipeline that gave up on a letter, and by which number it knows the origin.
     fn taker(
         &self,
         letter: &DeadLetter<'_>,
         origin: &Target,
     ) -> Option<(&PipelineName, &StoredPipeline, u32)> {
         let (name, pipeline) = self.pipelines.get_key_value(letter.pipeline?)?;
-        let mut inputs = pipeline.inputs.iter();
-        let input = inputs.position(|input| input == origin)?;
+        // One that it does not read any more would never be tried.
+        pipeline.inputs.contains(origin).then_some(())?;
+        let mut numbered = pipeline.numbered_inputs().iter();
+        let input = numbered.position(|input| input == origin)?;
         Some((name, pipeline, u32::try_from(input).ok()?))
     }
 }

@@ -51,6 +51,7 @@ impl Scene {
             plugin: "x".parse().unwrap(),
             plugin_digest: String::new(),
             inputs: vec!["topic:other".parse().unwrap(), "topic:in".parse().unwrap()],
+            numbered_inputs: Vec::new(),
             ports: Vec::new(),
             delivery: "exactly-once".to_owned(),
             dead_letter: Some(queue_name("dead")),

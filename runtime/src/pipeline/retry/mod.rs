@@ -1,7 +1,7 @@
 //! What becomes of records that fail: tried again after a while, in the order that the pipeline asks
 //! for, and given up on in the end.
 //!
-//! A record that is to be tried again is *parked* (`parked.rs`) by the checkpoint that goes past it.
+//! A record that is to be tried again is *parked* (`parked.rs`, `recent.rs`) by the checkpoint that goes past it.
 //! One that is given up on is a dead letter (`dead_letter.rs`), in the same checkpoint, with what the
 //! plugin saw (`recorder.rs`).
 
@@ -9,6 +9,7 @@ mod backoff;
 mod dead_letter;
 mod give_up_log;
 mod parked;
+mod recent;
 mod recorder;
 
 pub(super) use backoff::backoff_ms;

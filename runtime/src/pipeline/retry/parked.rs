@@ -1,20 +1,25 @@
 //! The parked records of a task: what is stored, and in memory who is due when.
 //!
 //! Memory holds one entry for each group, not for each record, so that a key which fails for hours
-//! takes no more of it however many records queue up behind. The records themselves lie in the store.
+//! takes no more of it however many records queue up behind. The records themselves lie in the store; the
+//! first ones of a group are kept in memory besides (`recent.rs`), since most are tried again soon.
 
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 
 use super::GroupId;
-use crate::model::TIMERS_INPUT;
+use super::recent::{Head, Recent};
 use crate::storage::schema::KeyKind;
 use crate::storage::schema::parked::{self, ParkedRecord};
 use crate::storage::{Commit, Error, Scan, Store};
 
 /// Parked records of a task from which on it takes no new ones until some are done.
 const MAX_PARKED: u64 = 1_000_000;
+/// Records of a group that are tried in one call after the first failure of it.
+const FIRST_RUN: u32 = 16;
+/// Bytes of parked records that a task keeps in memory besides the store.
+const MAX_RECENT_BYTES: usize = 8 << 20;
 
 /// The parked records of a task.
 pub(in crate::pipeline) struct Parked {
@@ -25,9 +30,11 @@ pub(in crate::pipeline) struct Parked {
     /// Groups by the time at which their first record is due.
     due: BTreeSet<(u64, GroupId)>,
     count: u64,
+    /// Bytes of the records that are in memory.
+    recent_bytes: usize,
     next_sequence: u64,
-    /// The greatest index of an input that a record, not a timer, came from when this was opened.
-    max_input: u32,
+    /// The numbers of the inputs that records came from when this was opened.
+    inputs: BTreeSet<u32>,
 }
 
 struct Group {
@@ -38,6 +45,12 @@ struct Group {
     /// None of its records lies before this.
     first_sequence: u64,
     count: u64,
+    /// How many of its records are tried in one call at most. Those behind one that fails again have run for
+    /// nothing, so it halves with each failure, and grows by each record that goes through: otherwise a key of
+    /// which every record fails once would cost a whole batch for each of them.
+    max_run: u32,
+    /// Its first records, if they are in memory.
+    recent: Recent,
 }
 
 /// A parked record that is due, and where it lies.
@@ -62,8 +75,9 @@ impl Parked {
             groups: HashMap::new(),
             due: BTreeSet::new(),
             count: 0,
+            recent_bytes: 0,
             next_sequence: 0,
-            max_input: 0,
+            inputs: BTreeSet::new(),
         };
         let from = parked::key(pipeline_id, task, 0, 0);
         let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
@@ -72,9 +86,7 @@ impl Parked {
             let value = bytes::Bytes::copy_from_slice(value);
             let record = parked::parse_value(&value).ok_or_else(damaged)?;
             opened.insert(group, sequence, &record);
-            if record.input != TIMERS_INPUT {
-                opened.max_input = opened.max_input.max(record.input);
-            }
+            opened.inputs.insert(record.input);
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
             Ok(Scan::Continue)
         })?;
@@ -85,9 +97,9 @@ impl Parked {
         self.groups.is_empty()
     }
 
-    /// The greatest index of an input that a record came from, as of the start.
-    pub(in crate::pipeline) fn max_input(&self) -> u32 {
-        self.max_input
+    /// The numbers of the inputs that records came from, as of the start.
+    pub(in crate::pipeline) fn inputs(&self) -> &BTreeSet<u32> {
+        &self.inputs
     }
 
     /// How many records are parked.
@@ -149,6 +161,42 @@ impl Parked {
     ) {
         commit.park(self.pipeline_id, self.task, group, sequence, record);
         self.insert(group, sequence, record);
+        self.keep(group, sequence, record);
+    }
+
+    /// Keeps a record in memory that was parked now, if there is room.
+    fn keep(&mut self, group: GroupId, sequence: u64, record: &ParkedRecord) {
+        let Some(of) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let before = of.recent.len_bytes();
+        // Without the record itself.
+        let are_all_here = of.recent.len() as u64 + 1 == of.count;
+        of.recent.keep(sequence, record, are_all_here);
+        self.recent_bytes = self.recent_bytes + of.recent.len_bytes() - before;
+        if self.recent_bytes <= MAX_RECENT_BYTES {
+            return;
+        }
+        // Those that are due last are needed last.
+        for (_, group) in self.due.iter().rev() {
+            if self.recent_bytes <= MAX_RECENT_BYTES / 2 {
+                break;
+            }
+            if let Some(of) = self.groups.get_mut(group) {
+                self.recent_bytes -= of.recent.len_bytes();
+                of.recent = Recent::default();
+            }
+        }
+    }
+
+    /// Whether one of the first groups that are due has its records in the store alone.
+    pub(in crate::pipeline) fn is_due_in_store(&self, now_ms: u64, max_records: usize) -> bool {
+        let due = self.due.iter().take(max_records);
+        due.take_while(|(due_ms, _)| *due_ms <= now_ms)
+            .any(|(_, group)| {
+                let of = self.groups.get(group);
+                of.is_none_or(|of| of.recent.is_empty())
+            })
     }
 
     /// Parks a record of a group again in its place, after another failure.
@@ -160,6 +208,12 @@ impl Parked {
         } = again;
         commit.park(self.pipeline_id, self.task, *group, *sequence, parked);
         self.set_first(*group, parked.due_ms, parked.has_faulted);
+        if let Some(of) = self.groups.get_mut(group) {
+            of.max_run = (of.max_run / 2).max(1);
+            let before = of.recent.len_bytes();
+            of.recent.replace(*sequence, parked);
+            self.recent_bytes = self.recent_bytes + of.recent.len_bytes() - before;
+        }
     }
 
     /// Removes a record that has an outcome; the next one of its group is due at once.
@@ -170,6 +224,10 @@ impl Parked {
             return;
         };
         group.count = group.count.saturating_sub(1);
+        group.max_run = group.max_run.saturating_add(1);
+        let before = group.recent.len_bytes();
+        group.recent.remove(done.sequence);
+        self.recent_bytes = self.recent_bytes + group.recent.len_bytes() - before;
         if group.count == 0 {
             self.due.remove(&(group.due_ms, done.group));
             self.groups.remove(&done.group);
@@ -183,8 +241,8 @@ impl Parked {
 
     /// The records that are due, all of one input, in the order of their groups. After a record that
     /// has failed before comes none of its group, since it may fail again; one that has faulted comes
-    /// alone. Groups for which `is_elsewhere` are left out. What was parked of the others must be in the store:
-    /// no checkpoint may be under way.
+    /// alone. Groups for which `is_elsewhere` are left out. If one [is read from the
+    /// store](Self::is_due_in_store) no checkpoint may be under way, so that all of it is there.
     pub(in crate::pipeline) fn take_due(
         &mut self,
         now_ms: u64,
@@ -245,36 +303,28 @@ impl Parked {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Vec<Waiting>, Error> {
-        let mut found: Vec<Waiting> = Vec::new();
-        let mut bytes = 0;
-        let first = self.groups.get(&group).map_or(0, |it| it.first_sequence);
-        let from = parked::key(self.pipeline_id, self.task, group, first);
+        let Some(of) = self.groups.get(&group) else {
+            return Ok(Vec::new());
+        };
+        let max_records = max_records.min(of.max_run as usize);
+        let mut head = Head::new(group, max_records, max_bytes);
+        if !of.recent.is_empty() {
+            of.recent.add_to(&mut head);
+            return Ok(head.into_found());
+        }
+        let from = parked::key(self.pipeline_id, self.task, group, of.first_sequence);
         let to = parked::key(self.pipeline_id, self.task, group, u64::MAX);
         self.store
             .scan(KeyKind::Parked, &from, Some(&to), |key, value| {
                 let (_, _, _, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
                 let value = bytes::Bytes::copy_from_slice(value);
                 let parked = parked::parse_value(&value).ok_or_else(damaged)?;
-                let is_only = parked.attempt_count > 0;
-                let belongs = found.first().is_none_or(|head| {
-                    !is_only && head.parked.input == parked.input && bytes < max_bytes
-                });
-                if !belongs {
-                    return Ok(Scan::Stop);
-                }
-                bytes += parked.record.len_bytes();
-                found.push(Waiting {
-                    group,
-                    sequence,
-                    parked,
-                });
-                Ok(if is_only || found.len() >= max_records {
-                    Scan::Stop
-                } else {
-                    Scan::Continue
+                Ok(match head.add(sequence, parked) {
+                    true => Scan::Continue,
+                    false => Scan::Stop,
                 })
             })?;
-        Ok(found)
+        Ok(head.into_found())
     }
 
     fn insert(&mut self, id: GroupId, sequence: u64, record: &ParkedRecord) {
@@ -285,6 +335,8 @@ impl Parked {
                 has_faulted: record.has_faulted,
                 first_sequence: sequence,
                 count: 1,
+                max_run: FIRST_RUN,
+                recent: Recent::default(),
             };
             self.groups.insert(id, group);
             self.due.insert((record.due_ms, id));
@@ -313,3 +365,6 @@ fn damaged() -> Error {
         reason: "malformed".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,4 +60,9 @@ impl Host for HostState {
             ))
         })
     }
+
+    fn trapping_at(&mut self, index: u32) -> wasmtime::Result<()> {
+        self.call.trapping_at = Some(index);
+        Ok(())
+    }
 }

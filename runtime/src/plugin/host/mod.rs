@@ -119,6 +119,8 @@ pub(super) struct Call {
     pub(super) outside: Arc<Outside>,
     /// What it is about, for idempotency keys; nothing if the plugin does not ask for any.
     subject: Subject,
+    /// The record on which the guest has said that it traps.
+    pub(super) trapping_at: Option<u32>,
 }
 
 /// What a call is about.
@@ -194,6 +196,7 @@ impl HostState {
                 margin: wasi::margin(limits.deadline),
                 outside,
                 subject: Subject::Nothing,
+                trapping_at: None,
             },
             is_open: false,
         }
@@ -209,6 +212,7 @@ impl HostState {
         self.call.deadline = deadline;
         self.call.outside.start_call();
         self.call.subject = Subject::Nothing;
+        self.call.trapping_at = None;
     }
 
     /// What the clocks and the random numbers of the current call start from.

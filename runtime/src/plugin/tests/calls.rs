@@ -229,6 +229,21 @@ fn endless_writes_are_a_state_fault() {
     );
 }
 
+/// What a guest says before it traps is known of that call, and of no other.
+#[test]
+fn a_guest_can_say_at_which_record_it_traps() {
+    let guest = Guest::new("(call $trapping-at (i32.const 2)) unreachable").import(
+        CONTEXT,
+        "trapping-at",
+        r#"(param "index" u32)"#,
+        "(param i32)",
+    );
+    let mut instance = instantiate(&guest).unwrap();
+    assert_eq!(instance.trapping_at(), None);
+    assert_eq!(instance.process(&batch(3)).unwrap_err().kind(), "trap");
+    assert_eq!(instance.trapping_at(), Some(2));
+}
+
 /// A guest that returns the idempotency key of record `index` as the error of its call.
 fn idempotency_key(index: u32) -> Fault {
     let guest = Guest::new(&format!(

@@ -1,7 +1,8 @@
 //! The whole on-disk schema: every kind of key, its fixed code and the column family it lives in.
 //!
 //! A key is the kind's code (one byte) followed by its fields. Numbers are big-endian, so that the
-//! order of the bytes is the order of the numbers. Codes are never reused. One file per kind.
+//! order of the bytes is the order of the numbers. Codes are never reused. One file per kind;
+//! `id_key` is what two kinds have in common.
 
 pub mod batch;
 pub mod changelog;
@@ -9,6 +10,7 @@ pub mod deduplication;
 pub mod deploy;
 pub mod group_gaps;
 pub mod group_offset;
+pub mod id_key;
 pub mod manifest;
 pub mod parked;
 pub mod partition_head;

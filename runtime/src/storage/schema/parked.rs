@@ -3,8 +3,8 @@
 //! A group is what must be tried in order: the records of one key, all of a task, or one record
 //! alone, as the pipeline's `retry.order` says. Within a group the sequence is the order of arrival.
 //!
-//! The value: version (`u8`, 1), flags (`u8`: 1 = it has faulted, so it is tried alone), index of the
-//! input (`u32`; `0xffffffff` = it is a timer, with its key, its payload as the value, and its due time as
+//! The value: version (`u8`, 1), flags (`u8`: 1 = it has faulted, so it is tried alone), number of the
+//! input in the pipeline's entry (`u32`; `0xffffffff` = it is a timer, with its key, its payload as the value, and its due time as
 //! the timestamp), attempts (`u32`; 0 = it only waits behind another), when it is due, first failed and
 //! last failed (`u64` each, in ms since the epoch), the reason (`u16` length, UTF-8), then the record as
 //! a batch of one in Kafka's format, with its own offset. Numbers are big-endian.
@@ -24,7 +24,7 @@ const FIXED_LEN_BYTES: usize = 36;
 /// A record that waits to be tried again.
 #[derive(Clone, Debug)]
 pub struct ParkedRecord {
-    /// Index of the pipeline's input that it came from, or [`TIMERS_INPUT`](crate::model::TIMERS_INPUT).
+    /// Number of the pipeline's input that it came from, as its entry lists them, or [`TIMERS_INPUT`](crate::model::TIMERS_INPUT).
     pub input: u32,
     /// How often it has failed; 0 if it waits behind another record.
     pub attempt_count: u32,

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use crate::columns::{Batch, NO_SOURCE, Output};
 use crate::host;
+use crate::progress;
 use crate::record::Record;
 use column::{Column, Of};
 
@@ -159,12 +160,14 @@ impl Outputs {
     #[inline]
     pub(crate) fn enter(&mut self, index: u32) -> usize {
         self.current = index;
+        progress::enter(index);
         self.source.len()
     }
 
     /// What is emitted from here on derives from no record.
     pub(crate) fn leave(&mut self) {
         self.current = NO_SOURCE;
+        progress::leave();
     }
 
     /// Takes back what was emitted since the mark.

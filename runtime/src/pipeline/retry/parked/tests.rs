@@ -1,0 +1,206 @@
+//! What is kept in memory against what is stored, and what a group that fails costs.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{BatchBuilder, Compression, HeadersRef};
+use crate::storage::tests::support::{START_MS, TestStore, cases};
+
+const PIPELINE: u32 = 3;
+const TASK: u32 = 1;
+
+fn record(offset: u64, attempt_count: u32, due_ms: u64) -> ParkedRecord {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder
+        .push(1, Some(b"key"), Some(b"value"), HeadersRef::EMPTY)
+        .unwrap();
+    ParkedRecord {
+        input: 0,
+        attempt_count,
+        has_faulted: false,
+        due_ms,
+        first_failed_ms: 0,
+        last_failed_ms: 0,
+        reason: String::new(),
+        record: builder.build().unwrap().unwrap().assign(offset),
+    }
+}
+
+fn open(directory: &TestStore) -> Parked {
+    Parked::open(directory.store().clone(), PIPELINE, TASK).unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Parks so many records of a group, of which the first has failed.
+    Park { group: u64, count: usize },
+    /// Parks two records of a group in places that were reserved, the later one first.
+    ParkLate { group: u64 },
+    /// Tries what is due: so many go through, the next one fails again, and those behind it stay.
+    Try { max_records: usize, done: usize },
+    /// Starts anew.
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u64..4, 1usize..40).prop_map(|(group, count)| Step::Park { group, count }),
+        2 => (0u64..4).prop_map(|group| Step::ParkLate { group }),
+        6 => (1usize..20, 0usize..20).prop_map(|(max_records, done)| Step::Try { max_records, done }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// What the records of a group are, by place, attempts and time.
+fn told(found: &[Waiting]) -> Vec<(u64, u32, u64)> {
+    let told = |waiting: &Waiting| {
+        let parked = &waiting.parked;
+        (waiting.sequence, parked.attempt_count, parked.due_ms)
+    };
+    found.iter().map(told).collect()
+}
+
+/// The first records of each group are those that are stored, whether they are in memory or not.
+fn assert_as_stored(parked: &Parked, directory: &TestStore) {
+    let mut stored = open(directory);
+    assert_eq!(parked.len(), stored.len());
+    assert_eq!(parked.groups.len(), stored.groups.len());
+    let bytes: usize = parked.groups.values().map(|of| of.recent.len_bytes()).sum();
+    assert_eq!(parked.recent_bytes, bytes);
+    for (group, of) in &parked.groups {
+        assert_eq!(of.count, stored.groups[group].count);
+        stored.groups.get_mut(group).unwrap().max_run = of.max_run;
+        let expected = told(&stored.head_of(*group, 50, 1 << 20).unwrap());
+        let found = told(&parked.head_of(*group, 50, 1 << 20).unwrap());
+        assert!(!found.is_empty());
+        assert_eq!(found, expected[..found.len()]);
+        if of.recent.is_empty() {
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(64))]
+
+    #[test]
+    fn what_is_in_memory_is_what_is_stored(steps in prop::collection::vec(step(), 1..40)) {
+        let directory = TestStore::new();
+        let mut parked = open(&directory);
+        let mut now_ms = START_MS;
+        for step in steps {
+            now_ms += 10;
+            let mut commit = Commit::new();
+            match step {
+                Step::Park { group, count } => {
+                    for at in 0..count {
+                        let attempts = u32::from(at == 0 && !parked.contains(group));
+                        parked.park(group, &record(at as u64, attempts, now_ms), &mut commit);
+                    }
+                }
+                Step::ParkLate { group } => {
+                    let first = parked.reserve(2);
+                    for sequence in [first + 1, first] {
+                        parked.park_at(sequence, group, &record(sequence, 0, now_ms), &mut commit);
+                    }
+                }
+                Step::Try { max_records, done } => {
+                    let due = parked.take_due(now_ms, max_records, 1 << 20, |_| false).unwrap();
+                    let mut held = BTreeSet::new();
+                    for (at, waiting) in due.iter().enumerate() {
+                        if held.contains(&waiting.group) {
+                            continue;
+                        }
+                        if at < done {
+                            parked.remove(waiting, &mut commit);
+                            continue;
+                        }
+                        held.insert(waiting.group);
+                        let mut again = waiting.clone();
+                        again.parked.attempt_count += 1;
+                        again.parked.due_ms = now_ms + 5;
+                        parked.park_again(&again, &mut commit);
+                    }
+                }
+                Step::Reopen => parked = open(&directory),
+            }
+            directory.commit(commit);
+            assert_as_stored(&parked, &directory);
+        }
+    }
+}
+
+/// A key of which every record fails once: what ran behind a record that failed ran for nothing, and there must
+/// not be much of that.
+#[test]
+fn a_group_of_which_each_record_fails_once_costs_little() {
+    const RECORDS: u64 = 600;
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    let mut commit = Commit::new();
+    for offset in 0..RECORDS {
+        parked.park(7, &record(offset, 0, START_MS), &mut commit);
+    }
+    directory.commit(commit);
+    let mut run_count = 0;
+    while !parked.is_empty() {
+        let mut commit = Commit::new();
+        let due = parked.take_due(u64::MAX, 512, 1 << 20, |_| false).unwrap();
+        run_count += due.len() as u64;
+        for waiting in &due {
+            if waiting.parked.attempt_count > 0 {
+                parked.remove(waiting, &mut commit);
+                continue;
+            }
+            let mut again = waiting.clone();
+            again.parked.attempt_count = 1;
+            parked.park_again(&again, &mut commit);
+            break;
+        }
+        directory.commit(commit);
+    }
+    // Each of them twice, and what waited behind it.
+    assert!(run_count <= 4 * RECORDS, "{run_count}");
+}
+
+/// A group that goes through again is soon tried in whole batches.
+#[test]
+fn a_group_that_goes_through_is_done_in_large_batches() {
+    const RECORDS: u64 = 5000;
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    let mut commit = Commit::new();
+    for offset in 0..RECORDS {
+        parked.park(7, &record(offset, 0, START_MS), &mut commit);
+    }
+    directory.commit(commit);
+    let mut calls = 0;
+    while !parked.is_empty() {
+        let mut commit = Commit::new();
+        let due = parked.take_due(START_MS, 512, 1 << 20, |_| false).unwrap();
+        calls += 1;
+        for waiting in &due {
+            parked.remove(waiting, &mut commit);
+        }
+        directory.commit(commit);
+    }
+    assert!(calls <= 20, "{calls}");
+}
+
+/// However many records are parked, memory holds a bounded part of them, and of one key less.
+#[test]
+fn records_in_memory_are_bounded() {
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    let mut large = record(0, 0, START_MS);
+    large.reason = "x".repeat(1 << 10);
+    for group in 0..20_000 {
+        let mut commit = Commit::new();
+        parked.park(group, &large, &mut commit);
+        // The key that fails all the time.
+        parked.park(0, &large, &mut commit);
+        assert!(parked.recent_bytes <= MAX_RECENT_BYTES);
+    }
+    assert!(parked.groups[&0].recent.len_bytes() <= 64 << 10);
+    assert!(parked.recent_bytes >= MAX_RECENT_BYTES / 4);
+}
