@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::output;
-use crate::{manifest, pipeline, plugin, storage};
+use crate::{backup, manifest, pipeline, plugin, storage};
 
 /// The part of `--help` on exit codes.
 pub(super) const HELP: &str = "\
@@ -114,11 +114,21 @@ fn code(error: &anyhow::Error) -> u8 {
             || cause.is::<plugin::Error>()
             || matches!(
                 cause.downcast_ref(),
+                Some(
+                    backup::Error::Exists { .. }
+                        | backup::Error::Inside { .. }
+                        | backup::Error::NotABackup { .. }
+                        | backup::Error::Newer { .. }
+                )
+            )
+            || matches!(
+                cause.downcast_ref(),
                 Some(pipeline::Error::Manifest(_) | pipeline::Error::TooManyInstances { .. })
             )
     };
     let is_unusable_directory = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<NoDataDirectory>()
+            || matches!(cause.downcast_ref(), Some(backup::Error::NotEmpty { .. }))
             || matches!(
                 cause.downcast_ref(),
                 Some(

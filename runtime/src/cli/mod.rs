@@ -4,6 +4,7 @@
 //! standard output as a table or JSON, [`progress`] draws on standard error, [`interrupt`] listens
 //! for Ctrl-C and SIGTERM, [`exit`] turns what happened into an exit code.
 
+mod backup;
 mod check;
 mod confirm;
 mod consume;
@@ -23,9 +24,11 @@ mod produce;
 mod progress;
 mod quantity;
 mod queue;
+mod restore;
 mod run;
 mod telemetry;
 mod topic;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -138,6 +141,12 @@ enum Command {
     /// List and describe the pipelines that have run on the data directory
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// Copy the data directory into a new folder, as it is at one moment
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup
+    Restore(restore::RestoreArgs),
+    /// Read everything that is stored, compare it with its checksums, and say what is wrong
+    Verify(verify::VerifyArgs),
     /// Measure what plugins, the log and pipelines cost, against the plain thing in their place
     #[command(subcommand)]
     Bench(crate::bench::BenchArgs),
@@ -176,6 +185,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,
         Command::Pipeline(command) => pipeline::run(&command, &global, &mut output),
+        Command::Backup(args) => backup::run(&args, &global, &mut output),
+        Command::Restore(args) => restore::run(&args, &global, &mut output),
+        Command::Verify(args) => verify::run(args, &global, &mut output).await,
         Command::Bench(args) => crate::bench::run(args, global.output == Format::Json)
             .await
             .map(|_| Ending::Done),
