@@ -14,13 +14,15 @@ use rocksdb::{
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::commit_thread::{CommitThread, Request, poison};
+use super::commit_thread::{CommitThread, Request};
 use super::directory::Directory;
 use super::entries::{self, Rocks};
 use super::schema::{
     Family, KeyKind, batch as batch_key, kind_prefix, partition_head, queue, queue_chunk, topic,
 };
-use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
+use super::{
+    Commit, Durability, Error, Partition, PendingCommit, StoreOptions, WriteFailure, open_files,
+};
 use crate::clock::Clock;
 use crate::model::RecordBatch;
 
@@ -42,7 +44,7 @@ const MIN_BLOB_BYTES: u64 = 4 << 10;
 /// What readers and the commit thread share.
 pub(super) struct Database {
     pub(super) rocks: Rocks,
-    pub(super) poisoned: OnceLock<String>,
+    pub(super) failure: OnceLock<WriteFailure>,
     /// Groups committed since the store was opened.
     pub(super) commits: AtomicU64,
     options: Options,
@@ -53,6 +55,20 @@ impl Database {
     /// The handle of a family; all are opened with the database.
     pub(super) fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
         entries::family(&self.rocks, family)
+    }
+
+    /// Remembers a failed write, unless one has failed before; returns the first one.
+    pub(super) fn poison(&self, reason: &str) -> &WriteFailure {
+        self.failure.get_or_init(|| {
+            let failure = WriteFailure::new(reason, self.directory.path());
+            let (reason, advice) = (&failure.reason, &failure.advice);
+            tracing::error!(
+                reason,
+                advice,
+                "a write failed; the store accepts no more writes"
+            );
+            failure
+        })
     }
 }
 
@@ -129,7 +145,7 @@ impl Store {
             .map_err(Error::engine("open its files"))?;
         let database = Arc::new(Database {
             rocks,
-            poisoned: OnceLock::new(),
+            failure: OnceLock::new(),
             commits: AtomicU64::new(0),
             options: db_options,
             directory,
@@ -219,12 +235,15 @@ impl Store {
 
     /// Whether a write has failed, after which there are no others.
     pub(super) fn check_poisoned(&self) -> Result<(), Error> {
-        match self.database.poisoned.get() {
+        match self.write_failure() {
             None => Ok(()),
-            Some(reason) => Err(Error::Poisoned {
-                reason: reason.clone(),
-            }),
+            Some(failure) => Err(failure.clone().into()),
         }
+    }
+
+    /// The failed write after which there are no others.
+    pub(super) fn write_failure(&self) -> Option<&WriteFailure> {
+        self.database.failure.get()
     }
 
     /// RocksDB itself.
@@ -518,7 +537,7 @@ fn sync_every(database: &Database, every: Duration, stopped: &std::sync::mpsc::R
             continue;
         }
         if let Err(error) = database.rocks.flush_wal(true) {
-            poison(&database.poisoned, &error.into_string());
+            database.poison(&error.into_string());
             return;
         }
         synced = commits;
@@ -530,6 +549,7 @@ pub(super) fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamil
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_max_background_jobs(2);
+    db.set_max_open_files(open_files::max_store_files());
     db.set_max_total_wal_size(512 << 20);
     db.set_keep_log_file_num(4);
     db.set_bytes_per_sync(1 << 20);

@@ -3,5 +3,6 @@
 mod checkpoints;
 mod commits;
 mod crash;
+mod no_room;
 mod reads;
 pub(crate) mod support;
