@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::output;
+use super::telemetry::{self, Level};
 use crate::{backup, manifest, pipeline, plugin, storage};
 
 /// The part of `--help` on exit codes.
@@ -68,12 +69,17 @@ pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
     if error.chain().any(is_closed_pipe) {
         return ExitCode::SUCCESS;
     }
-    let mut stderr = std::io::stderr().lock();
-    // Nothing can be done about a standard error that is closed.
-    let _ = match is_rendered(&error) {
-        true => writeln!(stderr, "{error}"),
-        false => writeln!(stderr, "error: {}", sentence(&error)),
+    let text = match is_rendered(&error) {
+        true => error.to_string(),
+        false => sentence(&error),
     };
+    let line =
+        telemetry::json_line(Level::Error, &text).unwrap_or_else(|| match is_rendered(&error) {
+            true => text,
+            false => format!("error: {text}"),
+        });
+    // Nothing can be done about a standard error that is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
     ExitCode::from(code(&error))
 }
 

@@ -6,11 +6,13 @@
 
 mod backup;
 mod check;
+mod completions;
 mod confirm;
 mod consume;
 mod dead_letter;
 mod exit;
 mod group;
+mod health;
 mod input;
 mod interrupt;
 mod json_line;
@@ -36,7 +38,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::storage::Durability;
+use crate::storage::{Durability, open_files};
 use exit::Ending;
 use output::{Format, Output};
 
@@ -147,6 +149,12 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Read everything that is stored, compare it with its checksums, and say what is wrong
     Verify(verify::VerifyArgs),
+    /// Ask a server whether it is ready, for health checks
+    Health(health::HealthArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages, one for each verb
+    Man(completions::ManArgs),
     /// Measure what plugins, the log and pipelines cost, against the plain thing in their place
     #[command(subcommand)]
     Bench(crate::bench::BenchArgs),
@@ -163,6 +171,7 @@ pub fn main() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<Ending> {
     telemetry::init(&cli.global, matches!(cli.command, Command::Bench(_)))?;
+    open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A plugin that waits for the network holds a thread; they are made when needed.
@@ -188,6 +197,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Backup(args) => backup::run(&args, &global, &mut output),
         Command::Restore(args) => restore::run(&args, &global, &mut output),
         Command::Verify(args) => verify::run(args, &global, &mut output).await,
+        Command::Health(args) => health::run(args, &mut output).await,
+        Command::Completions(args) => completions::completions(&args, &mut output),
+        Command::Man(args) => completions::man(&args, &mut output),
         Command::Bench(args) => crate::bench::run(args, global.output == Format::Json)
             .await
             .map(|_| Ending::Done),
