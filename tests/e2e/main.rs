@@ -20,6 +20,7 @@ mod kill_produce;
 mod kill_queue;
 mod kill_topics;
 mod memory;
+mod operations;
 mod queue_pipelines;
 mod queues;
 mod replay;

@@ -12,7 +12,7 @@ pub(super) const HELP: &str = "\
 Exit codes:
   0    success
   1    failure: a pipeline stopped or its plugin does not fit it, a record was refused,
-       a file could not be read, ...
+       a file could not be read, `verify` found damage, ...
   2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline
   3    the data directory cannot be used: it does not exist, another process holds it,
        a later version wrote it, or it holds something else
