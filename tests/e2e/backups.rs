@@ -209,7 +209,6 @@ fn damage_is_named_with_exit_code_1() {
     assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
     // The data directory has its own name for an intact file.
     assert_eq!(sandbox.json(&["verify"])["problem_count"], 0);
-    sandbox
-        .run(&["verify", "--data-dir", &path(&sandbox, "nowhere")])
-        .expect_code(3);
+    let nowhere = sandbox.bare_command(&["verify", "--data-dir", &path(&sandbox, "nowhere")]);
+    sandbox.start_command(nowhere).wait().expect_code(3);
 }

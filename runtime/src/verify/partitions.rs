@@ -32,54 +32,48 @@ struct Walked {
 pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Report) {
     let mut walked: Option<Walked> = None;
     let mut seen = BTreeSet::new();
+    let mut after_gap = false;
     walk::family(store, Family::Log, catalog, report, |visit, report| {
-        let (key, value) = match visit {
-            Visit::Entry(key, value) => (key, value),
-            Visit::Gap => {
-                if let Some(walked) = &mut walked {
-                    walked.after_gap = true;
-                    walked.is_damaged = true;
-                }
-                return;
-            }
+        let Visit::Entry(key, value) = visit else {
+            after_gap = true;
+            return;
         };
         let Some((id, index, base_offset)) = batch_key::parse(key) else {
             report.problems.add(malformed_key().at(key, catalog));
             return;
         };
-        if !walked
+        if after_gap && let Some(walked) = &mut walked {
+            walked.pass_over();
+        }
+        if walked
             .as_ref()
-            .is_some_and(|at| (at.id, at.index) == (id, index))
+            .is_none_or(|at| (at.id, at.index) != (id, index))
         {
             if let Some(before) = walked.take() {
                 before.end(catalog, report);
             }
             seen.insert((id, index));
-            let begun = Walked::begin(id, index, catalog);
-            if begun.head.is_none() && !catalog.is_incomplete {
-                let reason = "there are batches of a partition that there is not";
-                let problem = Problem::new(ProblemKind::Orphan, reason);
+            walked = Some(Walked::begin_at(key, (id, index), catalog, report));
+        }
+        if let Some(walked) = &mut walked {
+            if std::mem::take(&mut after_gap) {
+                walked.pass_over();
+            }
+            if let Err(problem) = walked.take(base_offset, value, report) {
+                walked.is_damaged = true;
                 report.problems.add(problem.at(key, catalog));
             }
-            walked = Some(begun);
-        }
-        report.counts.batches += 1;
-        report.counts.batch_bytes += value.len() as u64;
-        if let Some(walked) = &mut walked
-            && let Err(problem) = walked.take(base_offset, value, report)
-        {
-            walked.is_damaged = true;
-            report.problems.add(problem.at(key, catalog));
         }
     });
-    if let Some(last) = walked {
+    if let Some(mut last) = walked {
+        if after_gap {
+            last.pass_over();
+        }
         last.end(catalog, report);
     }
     for (&(id, index), head) in &catalog.heads {
         if !seen.contains(&(id, index)) && head.start_offset < head.next_offset {
-            let mut without = Walked::begin(id, index, catalog);
-            without.next_offset = head.start_offset;
-            without.end(catalog, report);
+            Walked::begin(id, index, catalog).end(catalog, report);
         }
     }
 }
@@ -108,6 +102,28 @@ impl Walked {
         }
     }
 
+    /// Begins with the partition that a batch belongs to.
+    fn begin_at(
+        key: &[u8],
+        (id, index): (u32, u32),
+        catalog: &Catalog,
+        report: &mut Report,
+    ) -> Self {
+        let begun = Self::begin(id, index, catalog);
+        if begun.head.is_none() && !catalog.is_incomplete {
+            let reason = "there are batches of a partition that there is not";
+            let problem = Problem::new(ProblemKind::Orphan, reason);
+            report.problems.add(problem.at(key, catalog));
+        }
+        begun
+    }
+
+    /// What follows could not be read, and that has been said.
+    fn pass_over(&mut self) {
+        self.after_gap = true;
+        self.is_damaged = true;
+    }
+
     /// Looks at the next batch.
     fn take(&mut self, base_offset: u64, value: &[u8], report: &mut Report) -> Result<(), Problem> {
         self.size_bytes += value.len() as u64;
@@ -129,6 +145,8 @@ impl Walked {
             return Err(Problem::new(ProblemKind::Batch, reason));
         }
         self.next_offset = batch.next_offset().max(expected);
+        report.counts.batches += 1;
+        report.counts.batch_bytes += value.len() as u64;
         report.counts.records += u64::from(batch.record_count());
         batch.verify_crc().map_err(damaged)?;
         batch.validate_records().map_err(damaged)?;

@@ -1,7 +1,7 @@
 //! Walks all entries of a family, also past what cannot be read.
 
-use crate::storage::schema::Family;
-use crate::storage::{Error, ReadOnlyStore};
+use crate::storage::schema::{Family, KeyKind};
+use crate::storage::{Error, ReadOnlyStore, Scan};
 
 use super::place;
 use super::problem::{Problem, ProblemKind};
@@ -33,49 +33,80 @@ pub(super) fn family(
     // The last key that was read, and how far was skipped from there.
     let mut last: Vec<u8> = Vec::new();
     let mut steps = 0;
+    // Told once it is known what it lies before.
+    let mut failure: Option<Error> = None;
     loop {
         let mut read = 0_u64;
         let walked = store.scan_family(family, &from, |key, value| {
+            if let Some(error) = failure.take() {
+                let problem = unreadable(family, &last, Some(key), catalog, &error);
+                report.problems.add(problem);
+            }
             read += 1;
             last.clear();
             last.extend_from_slice(key);
             visit(Visit::Entry(key, value), report);
-            Ok(crate::storage::Scan::Continue)
+            Ok(Scan::Continue)
         });
-        let Err(error) = walked else { return };
+        let Err(error) = walked else { break };
         if read > 0 {
             steps = 0;
         }
         if steps == 0 {
-            report
-                .problems
-                .add(unreadable(family, &last, catalog, &error));
+            failure = Some(error);
             visit(Visit::Gap, report);
         }
-        match key_after(&last, steps) {
+        let from_there = match last.is_empty() {
+            true => &first_key(family)[..],
+            false => &last[..],
+        };
+        match key_after(from_there, steps) {
             Some(key) if steps < MAX_STEPS => from = key,
-            _ => return,
+            _ => break,
         }
         steps += 1;
     }
+    if let Some(error) = failure {
+        let problem = unreadable(family, &last, None, catalog, &error);
+        report.problems.add(problem);
+    }
 }
 
-fn unreadable(family: Family, last: &[u8], catalog: &Catalog, error: &Error) -> Problem {
-    let mut problem = Problem::new(
-        ProblemKind::Unreadable,
-        format!(
-            "the entries of family `{}` that follow this one cannot be read: {error}",
-            family.name()
+/// What cannot be read lies between the last key that was and the next one that is.
+fn unreadable(
+    family: Family,
+    last: &[u8],
+    next: Option<&[u8]>,
+    catalog: &Catalog,
+    error: &Error,
+) -> Problem {
+    let family = family.name();
+    let (reason, key) = match (last, next) {
+        ([], None) => (format!("nothing of family `{family}` can be read"), last),
+        ([], Some(next)) => (
+            format!("the entries of family `{family}` before this one cannot be read"),
+            next,
         ),
-    );
-    if last.is_empty() {
-        problem.reason = format!(
-            "the first entries of family `{}` cannot be read: {error}",
-            family.name()
-        );
-    }
-    place::of_key(last, catalog, &mut problem);
+        _ => (
+            format!("entries of family `{family}` that follow this one cannot be read"),
+            last,
+        ),
+    };
+    let mut problem = Problem::new(ProblemKind::Unreadable, format!("{reason}: {error}"));
+    place::of_key(key, catalog, &mut problem);
     problem
+}
+
+/// What no key of the family is before.
+fn first_key(family: Family) -> [u8; 1] {
+    let kind = match family {
+        Family::Meta => KeyKind::Topic,
+        Family::Log => KeyKind::Batch,
+        Family::Changelog => KeyKind::Changelog,
+        Family::State => KeyKind::State,
+        Family::Queue => KeyKind::QueueChunk,
+    };
+    [kind as u8]
 }
 
 /// The key that is 2^`steps` behind `last`, its first bytes taken as a number; `None` if there is none.
