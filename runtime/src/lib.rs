@@ -8,6 +8,8 @@
 //! | [`model`] | names, limits, records and Kafka's record batch format |
 //! | [`clock`] | the only reader of time below the pipelines |
 //! | [`storage`] | the data directory: schema, reads, the commit thread |
+//! | [`backup`] | backups of a data directory, and restoring one |
+//! | [`verify`] | looks at all that is stored, and says what is wrong |
 //! | [`log`] | topics: append, read, retention, compaction |
 //! | [`group`] | consumer groups and their committed offsets |
 //! | [`queue`] | work queues: leases, redelivery, delay, FIFO groups, dead letters |
@@ -20,6 +22,7 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod backup;
 pub mod bench;
 pub mod cli;
 pub mod clock;
@@ -33,3 +36,4 @@ pub mod plugin;
 pub mod queue;
 pub mod server;
 pub mod storage;
+pub mod verify;

@@ -4,6 +4,7 @@
 //! is in [`support`]. `cargo xtask test` builds the components and says where they are
 //! (`MILLSTREAM_TEST_PLUGINS`); without it every test that needs one fails and says so.
 
+mod backups;
 mod cli;
 mod concurrency;
 mod dead_letters;
@@ -20,6 +21,7 @@ mod kill_produce;
 mod kill_queue;
 mod kill_topics;
 mod memory;
+mod operations;
 mod queue_pipelines;
 mod queues;
 mod replay;

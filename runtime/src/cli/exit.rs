@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use super::client::Unreachable;
 use super::output;
+use super::telemetry::{self, Level};
 use crate::server::{Code, Problem};
-use crate::{manifest, pipeline, plugin, storage};
+use crate::{backup, manifest, pipeline, plugin, storage};
 
 /// The part of `--help` on exit codes.
 pub(super) const HELP: &str = "\
 Exit codes:
   0    success
   1    failure: a pipeline stopped or its plugin does not fit it, a record was refused,
-       a file could not be read, ...
+       a file could not be read, `verify` found damage, ...
   2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline
   3    the data directory cannot be used: it does not exist, another process holds it,
        a later version wrote it, or it holds something else; or the server cannot be reached
@@ -70,12 +71,17 @@ pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
     if error.chain().any(is_closed_pipe) {
         return ExitCode::SUCCESS;
     }
-    let mut stderr = std::io::stderr().lock();
-    // Nothing can be done about a standard error that is closed.
-    let _ = match is_rendered(&error) {
-        true => writeln!(stderr, "{error}"),
-        false => writeln!(stderr, "error: {}", sentence(&error)),
+    let text = match is_rendered(&error) {
+        true => error.to_string(),
+        false => sentence(&error),
     };
+    let line =
+        telemetry::json_line(Level::Error, &text).unwrap_or_else(|| match is_rendered(&error) {
+            true => text,
+            false => format!("error: {text}"),
+        });
+    // Nothing can be done about a standard error that is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
     ExitCode::from(code(&error))
 }
 
@@ -120,12 +126,22 @@ fn code(error: &anyhow::Error) -> u8 {
             )
             || matches!(
                 cause.downcast_ref(),
+                Some(
+                    backup::Error::Exists { .. }
+                        | backup::Error::Inside { .. }
+                        | backup::Error::NotABackup { .. }
+                        | backup::Error::Newer { .. }
+                )
+            )
+            || matches!(
+                cause.downcast_ref(),
                 Some(pipeline::Error::Manifest(_) | pipeline::Error::TooManyInstances { .. })
             )
     };
     let is_unusable_directory = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<NoDataDirectory>()
             || cause.is::<Unreachable>()
+            || matches!(cause.downcast_ref(), Some(backup::Error::NotEmpty { .. }))
             || matches!(
                 cause.downcast_ref(),
                 Some(

@@ -4,13 +4,16 @@
 //! standard output as a table or JSON, [`progress`] draws on standard error, [`interrupt`] listens
 //! for Ctrl-C and SIGTERM, [`exit`] turns what happened into an exit code.
 
+mod backup;
 mod check;
 mod client;
+mod completions;
 mod confirm;
 mod consume;
 mod dead_letter;
 mod exit;
 mod group;
+mod health;
 mod input;
 mod interrupt;
 mod json_line;
@@ -22,11 +25,13 @@ mod produce;
 mod progress;
 mod quantity;
 mod queue;
+mod restore;
 mod run;
 mod serve;
 mod telemetry;
 mod token;
 mod topic;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +39,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::storage::Durability;
+use crate::storage::{Durability, open_files};
 use exit::Ending;
 use output::{Format, Output};
 
@@ -163,6 +168,18 @@ enum Command {
     /// List, create and revoke access tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Copy the data directory into a new folder, as it is at one moment
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup
+    Restore(restore::RestoreArgs),
+    /// Read everything that is stored, compare it with its checksums, and say what is wrong
+    Verify(verify::VerifyArgs),
+    /// Ask a server whether it is ready, for health checks
+    Health(health::HealthArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages, one for each verb
+    Man(completions::ManArgs),
     /// Measure what plugins, the log and pipelines cost, against the plain thing in their place
     #[command(subcommand)]
     Bench(crate::bench::BenchArgs),
@@ -176,6 +193,7 @@ pub fn main() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<Ending> {
     telemetry::init(&cli.global, matches!(cli.command, Command::Bench(_)))?;
+    open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A plugin that waits for the network holds a thread; they are made when needed.
@@ -200,6 +218,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Consume(args) => consume::run(args, &global, &mut output).await,
         Command::Pipeline(command) => pipeline::run(&command, &global, &mut output),
         Command::Token(command) => token::run(command, &global, &mut output).await,
+        Command::Backup(args) => backup::run(&args, &global, &mut output),
+        Command::Restore(args) => restore::run(&args, &global, &mut output),
+        Command::Verify(args) => verify::run(args, &global, &mut output).await,
+        Command::Health(args) => health::run(args, &mut output).await,
+        Command::Completions(args) => completions::completions(&args, &mut output),
+        Command::Man(args) => completions::man(&args, &mut output),
         Command::Bench(args) => crate::bench::run(args, global.output == Format::Json)
             .await
             .map(|_| Ending::Done),

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar}
 use parking_lot::Mutex;
 
 use super::GlobalArgs;
+use super::telemetry::{self, Level};
 
 /// How often a bar is drawn at most, per second.
 const DRAWS_PER_SECOND: u8 = 10;
@@ -25,6 +26,8 @@ pub(super) fn suspended<R>(write: impl FnOnce() -> R) -> R {
 
 /// Writes a line to standard error.
 pub(super) fn note(text: &str) {
+    let json = telemetry::json_line(Level::Info, text);
+    let text = json.as_deref().unwrap_or(text);
     // Nothing can be done about a standard error that is closed.
     let _ = suspended(|| writeln!(std::io::stderr(), "{text}"));
 }

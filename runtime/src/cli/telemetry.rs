@@ -1,6 +1,9 @@
 //! Log lines on standard error.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::OnceLock;
+
+use serde::Serialize;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -21,9 +24,15 @@ pub enum LogFormat {
 /// `run` prints the failures of pipelines itself, where people read; their log lines are for machines.
 const FAILURES_ARE_PRINTED: &str = "millstream::pipeline::supervisor=off";
 
+/// How lines on standard error are written, once it is known.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 /// Starts logging. `RUST_LOG` comes before `-v` and `-q`. What goes wrong in a benchmark goes wrong on purpose,
 /// and is not logged unless `-v` asks for it.
 pub(super) fn init(args: &GlobalArgs, is_bench: bool) -> anyhow::Result<()> {
+    if FORMAT.set(args.log_format).is_ok() && args.log_format == LogFormat::Json {
+        std::panic::set_hook(Box::new(log_panic));
+    }
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(&directives).map_err(|error| {
@@ -55,6 +64,70 @@ fn directives(args: &GlobalArgs, is_bench: bool) -> String {
     match args.log_format {
         LogFormat::Text => format!("warn,millstream={level},{FAILURES_ARE_PRINTED}"),
         LogFormat::Json => format!("warn,millstream={level}"),
+    }
+}
+
+/// What a line is about that is written whatever the log filter says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum Level {
+    /// It is told.
+    Info,
+    /// It failed.
+    Error,
+}
+
+/// A line as the log's JSON lines are.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: Level,
+    message: &'a str,
+    target: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backtrace: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn new(level: Level, message: &'a str) -> Self {
+        Self {
+            timestamp: jiff::Timestamp::now().to_string(),
+            level,
+            message,
+            target: "millstream",
+            location: None,
+            backtrace: None,
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+}
+
+/// The text as a JSON line if log lines are JSON, so that who collects them finds nothing else on
+/// standard error; `None` if they are text.
+pub(super) fn json_line(level: Level, message: &str) -> Option<String> {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => Line::new(level, message).text(),
+        _ => None,
+    }
+}
+
+/// A panic as a JSON line; with a backtrace if `RUST_BACKTRACE` asks for it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let message = format!("panic: {}", panic.payload_as_str().unwrap_or("of no text"));
+    let backtrace = std::backtrace::Backtrace::capture();
+    let mut line = Line::new(Level::Error, &message);
+    line.location = panic.location().map(ToString::to_string);
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        line.backtrace = Some(backtrace.to_string());
+    }
+    if let Some(text) = line.text() {
+        // Not above the progress bar: the thread that panics may hold its lock.
+        let _ = writeln!(io::stderr(), "{text}");
     }
 }
 

@@ -20,4 +20,5 @@ pub use error::Error;
 pub use maintenance::Maintenance;
 pub use producer::{Acknowledged, Producer};
 pub use topic::{Cleanup, CompressionName, Topic, TopicConfig};
+pub(crate) use topics::StoredTopic;
 pub use topics::{Log, OffsetSpec};

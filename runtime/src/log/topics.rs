@@ -47,11 +47,11 @@ struct Topics {
 
 /// What is stored of a topic. A deleted topic's entry stays as a mark, so that its id is not reused.
 #[derive(Serialize, Deserialize)]
-struct StoredTopic {
-    name: TopicName,
-    config: TopicConfig,
+pub(crate) struct StoredTopic {
+    pub(crate) name: TopicName,
+    pub(crate) config: TopicConfig,
     #[serde(default)]
-    deleted: bool,
+    pub(crate) deleted: bool,
 }
 
 impl Log {

@@ -8,7 +8,6 @@
 //! record it is, by the plugin or by the check of its output, that one is tried alone at once.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio::task::block_in_place;

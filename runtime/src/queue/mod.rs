@@ -49,6 +49,7 @@ pub use maintenance::Maintenance;
 pub use message::{LeasedMessage, Receipt};
 pub use peek::{Description, MessageState, PeekedMessage};
 pub use queues::Queues;
+pub(crate) use queues::StoredQueue;
 pub use settle::Settled;
 pub use shared::Queue;
 pub use take::Taken;

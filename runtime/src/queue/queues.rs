@@ -37,11 +37,11 @@ impl Registry {
 
 /// What is stored of a queue. A deleted one's entry stays as a mark, so that its id is not reused.
 #[derive(Serialize, Deserialize)]
-struct StoredQueue {
-    name: QueueName,
-    config: QueueConfig,
+pub(crate) struct StoredQueue {
+    pub(crate) name: QueueName,
+    pub(crate) config: QueueConfig,
     #[serde(default)]
-    deleted: bool,
+    pub(crate) deleted: bool,
 }
 
 impl Queues {

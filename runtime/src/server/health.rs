@@ -41,12 +41,11 @@ async fn live() -> &'static str {
 async fn ready(StateOf(state): StateOf<State>) -> impl IntoResponse {
     let mut reasons = Vec::new();
     let store = state.data.log.store();
-    if let Some(reason) = store.poisoned() {
-        reasons.push(format!(
-            "the store takes no writes since one failed: {reason}; solve the cause (often a full disk) and start again"
-        ));
+    let health = store.health();
+    if let Some(failure) = health.failure {
+        reasons.push(format!("the store takes no writes: {failure}"));
     }
-    let free_disk_bytes = store.free_disk_bytes();
+    let free_disk_bytes = health.disk.map(|disk| disk.free_bytes);
     let least = state.limits.free_disk_bytes;
     if let Some(free) = free_disk_bytes.filter(|free| *free < least) {
         let path = store.path().display();

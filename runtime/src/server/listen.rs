@@ -13,6 +13,7 @@ use super::access::{
 use super::connections::Bounded;
 use super::router::router;
 use super::state::{Data, Limits, State, Stopping};
+use crate::deploy::Deployments;
 
 /// How long the headers of a request may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,7 +85,11 @@ impl Server {
     ///
     /// # Errors
     /// See [`ServerError`].
-    pub fn start(data: Data, options: ServerOptions) -> Result<Self, ServerError> {
+    pub fn start(
+        data: Data,
+        deployments: Deployments,
+        options: ServerOptions,
+    ) -> Result<Self, ServerError> {
         let store = data.log.store().clone();
         let tokens = Tokens::open(store.clone())?;
         let is_loopback = options.listen.ip().is_loopback();
@@ -128,7 +133,13 @@ impl Server {
             audit: Audit::open(store.path()).map_err(cannot_write)?,
         };
         let stopping = Stopping::new();
-        let state = State::new(data, tokens, options.limits, stopping.clone());
+        let state = State::new(
+            data,
+            tokens,
+            Some(deployments),
+            options.limits,
+            stopping.clone(),
+        );
         let service =
             router(state.clone(), entrance).into_make_service_with_connect_info::<SocketAddr>();
         let handle = Handle::new();

@@ -16,6 +16,8 @@ pub(crate) mod json_record;
 mod listen;
 pub(crate) mod mistake;
 pub(crate) mod offset_spec;
+mod pipelines;
+mod plugins;
 mod problem;
 mod queues;
 mod records;
@@ -33,6 +35,14 @@ pub use groups::{
     PartitionOffset, ResetRequest, ResetView,
 };
 pub use listen::{Server, ServerError, ServerOptions};
+pub use pipelines::{
+    AppliedView, ChangeView, InputQueueView, ManifestView, PipelineView, PortView, RunView,
+    TaskStatusView, TotalsView,
+};
+pub use plugins::{
+    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,
+    PluginView, UploadedView, VersionView,
+};
 pub use problem::{Code, Problem};
 pub use queues::{
     EnqueuedView, ExtendRequest, LeaseBody, NewQueue, QueueSettings, QueueView, ReceiptsRequest,

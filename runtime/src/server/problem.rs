@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{group, log, manifest, model, pipeline, queue, storage};
+use crate::{deploy, group, log, manifest, model, pipeline, plugin, queue, storage};
 
 /// The media type of a problem document.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -75,6 +75,16 @@ codes! {
     UnknownGroup = "unknown-group", NOT_FOUND, "There is no such consumer group";
     /// There is no such pipeline.
     UnknownPipeline = "unknown-pipeline", NOT_FOUND, "There is no such pipeline";
+    /// There is no such manifest.
+    UnknownManifest = "unknown-manifest", NOT_FOUND, "There is no such manifest";
+    /// There is no such deploy.
+    UnknownDeploy = "unknown-deploy", NOT_FOUND, "There is no such deploy";
+    /// There is no such redrive.
+    UnknownRedrive = "unknown-redrive", NOT_FOUND, "There is no such redrive";
+    /// The deploy did not succeed; the version before it runs.
+    DeployFailed = "deploy-failed", CONFLICT, "The deploy failed";
+    /// Only a running server can do it.
+    ServerNeeded = "server-needed", CONFLICT, "A running server is needed";
     /// There is no such plugin, or no such version of it.
     UnknownPlugin = "unknown-plugin", NOT_FOUND, "There is no such plugin";
     /// There is no such token.
@@ -265,6 +275,33 @@ impl From<pipeline::Error> for Problem {
             pipeline::Error::UnknownPipeline { .. } => Code::UnknownPipeline,
             pipeline::Error::TooManyInstances { .. } => Code::LimitReached,
             pipeline::Error::StateConcurrency { .. } => Code::Conflict,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<plugin::Error> for Problem {
+    fn from(error: plugin::Error) -> Self {
+        Self::new(Code::InvalidPlugin, error.to_string())
+    }
+}
+
+impl From<deploy::Error> for Problem {
+    fn from(error: deploy::Error) -> Self {
+        let code = match error {
+            deploy::Error::Plugin(error) => return error.into(),
+            deploy::Error::Manifest(error) => return error.into(),
+            deploy::Error::Pipeline(error) => return error.into(),
+            deploy::Error::Storage(error) => return error.into(),
+            deploy::Error::UnknownPlugin { .. }
+            | deploy::Error::UnknownVersion { .. }
+            | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
+            deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
+            deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
+            deploy::Error::PluginInUse { .. } | deploy::Error::UnderWay { .. } => Code::Conflict,
+            deploy::Error::DeployFailed { .. } => Code::DeployFailed,
+            deploy::Error::DamagedComponent { .. } => Code::StoreDamaged,
+            _ => Code::Internal,
         };
         Self::new(code, error.to_string())
     }

@@ -16,7 +16,9 @@ use utoipa_axum::router::OpenApiRouter;
 use super::access::{self, Access, Entrance, SCHEME, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
-use super::{dead_letters, error_pages, groups, health, queues, records, topics};
+use super::{
+    dead_letters, error_pages, groups, health, pipelines, plugins, queues, records, topics,
+};
 
 /// The API on an open data directory, for its owner, who may do everything.
 ///
@@ -24,7 +26,7 @@ use super::{dead_letters, error_pages, groups, health, queues, records, topics};
 /// The tokens cannot be read.
 pub fn api(data: Data) -> Result<Router, TokenError> {
     let tokens = Tokens::open(data.log.store().clone())?;
-    let state = State::new(data, tokens, Limits::default(), Stopping::new());
+    let state = State::new(data, tokens, None, Limits::default(), Stopping::new());
     Ok(router(state, Entrance::Owner))
 }
 
@@ -36,6 +38,8 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(groups::router())
         .merge(queues::router())
         .merge(dead_letters::router())
+        .merge(pipelines::router())
+        .merge(plugins::router(state.limits.plugin_bytes))
         .merge(access::router());
     let (router, document) = OpenApiRouter::with_openapi(document())
         .merge(health::router())

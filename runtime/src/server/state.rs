@@ -8,9 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::access::Tokens;
 use super::dead_letters::Redrives;
 use super::problem::{Code, Problem};
+use crate::deploy::Deployments;
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::PipelineName;
+use crate::pipeline::{PipelineState, Pipelines};
 use crate::queue::Queues;
 
 /// What the API works on: an open data directory.
@@ -76,6 +78,8 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) limits: Limits,
     waiting_consumers: Arc<Semaphore>,
+    /// What runs; none within a command that works on its own data directory.
+    deployments: Option<Deployments>,
     pub(super) redrives: Redrives,
     stopping: Stopping,
     /// Requests under way.
@@ -91,15 +95,45 @@ impl std::ops::Deref for State {
 }
 
 /// Pipelines that stand still.
-pub(super) struct Suspended;
+pub(super) struct Suspended {
+    pipelines: Option<Pipelines>,
+    names: Vec<PipelineName>,
+}
 
 impl Suspended {
+    /// Whether none had to.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Lets them go on.
     ///
     /// # Errors
     /// Whatever keeps one from starting.
-    pub(super) async fn resume(self) -> Result<(), Problem> {
+    pub(super) async fn resume(mut self) -> Result<(), Problem> {
+        let names = std::mem::take(&mut self.names);
+        if let Some(pipelines) = &self.pipelines {
+            for name in names {
+                pipelines.resume(&name).await?;
+            }
+        }
         Ok(())
+    }
+}
+
+impl Drop for Suspended {
+    /// Whatever went wrong in between, they go on.
+    fn drop(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        if let (Some(pipelines), false) = (self.pipelines.take(), names.is_empty()) {
+            tokio::spawn(async move {
+                for name in names {
+                    if let Err(error) = pipelines.resume(&name).await {
+                        tracing::error!(pipeline = %name, %error, "the pipeline could not be resumed");
+                    }
+                }
+            });
+        }
     }
 }
 
@@ -113,8 +147,15 @@ impl Drop for UnderWay {
 }
 
 impl State {
-    pub(super) fn new(data: Data, tokens: Tokens, limits: Limits, stopping: Stopping) -> Self {
+    pub(super) fn new(
+        data: Data,
+        tokens: Tokens,
+        deployments: Option<Deployments>,
+        limits: Limits,
+        stopping: Stopping,
+    ) -> Self {
         Self(Arc::new(Shared {
+            deployments,
             data,
             tokens,
             waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
@@ -156,8 +197,40 @@ impl State {
     ///
     /// # Errors
     /// Whatever keeps one from stopping.
-    pub(super) async fn suspend(&self, _pipelines: &[PipelineName]) -> Result<Suspended, Problem> {
-        Ok(Suspended)
+    pub(super) async fn suspend(&self, pipelines: &[PipelineName]) -> Result<Suspended, Problem> {
+        let mut suspended = Suspended {
+            pipelines: self.pipelines().cloned(),
+            names: Vec::new(),
+        };
+        let Some(running) = self.pipelines() else {
+            return Ok(suspended);
+        };
+        for name in pipelines {
+            let status = running.status_of(name);
+            if status.is_some_and(|status| status.state == PipelineState::Running) {
+                running.pause(name).await?;
+                suspended.names.push(name.clone());
+            }
+        }
+        Ok(suspended)
+    }
+
+    /// The pipelines of this server; none within a command.
+    pub(super) fn pipelines(&self) -> Option<&Pipelines> {
+        self.deployments.as_ref().map(Deployments::pipelines)
+    }
+
+    /// What was deployed to this server.
+    ///
+    /// # Errors
+    /// [`Code::ServerNeeded`] within a command.
+    pub(super) fn deployments(&self) -> Result<&Deployments, Problem> {
+        self.deployments.as_ref().ok_or_else(|| {
+            Problem::new(
+                Code::ServerNeeded,
+                "no server runs on this data directory; start one with `millstream serve`, or name one with --server",
+            )
+        })
     }
 
     /// The right to wait for records.

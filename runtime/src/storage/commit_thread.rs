@@ -5,8 +5,8 @@
 //! store: later commits are refused, since what is in memory and what is on disk may differ.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{WriteBatch, WriteOptions};
@@ -17,7 +17,7 @@ use super::outcome::Outcome;
 use super::schema::partition_head::{self, PartitionHead};
 use super::schema::{Family, KeyKind, batch as batch_key};
 use super::store::Database;
-use super::{Commit, Committed, Durability, Error, Partition};
+use super::{Commit, Committed, Durability, Error, Partition, WriteFailure};
 use crate::model::RecordBatch;
 
 /// Bytes after which a group of coalesced commits is closed.
@@ -193,9 +193,9 @@ impl CommitThread {
             }
         }
         drop(meta);
-        if let Err(reason) = self.write(group.batch, group.sync) {
+        if let Err(failure) = self.write(group.batch, group.sync) {
             drop(group.outcomes);
-            let error = Error::Poisoned { reason };
+            let error = Error::from(failure);
             for (reply, _) in group.replies {
                 let _ = reply.send(Err(error.clone()));
             }
@@ -217,9 +217,9 @@ impl CommitThread {
     }
 
     /// Writes and syncs; on a failure remembers the reason for everyone who comes later.
-    fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), String> {
-        if let Some(reason) = self.database.poisoned.get() {
-            return Err(reason.clone());
+    fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), WriteFailure> {
+        if let Some(failure) = self.database.failure.get() {
+            return Err(failure.clone());
         }
         if batch.is_empty() {
             return Ok(());
@@ -235,7 +235,7 @@ impl CommitThread {
                 .write_opt(batch, &options)
                 .map_err(rocksdb::Error::into_string)
         };
-        write().inspect_err(|reason| poison(&self.database.poisoned, reason))
+        write().map_err(|reason| self.database.poison(&reason).clone())
     }
 
     fn publish(&mut self, touched: Touched) {
@@ -254,13 +254,6 @@ impl CommitThread {
         self.tails.admit(&partition, &batches);
         partition.publish(&head, batches.into_iter());
         self.tails.evict();
-    }
-}
-
-/// Marks the store as failed, once.
-pub(super) fn poison(poisoned: &OnceLock<String>, reason: &str) {
-    if poisoned.set(reason.to_owned()).is_ok() {
-        tracing::error!(reason, "a write failed; the store accepts no more writes");
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::{WriteFailure, failure};
+
 /// An error of the data directory.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -55,11 +57,13 @@ pub enum Error {
     },
     /// A write or a sync failed; nothing is written any more.
     #[error(
-        "the store stopped accepting writes after a failed write: {reason}; nothing acknowledged is lost; solve the cause (often a full disk) and start again"
+        "the store stopped accepting writes after a failed write: {reason}; nothing acknowledged is lost, and reading goes on; {advice}"
     )]
     Poisoned {
         /// The first failure.
         reason: String,
+        /// What to do about it.
+        advice: String,
     },
     /// Stored bytes are not what they should be.
     #[error("stored data is damaged: {what}: {reason}")]
@@ -97,11 +101,21 @@ pub enum Error {
     Closed,
 }
 
+impl From<WriteFailure> for Error {
+    fn from(failure: WriteFailure) -> Self {
+        Self::Poisoned {
+            reason: failure.reason,
+            advice: failure.advice,
+        }
+    }
+}
+
 impl Error {
     pub(super) fn engine(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
-        move |error| Error::Engine {
-            action,
-            reason: error.into_string(),
+        move |error| {
+            let mut reason = error.into_string();
+            reason.push_str(failure::hint(&reason));
+            Error::Engine { action, reason }
         }
     }
 

@@ -3,15 +3,22 @@
 //! Reads go through [`Store`]; every change of anything is a [`Commit`] handed to the one commit
 //! thread (`commit_thread.rs`), which coalesces what is waiting into one atomic write.
 
+mod checkpoint;
 mod commit;
 mod commit_thread;
 mod directory;
+mod entries;
 mod error;
+mod failure;
+mod health;
+pub mod layout;
+pub mod open_files;
 mod options;
 mod outcome;
 mod partition;
 mod plain_queue;
 mod queue_commit;
+mod read_only;
 pub mod schema;
 pub mod schemes;
 mod store;
@@ -20,8 +27,12 @@ mod tail;
 pub(crate) mod tests;
 
 pub use commit::{Append, Commit, Committed, PendingCommit};
+pub use directory::DATA_FORMAT;
 pub use error::Error;
+pub use failure::WriteFailure;
+pub use health::{DiskSpace, Health};
 pub use options::{Durability, StoreOptions};
 pub use partition::{CleanMark, Partition};
 pub use plain_queue::PlainQueue;
+pub use read_only::ReadOnlyStore;
 pub use store::{DiskUsage, Scan, Store, WriteStatistics};

@@ -14,13 +14,15 @@ use rocksdb::{
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::commit_thread::{CommitThread, Request, poison};
+use super::commit_thread::{CommitThread, Request};
 use super::directory::Directory;
+use super::entries::{self, Rocks};
 use super::schema::{
-    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end, queue,
-    queue_chunk, topic,
+    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, queue, queue_chunk, topic,
 };
-use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
+use super::{
+    Commit, Durability, Error, Partition, PendingCommit, StoreOptions, WriteFailure, open_files,
+};
 use crate::clock::Clock;
 use crate::model::RecordBatch;
 
@@ -39,12 +41,10 @@ const MIN_RECLAIMED_BYTES: u64 = 4 << 20;
 /// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
 const MIN_BLOB_BYTES: u64 = 4 << 10;
 
-type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
-
 /// What readers and the commit thread share.
 pub(super) struct Database {
     pub(super) rocks: Rocks,
-    pub(super) poisoned: OnceLock<String>,
+    pub(super) failure: OnceLock<WriteFailure>,
     /// Groups committed since the store was opened.
     pub(super) commits: AtomicU64,
     options: Options,
@@ -54,13 +54,21 @@ pub(super) struct Database {
 impl Database {
     /// The handle of a family; all are opened with the database.
     pub(super) fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
-        #[expect(
-            clippy::expect_used,
-            reason = "every family is opened with the database"
-        )]
-        self.rocks
-            .cf_handle(family.name())
-            .expect("the family is open")
+        entries::family(&self.rocks, family)
+    }
+
+    /// Remembers a failed write, unless one has failed before; returns the first one.
+    pub(super) fn poison(&self, reason: &str) -> &WriteFailure {
+        self.failure.get_or_init(|| {
+            let failure = WriteFailure::new(reason, self.directory.path());
+            let (reason, advice) = (&failure.reason, &failure.advice);
+            tracing::error!(
+                reason,
+                advice,
+                "a write failed; the store accepts no more writes"
+            );
+            failure
+        })
     }
 }
 
@@ -137,7 +145,7 @@ impl Store {
             .map_err(Error::engine("open its files"))?;
         let database = Arc::new(Database {
             rocks,
-            poisoned: OnceLock::new(),
+            failure: OnceLock::new(),
             commits: AtomicU64::new(0),
             options: db_options,
             directory,
@@ -189,17 +197,6 @@ impl Store {
         self.database.directory.path()
     }
 
-    /// Why nothing is written any more; `None` while all is well.
-    pub fn poisoned(&self) -> Option<&str> {
-        self.database.poisoned.get().map(String::as_str)
-    }
-
-    /// Bytes left on the disk of the data directory; `None` if the system does not tell.
-    pub fn free_disk_bytes(&self) -> Option<u64> {
-        let statistics = rustix::fs::statvfs(self.path()).ok()?;
-        Some(statistics.f_bavail.saturating_mul(statistics.f_frsize))
-    }
-
     /// Groups of commits written since the store was opened; grows with every change.
     pub fn commit_count(&self) -> u64 {
         self.database.commits.load(Ordering::Acquire)
@@ -217,11 +214,7 @@ impl Store {
                 limit: MAX_COMMIT_BYTES,
             });
         }
-        if let Some(reason) = self.database.poisoned.get() {
-            return Err(Error::Poisoned {
-                reason: reason.clone(),
-            });
-        }
+        self.check_poisoned()?;
         let units = commit.len_bytes().min(MAX_COMMIT_BYTES - 1) / PERMIT_BYTES + 1;
         let permits = u32::try_from(units).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.requests.queued_bytes)
@@ -240,6 +233,24 @@ impl Store {
         Ok(PendingCommit(pending))
     }
 
+    /// Whether a write has failed, after which there are no others.
+    pub(super) fn check_poisoned(&self) -> Result<(), Error> {
+        match self.write_failure() {
+            None => Ok(()),
+            Some(failure) => Err(failure.clone().into()),
+        }
+    }
+
+    /// The failed write after which there are no others.
+    pub(super) fn write_failure(&self) -> Option<&WriteFailure> {
+        self.database.failure.get()
+    }
+
+    /// RocksDB itself.
+    pub(super) fn rocks(&self) -> &Rocks {
+        &self.database.rocks
+    }
+
     /// Commits and waits for the acknowledgement.
     pub async fn commit(&self, commit: Commit) -> Result<super::Committed, Error> {
         self.submit(commit).await?.wait().await
@@ -247,13 +258,7 @@ impl Store {
 
     /// The value of a key.
     pub(crate) fn get(&self, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let family = self.database.family(kind.family());
-        let value = self
-            .database
-            .rocks
-            .get_pinned_cf(&family, key)
-            .map_err(Error::engine("read a key"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        entries::get(&self.database.rocks, kind, key)
     }
 
     /// Visits the entries of a kind with `from <= key`, and `key < to` if given, in order.
@@ -262,25 +267,10 @@ impl Store {
         kind: KeyKind,
         from: &[u8],
         to: Option<&[u8]>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
     ) -> Result<(), Error> {
-        let family = self.database.family(kind.family());
-        let mut options = ReadOptions::default();
-        if let Some(to) = to
-            .map(<[u8]>::to_vec)
-            .or_else(|| prefix_end(&kind_prefix(kind)))
-        {
-            options.set_iterate_upper_bound(to);
-        }
-        let mut iterator = self.database.rocks.raw_iterator_cf_opt(&family, options);
-        iterator.seek(from);
-        while let Some((key, value)) = iterator.item() {
-            if visit(key, value)? == Scan::Stop {
-                return Ok(());
-            }
-            iterator.next();
-        }
-        iterator.status().map_err(Error::engine("scan"))
+        let options = ReadOptions::default();
+        entries::scan(&self.database.rocks, kind, from, to, options, visit)
     }
 
     /// Visits all entries of a kind, in order.
@@ -547,18 +537,19 @@ fn sync_every(database: &Database, every: Duration, stopped: &std::sync::mpsc::R
             continue;
         }
         if let Err(error) = database.rocks.flush_wal(true) {
-            poison(&database.poisoned, &error.into_string());
+            database.poison(&error.into_string());
             return;
         }
         synced = commits;
     }
 }
 
-fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
+pub(super) fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
     let mut db = Options::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_max_background_jobs(2);
+    db.set_max_open_files(open_files::max_store_files());
     db.set_max_total_wal_size(512 << 20);
     db.set_keep_log_file_num(4);
     db.set_bytes_per_sync(1 << 20);

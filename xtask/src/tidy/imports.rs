@@ -13,6 +13,11 @@ const ALLOWED: &[(&str, Option<&[&str]>)] = &[
     ("log", Some(&["storage", "clock", "model"])),
     ("group", Some(&["storage", "clock", "model"])),
     ("queue", Some(&["storage", "clock", "model"])),
+    ("backup", Some(&["storage", "clock", "model"])),
+    (
+        "verify",
+        Some(&["backup", "log", "queue", "group", "storage", "clock", "model"]),
+    ),
     ("plugin", Some(&["model"])),
     ("manifest", Some(&["model"])),
     (

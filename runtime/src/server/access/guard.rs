@@ -3,10 +3,12 @@
 //! The role of an operation is what the OpenAPI document says of it, so that the two cannot differ; an operation that
 //! says nothing needs `admin`.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State as StateOf};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State as StateOf};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -43,6 +45,18 @@ pub(in crate::server) enum Entrance {
         /// Where it is written down what was done.
         audit: Audit,
     },
+}
+
+/// The name of the token with which a request is made; `None` without one.
+pub(in crate::server) struct Caller(pub(in crate::server) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let identity = parts.extensions.get::<Identity>();
+        Ok(Self(identity.map(|identity| identity.name.to_string())))
+    }
 }
 
 /// Decides on requests.

@@ -162,7 +162,7 @@ impl Redrives {
         let found = self.by_id.lock().get(&id).cloned();
         found.ok_or_else(|| {
             Problem::new(
-                Code::UnknownPath,
+                Code::UnknownRedrive,
                 format!("there is no redrive {id}, or it ended long ago"),
             )
         })

@@ -84,6 +84,8 @@ fn a_failed_write_poisons_the_store() {
         fail::remove("commit::before-write");
         let again = store.submit(commit_to_all(&partitions, "lost")).await;
         says_why(again.unwrap_err());
+        let failure = store.health().failure.unwrap();
+        assert_eq!(failure.reason, "disk full");
         assert_eq!(store.commit_count(), commits);
         for partition in &partitions {
             assert_eq!(partition.high_watermark(), 2);

@@ -1,0 +1,83 @@
+//! Taking a backup of an open store.
+
+use std::path::Path;
+
+use super::Error;
+use super::files;
+use super::list::{BackedUpFile, FileList};
+use super::staging::Staging;
+use crate::storage::{DATA_FORMAT, Store, layout};
+
+/// Takes a backup into `folder`, which must not exist. Commits go on meanwhile: everything that was
+/// acknowledged before the call is in it, and each later commit as a whole or not at all.
+///
+/// On the file system of the data directory the store's files are shared by hard links, and read once
+/// for their checksums; elsewhere they are copied. It blocks: call it where a thread may wait for the
+/// disk.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Inside`], [`Error::InProgress`], [`Error::Io`], [`Error::Store`]
+pub fn create(store: &Store, folder: &Path) -> Result<FileList, Error> {
+    if folder.symlink_metadata().is_ok() {
+        return Err(Error::Exists {
+            path: folder.to_owned(),
+        });
+    }
+    refuse_inside(store.path(), folder)?;
+    let staging = Staging::begin(folder)?;
+    let taken_at_ms = store.clock().now_ms();
+    store.checkpoint(&staging.path().join(layout::STORE))?;
+    fail::fail_point!("backup::after-checkpoint");
+    // After the checkpoint: what it refers to is there, unless it is being deleted right now.
+    copy_others(store.path(), staging.path())?;
+    let mut listed = Vec::new();
+    for path in files::walk(staging.path(), |_| false)? {
+        let whole = staging.path().join(&path);
+        // RocksDB has synced what it copied. What it linked may be older than the last sync.
+        files::sync_file(&whole)?;
+        listed.push(BackedUpFile::new(&path, files::sum(&whole)?)?);
+        fail::fail_point!("backup::file");
+    }
+    let list = FileList::new(taken_at_ms, DATA_FORMAT, listed);
+    list.write(staging.path())?;
+    staging.complete()?;
+    Ok(list)
+}
+
+/// A backup in the data directory would be in the next backup.
+fn refuse_inside(data_dir: &Path, folder: &Path) -> Result<(), Error> {
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let whole = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
+    if whole(parent)?.starts_with(whole(data_dir)?) {
+        return Err(Error::Inside {
+            path: folder.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Copies what lies beside the store. What the names do not say to leave out is taken: a file that
+/// nobody thought of here is better kept than lost.
+fn copy_others(data_dir: &Path, to: &Path) -> Result<(), Error> {
+    let others = files::walk(data_dir, |name| {
+        name == layout::STORE || layout::is_transient(name)
+    })?;
+    for path in others {
+        let target = to.join(&path);
+        if let Some(folder) = target.parent() {
+            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        }
+        match files::copy(&data_dir.join(&path), &target) {
+            Ok(_) => {}
+            // It was deleted in the meantime.
+            Err(_) if !data_dir.join(&path).exists() => {
+                let _ = std::fs::remove_file(&target);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

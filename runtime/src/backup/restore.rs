@@ -1,0 +1,96 @@
+//! Checking a backup, and making a data directory of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::files;
+use super::list::{self, FileList};
+use super::staging::Staging;
+use crate::storage::ReadOnlyStore;
+
+/// Compares every file of a backup with its checksum. Returns one sentence for each difference.
+///
+/// # Errors
+/// [`Error::NotABackup`], [`Error::Newer`]; a file that cannot be read is a difference, not an error.
+pub fn check(backup: &Path) -> Result<(FileList, Vec<String>), Error> {
+    let list = FileList::read(backup)?;
+    let mut problems = Vec::new();
+    for file in &list.files {
+        match files::sum(&backup.join(&file.path)) {
+            Ok(sum) => problems.extend(file.difference(sum)),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    let known: BTreeSet<PathBuf> = list
+        .files
+        .iter()
+        .map(|file| file.path.as_str().into())
+        .collect();
+    for path in files::walk(backup, |name| name == list::NAME)? {
+        if !known.contains(&path) {
+            problems.push(format!(
+                "{} is not in the file {}",
+                path.display(),
+                list::NAME
+            ));
+        }
+    }
+    Ok((list, problems))
+}
+
+/// Makes a data directory of a backup. Every checksum is compared before anything is written, and
+/// again while it is copied; the directory appears whole, or not at all. The backup stays as it is.
+///
+/// It blocks: call it where a thread may wait for the disk.
+///
+/// # Errors
+/// [`Error::NotEmpty`] if `data_dir` holds anything; [`Error::Damaged`], [`Error::NotABackup`],
+/// [`Error::Newer`], [`Error::InProgress`], [`Error::Io`], [`Error::Store`]
+pub fn restore(backup: &Path, data_dir: &Path) -> Result<FileList, Error> {
+    refuse_existing(data_dir)?;
+    let (list, problems) = check(backup)?;
+    let damaged = |problems| Error::Damaged {
+        path: backup.to_owned(),
+        problems,
+    };
+    if !problems.is_empty() {
+        return Err(damaged(problems));
+    }
+    if let Some(parent) = data_dir.parent() {
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    }
+    let staging = Staging::begin(data_dir)?;
+    for file in &list.files {
+        let target = staging.path().join(&file.path);
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        }
+        let sum = files::copy(&backup.join(&file.path), &target)?;
+        if let Some(problem) = file.difference(sum) {
+            return Err(damaged(vec![problem]));
+        }
+        fail::fail_point!("restore::file");
+    }
+    // That it opens is seen before it has its name.
+    drop(ReadOnlyStore::open(staging.path())?);
+    fail::fail_point!("restore::before-rename");
+    staging.complete()?;
+    Ok(list)
+}
+
+/// Nothing is restored over anything: an empty folder is taken, as it may have been made for that.
+fn refuse_existing(data_dir: &Path) -> Result<(), Error> {
+    let mut entries = match fs::read_dir(data_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", data_dir)(error)),
+    };
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::NotEmpty {
+            path: data_dir.to_owned(),
+        }),
+    }
+}

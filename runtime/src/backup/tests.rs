@@ -1,0 +1,187 @@
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::{Error, FileList, check, create, restore};
+use crate::model::Compression;
+use crate::storage::tests::support::{
+    TestStore, block_on, encode, record, stored_partition, stored_records,
+};
+use crate::storage::{Commit, Partition, Store, StoreOptions};
+
+fn commit(partition: &Arc<Partition>, value: &str) -> Commit {
+    let mut commit = Commit::new();
+    let batch = encode(Compression::None, &[record("k", Some(value), 0)]);
+    commit.append(Arc::clone(partition), batch);
+    commit
+}
+
+/// A store with a record and an uploaded component, and its backup.
+fn with_backup() -> (TestStore, tempfile::TempDir) {
+    let directory = TestStore::new();
+    let partition = directory.partition(1, 0);
+    // Large enough for a blob file.
+    directory.commit(commit(&partition, &"x".repeat(10_000)));
+    fs::create_dir_all(directory.path().join("plugins/ab")).unwrap();
+    fs::write(directory.path().join("plugins/ab/abcd.wasm"), b"\0asm").unwrap();
+    fs::create_dir(directory.path().join("plugin-cache")).unwrap();
+    fs::write(directory.path().join("plugin-cache/x.cwasm"), "x").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    create(directory.store(), &folder.path().join("backup")).unwrap();
+    (directory, folder)
+}
+
+fn records(data_dir: &Path) -> usize {
+    let store = Store::open(data_dir, StoreOptions::default()).unwrap();
+    let partition = stored_partition(&store, 1, 0);
+    stored_records(&store, &partition).len()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_backup_is_taken_while_commits_go_on_and_restores_all_that_was_acknowledged() {
+    let directory = TestStore::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (acknowledged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let partition = directory.partition(1, 0);
+            block_on(async {
+                while !stop.load(Ordering::Relaxed) {
+                    let commit = commit(&partition, &"x".repeat(5_000));
+                    directory.store().commit(commit).await.unwrap();
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        });
+        for number in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let before = acknowledged.load(Ordering::SeqCst) as usize;
+            let backup = folder.path().join(format!("backup-{number}"));
+            create(directory.store(), &backup).unwrap();
+            let after = acknowledged.load(Ordering::SeqCst) as usize + 1;
+            let restored = folder.path().join(format!("restored-{number}"));
+            restore(&backup, &restored).unwrap();
+            let found = records(&restored);
+            assert!(
+                (before..=after).contains(&found),
+                "{before} {found} {after}"
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(acknowledged.load(Ordering::SeqCst) > 3);
+}
+
+#[test]
+fn a_backup_holds_what_cannot_be_made_again() {
+    let (directory, folder) = with_backup();
+    let backup = folder.path().join("backup");
+    assert_eq!(names(&backup), ["BACKUP", "FORMAT", "plugins", "store"]);
+    assert_eq!(names(folder.path()), ["backup"]);
+    let list = FileList::read(&backup).unwrap();
+    assert!(list.size_bytes() > 10_000, "{list:?}");
+    assert_eq!(list.taken_at_ms, directory.clock.now_ms());
+    assert_eq!(list.millstream_version, env!("CARGO_PKG_VERSION"));
+
+    // It needs nothing of the directory that it was taken of, and stays as it is when it is restored.
+    drop(directory);
+    for name in ["first", "second"] {
+        let restored = folder.path().join(name);
+        assert_eq!(restore(&backup, &restored).unwrap(), list);
+        assert_eq!(records(&restored), 1);
+        let component = fs::read(restored.join("plugins/ab/abcd.wasm")).unwrap();
+        assert_eq!(component, b"\0asm");
+        assert!(!restored.join("BACKUP").exists());
+    }
+    assert_eq!(check(&backup).unwrap(), (list, Vec::new()));
+    assert_eq!(names(folder.path()), ["backup", "first", "second"]);
+}
+
+#[test]
+fn nothing_is_written_over_anything() {
+    let (directory, folder) = with_backup();
+    let backup = folder.path().join("backup");
+    let before = FileList::read(&backup).unwrap();
+    let again = create(directory.store(), &backup).unwrap_err();
+    assert!(matches!(again, Error::Exists { .. }), "{again}");
+    assert_eq!(check(&backup).unwrap(), (before, Vec::new()));
+
+    let inside = create(directory.store(), &directory.path().join("backup")).unwrap_err();
+    assert!(matches!(inside, Error::Inside { .. }), "{inside}");
+
+    let target = folder.path().join("target");
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("thesis.txt"), "x").unwrap();
+    let error = restore(&backup, &target).unwrap_err();
+    assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
+    assert_eq!(names(&target), ["thesis.txt"]);
+    fs::remove_file(target.join("thesis.txt")).unwrap();
+    restore(&backup, &target).unwrap();
+    assert_eq!(records(&target), 1);
+}
+
+#[test]
+fn two_do_not_write_to_one_place() {
+    let (directory, folder) = with_backup();
+    let target = folder.path().join("other");
+    let staging = super::staging::Staging::begin(&target).unwrap();
+    let error = create(directory.store(), &target).unwrap_err();
+    assert!(matches!(error, Error::InProgress { .. }), "{error}");
+    drop(staging);
+    create(directory.store(), &target).unwrap();
+    assert_eq!(names(folder.path()), ["backup", "other"]);
+}
+
+/// Each file in turn is damaged, cut off, and lost: `check` and `restore` name it.
+#[test]
+fn damage_of_any_file_is_found_before_anything_is_restored() {
+    let (_directory, folder) = with_backup();
+    let backup = folder.path().join("backup");
+    let target = folder.path().join("target");
+    let list = FileList::read(&backup).unwrap();
+    assert!(list.files.iter().any(|file| file.path.ends_with(".blob")));
+    for file in &list.files {
+        let path = backup.join(&file.path);
+        let intact = fs::read(&path).unwrap();
+        let mut damages = vec![None];
+        if let Some(last) = intact.len().checked_sub(1) {
+            let mut flipped = intact.clone();
+            flipped[last / 2] ^= 1;
+            damages.extend([Some(flipped), Some(intact[..last].to_vec())]);
+        }
+        for damage in damages {
+            // Not in place: the file may be shared.
+            let _ = fs::remove_file(&path);
+            if let Some(bytes) = damage {
+                fs::write(&path, bytes).unwrap();
+            }
+            let (_, problems) = check(&backup).unwrap();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(&file.path), "{problems:?}");
+            let error = restore(&backup, &target).unwrap_err();
+            assert!(error.to_string().contains(&file.path), "{error}");
+            assert!(!target.exists());
+        }
+        let _ = fs::remove_file(&path);
+        fs::write(&path, intact).unwrap();
+    }
+    fs::write(backup.join("store/added"), "x").unwrap();
+    let (_, problems) = check(&backup).unwrap();
+    assert_eq!(problems, ["store/added is not in the file BACKUP"]);
+    fs::remove_file(backup.join("store/added")).unwrap();
+    restore(&backup, &target).unwrap();
+
+    fs::write(backup.join("BACKUP"), "{").unwrap();
+    let error = restore(&backup, &folder.path().join("t")).unwrap_err();
+    assert!(matches!(error, Error::NotABackup { .. }), "{error}");
+}

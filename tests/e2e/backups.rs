@@ -1,0 +1,214 @@
+//! `backup`, `restore` and `verify`, as an operator uses them; and kills of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::support::{Running, Sandbox};
+
+const RECORDS: usize = 3_000;
+/// How long a command that was seen at work needs to the step at which it stands.
+const TO_THE_STEP: Duration = Duration::from_millis(300);
+
+/// A topic, a queue and a group, in several files of the store.
+fn with_data() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let value = "x".repeat(300);
+    let lines = (0..RECORDS).map(|number| format!(r#"{{"number":{number},"value":"{value}"}}"#));
+    let file = sandbox.write_lines("in.jsonl", lines);
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&["produce", "topic:numbers", "--create", "--file", file]);
+    sandbox.succeed(&["queue", "create", "work"]);
+    sandbox.succeed(&["produce", "queue:work", "--file", file, "--max", "10"]);
+    let consume = [
+        "consume",
+        "topic:numbers",
+        "--group",
+        "readers",
+        "--max",
+        "100",
+    ];
+    sandbox.succeed(&consume);
+    sandbox
+}
+
+fn path(sandbox: &Sandbox, name: &str) -> String {
+    sandbox.path(name).to_str().unwrap().to_owned()
+}
+
+/// `restore` into another data directory.
+fn restore(sandbox: &Sandbox, backup: &str, data_dir: &str) -> Running {
+    let command = sandbox.bare_command(&["restore", backup, "--data-dir", data_dir]);
+    sandbox.start_command(command)
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
+fn records_of(sandbox: &Sandbox, data_dir: &str) -> usize {
+    let arguments = [
+        "consume",
+        "topic:numbers",
+        "--from",
+        "earliest",
+        "--data-dir",
+        data_dir,
+    ];
+    let command = sandbox.bare_command(&arguments);
+    let finished = sandbox.start_command(command).wait().expect_code(0);
+    finished.stdout.lines().count()
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("backup") || name.starts_with("restored"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_backup_is_restored_verified_and_read() {
+    let sandbox = with_data();
+    let backup = path(&sandbox, "backup");
+    let taken = sandbox.json(&["backup", &backup]);
+    assert!(taken["size_bytes"].as_u64().unwrap() > 100_000, "{taken}");
+    let report = sandbox.json(&["verify", "--backup", &backup]);
+    assert_eq!(report["problem_count"], 0, "{report}");
+    assert_eq!(report["counts"]["backup_files"], taken["files"]);
+    assert_eq!(report["counts"]["records"], (RECORDS + 10) as u64);
+    assert_eq!(report["counts"]["group_offsets"], 1);
+
+    // What comes after it is not in it.
+    let more = sandbox.write_lines("more.jsonl", ["1", "2"]);
+    let more = more.to_str().unwrap();
+    sandbox.succeed(&["produce", "topic:numbers", "--file", more]);
+    let restored = path(&sandbox, "restored");
+    restore(&sandbox, &backup, &restored).wait().expect_code(0);
+    assert_eq!(records_of(&sandbox, &restored), RECORDS);
+    assert_eq!(sandbox.consume("numbers").len(), RECORDS + 2);
+    for data_dir in [restored.clone(), path(&sandbox, "data")] {
+        let arguments = ["verify", "--data-dir", &data_dir];
+        let finished = sandbox
+            .start_command(sandbox.bare_command(&arguments))
+            .wait();
+        assert!(finished.expect_code(0).stdout.contains("nothing is wrong"));
+    }
+    sandbox
+        .run(&["backup", &backup])
+        .expect_code(2)
+        .expect_error(&["exists already", "name a folder that does not exist"]);
+    restore(&sandbox, &backup, &restored)
+        .wait()
+        .expect_code(3)
+        .expect_error(&["is not empty", "--data-dir"]);
+    restore(&sandbox, &path(&sandbox, "data"), &path(&sandbox, "other"))
+        .wait()
+        .expect_code(2)
+        .expect_error(&["is no backup of millstream"]);
+}
+
+#[test]
+fn a_killed_restore_leaves_no_data_directory_and_the_next_one_succeeds() {
+    let sandbox = with_data();
+    let (backup, restored) = (path(&sandbox, "backup"), path(&sandbox, "restored"));
+    sandbox.succeed(&["backup", &backup]);
+    let steps = [
+        "restore::file=",
+        "restore::file=4*off->",
+        "restore::before-rename=",
+    ];
+    for step in steps {
+        let mut command = sandbox.bare_command(&["restore", &backup, "--data-dir", &restored]);
+        command.env("FAILPOINTS", format!("{step}sleep(60000)"));
+        let mut running = sandbox.start_command(command);
+        let partial = sandbox.path("restored.partial");
+        running.wait_until("a file", |_| !files_below(&partial).is_empty());
+        std::thread::sleep(TO_THE_STEP);
+        assert!(running.kill().0, "{step}: it ended by itself");
+        assert!(!sandbox.path("restored").exists(), "{step}");
+        assert!(sandbox.path("restored.partial").exists(), "{step}");
+    }
+    restore(&sandbox, &backup, &restored).wait().expect_code(0);
+    assert_eq!(records_of(&sandbox, &restored), RECORDS);
+    assert_eq!(
+        entries(sandbox.path("x").parent().unwrap()),
+        ["backup", "restored"]
+    );
+}
+
+#[test]
+fn a_killed_backup_leaves_no_backup_and_the_next_one_succeeds() {
+    let sandbox = with_data();
+    let backup = path(&sandbox, "backup");
+    for step in ["backup::after-checkpoint", "backup::file"] {
+        let mut command = sandbox.command(&["backup", &backup]);
+        command.env("FAILPOINTS", format!("{step}=sleep(60000)"));
+        let mut running = sandbox.start_command(command);
+        let current = sandbox.path("backup.partial/store/CURRENT");
+        running.wait_until("a checkpoint", |_| current.exists());
+        assert!(running.kill().0, "{step}: it ended by itself");
+        assert!(!sandbox.path("backup").exists(), "{step}");
+    }
+    sandbox.succeed(&["backup", &backup]);
+    let report = sandbox.json(&["verify", "--backup", &backup]);
+    assert_eq!(report["problem_count"], 0, "{report}");
+    assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
+}
+
+#[test]
+fn damage_is_named_with_exit_code_1() {
+    let sandbox = with_data();
+    let backup = path(&sandbox, "backup");
+    sandbox.succeed(&["backup", &backup]);
+    let blob = fs::read_dir(sandbox.path("backup/store"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|file| file.extension().is_some_and(|end| end == "blob"))
+        .unwrap();
+    let mut bytes = fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    // Not in place: the data directory has the same file.
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, bytes).unwrap();
+
+    let finished = sandbox.run(&["verify", "--backup", &backup, "--output", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&finished.expect_code(1).stdout).unwrap();
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems[0]["kind"], "file", "{report}");
+    let unreadable = problems
+        .iter()
+        .find(|it| it["kind"] == "unreadable")
+        .unwrap();
+    assert_eq!(unreadable["topic"], "numbers", "{report}");
+    assert!(
+        unreadable["advice"]
+            .as_str()
+            .unwrap()
+            .contains("group reset"),
+        "{report}"
+    );
+    let finished = sandbox.run(&["verify", "--backup", &backup]).expect_code(1);
+    assert!(finished.stdout.contains("problems"), "{}", finished.stdout);
+    restore(&sandbox, &backup, &path(&sandbox, "restored"))
+        .wait()
+        .expect_code(1)
+        .expect_error(&["is damaged, and nothing was restored", ".blob"]);
+    assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
+    // The data directory has its own name for an intact file.
+    assert_eq!(sandbox.json(&["verify"])["problem_count"], 0);
+    let nowhere = sandbox.bare_command(&["verify", "--data-dir", &path(&sandbox, "nowhere")]);
+    sandbox.start_command(nowhere).wait().expect_code(3);
+}
