@@ -4,6 +4,7 @@
 //! standard output as a table or JSON, [`progress`] draws on standard error, [`interrupt`] listens
 //! for Ctrl-C and SIGTERM, [`exit`] turns what happened into an exit code.
 
+mod apply;
 mod backup;
 mod check;
 mod client;
@@ -20,6 +21,7 @@ mod json_line;
 mod open;
 mod output;
 mod pipeline;
+mod plugin;
 mod plugin_metrics;
 mod produce;
 mod progress;
@@ -144,6 +146,8 @@ enum Command {
     Run(run::RunArgs),
     /// Serve the data directory over HTTP: topics, queues, groups, pipelines, plugins
     Serve(serve::ServeArgs),
+    /// Make a server run a manifest: upload and deploy its plugins, create its topics and queues, start its pipelines
+    Apply(apply::ApplyArgs),
     /// Check a manifest and its plugins, and show it with every default filled in
     Check(check::CheckArgs),
     /// List, describe, create, alter, delete and compact topics
@@ -162,9 +166,12 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Read records of a topic, or take messages out of a queue
     Consume(consume::ConsumeArgs),
-    /// List and describe the pipelines that have run on the data directory
+    /// List, describe, pause, resume and delete pipelines
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// List, describe, upload, deploy, roll back and delete the plugins of a server
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// List, create and revoke access tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -209,6 +216,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
     let ending = match command {
         Command::Run(args) => run::run(args, &global, &mut output).await,
         Command::Serve(args) => serve::run(args, &global, &mut output).await,
+        Command::Apply(args) => apply::run(&args, &global, &mut output).await,
         Command::Check(args) => check::run(&args, &mut output),
         Command::Topic(command) => topic::run(command, &global, &mut output).await,
         Command::Queue(command) => queue::run(command, &global, &mut output).await,
@@ -216,7 +224,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Group(command) => group::run(command, &global, &mut output).await,
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,
-        Command::Pipeline(command) => pipeline::run(&command, &global, &mut output),
+        Command::Pipeline(command) => pipeline::run(command, &global, &mut output).await,
+        Command::Plugin(command) => plugin::run(command, &global, &mut output).await,
         Command::Token(command) => token::run(command, &global, &mut output).await,
         Command::Backup(args) => backup::run(&args, &global, &mut output),
         Command::Restore(args) => restore::run(&args, &global, &mut output),

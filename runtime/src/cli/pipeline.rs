@@ -1,17 +1,17 @@
-//! `millstream pipeline`: list and describe the pipelines that have run on the data directory.
+//! `millstream pipeline`: list, describe, pause, resume and delete pipelines.
 
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::GlobalArgs;
+use super::client::Client;
+use super::confirm::confirm;
 use super::exit::Ending;
 use super::group::lag_table;
-use super::open::{Access, DataDirectory};
+use super::open::Access;
 use super::output::{Column, Output, Table};
 use super::quantity::format_time_ms;
-use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
-use crate::pipeline::{self, PipelineDescription};
-use crate::server::LagView;
+use crate::model::{PipelineName, Target};
+use crate::server::{InputQueueView, PipelineView, PortView};
 
 /// The verbs on pipelines.
 #[derive(Debug, Subcommand)]
@@ -23,93 +23,92 @@ pub(super) enum PipelineCommand {
         /// The pipeline
         name: PipelineName,
     },
-}
-
-#[derive(Debug, Serialize)]
-struct PortView {
-    port: PortName,
-    target: Target,
-}
-
-/// A pipeline as it is shown.
-#[derive(Debug, Serialize)]
-struct PipelineView {
-    name: PipelineName,
-    group: GroupName,
-    plugin: PluginName,
-    plugin_digest: String,
-    delivery: String,
-    dead_letter: Option<QueueName>,
-    inputs: Vec<Target>,
-    outputs: Vec<PortView>,
-    lag_records: u64,
-    positions: Vec<LagView>,
-    queues: Vec<QueueView>,
-    /// Timers that have not fired.
-    timers: u64,
-    /// When the first of them is due, in ms since the epoch.
-    next_timer_ms: Option<u64>,
-}
-
-/// A queue that a pipeline reads.
-#[derive(Debug, Serialize)]
-struct QueueView {
-    queue: QueueName,
-    messages: u64,
-}
-
-impl From<PipelineDescription> for PipelineView {
-    fn from(description: PipelineDescription) -> Self {
-        let outputs = description.ports.into_iter();
-        let lags = description.positions.iter().map(|lag| lag.lag_records);
-        let waiting = description.queues.iter().map(|(_, messages)| *messages);
-        let queues = description.queues.iter().cloned();
-        let queues = queues.map(|(queue, messages)| QueueView { queue, messages });
-        Self {
-            name: description.name,
-            group: description.group,
-            plugin: description.plugin,
-            plugin_digest: description.plugin_digest,
-            delivery: description.delivery,
-            dead_letter: description.dead_letter,
-            inputs: description.inputs,
-            outputs: outputs
-                .map(|(port, target)| PortView { port, target })
-                .collect(),
-            lag_records: lags.chain(waiting).sum(),
-            queues: queues.collect(),
-            timers: description.timers.count,
-            next_timer_ms: description.timers.next_due_ms,
-            positions: description
-                .positions
-                .into_iter()
-                .map(LagView::from)
-                .collect(),
-        }
-    }
+    /// End a pipeline's tasks on the server at their next batch boundary, until it is resumed
+    Pause {
+        /// The pipeline
+        name: PipelineName,
+    },
+    /// Start a pipeline on the server that is paused or has failed, where it stands
+    Resume {
+        /// The pipeline
+        name: PipelineName,
+    },
+    /// Stop a pipeline on the server, and take it out of its manifest
+    Delete {
+        /// The pipeline
+        name: PipelineName,
+        /// Delete its state, timers, parked records and consumer group, too
+        #[arg(long)]
+        delete_data: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 /// Runs a verb.
-pub(super) fn run(
-    command: &PipelineCommand,
+pub(super) async fn run(
+    command: PipelineCommand,
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
+    let client = Client::connect(global, Access::Existing)?;
     match command {
         PipelineCommand::List => {
-            let all = pipeline::list(&data.log, &data.queues, &data.groups)?;
-            list(output, all.into_iter().map(PipelineView::from).collect())?;
+            let all: Vec<PipelineView> = client.get("/v1/pipelines", &()).await?;
+            list(output, &all)?;
         }
         PipelineCommand::Describe { name } => {
-            let found = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
-            describe(output, &found.into())?;
+            let found: PipelineView = client.get(&format!("/v1/pipelines/{name}"), &()).await?;
+            describe(output, &found)?;
         }
+        PipelineCommand::Pause { name } => {
+            let path = format!("/v1/pipelines/{name}/pause");
+            let paused: PipelineView = client.post(&path, &()).await?;
+            output.result(&paused, |output| {
+                output.line(format_args!("paused pipeline `{name}`"))
+            })?;
+        }
+        PipelineCommand::Resume { name } => {
+            let path = format!("/v1/pipelines/{name}/resume");
+            let resumed: PipelineView = client.post(&path, &()).await?;
+            output.result(&resumed, |output| {
+                output.line(format_args!("resumed pipeline `{name}`"))
+            })?;
+        }
+        PipelineCommand::Delete {
+            name,
+            delete_data,
+            yes,
+        } => return delete(&client, output, &name, delete_data, yes).await,
     }
     Ok(Ending::Done)
 }
 
-fn list(output: &mut Output, pipelines: Vec<PipelineView>) -> anyhow::Result<()> {
+async fn delete(
+    client: &Client,
+    output: &mut Output,
+    name: &PipelineName,
+    delete_data: bool,
+    yes: bool,
+) -> anyhow::Result<Ending> {
+    let what = match delete_data {
+        true => "with its state, timers, parked records and consumer group",
+        false => "and keep its state and position",
+    };
+    if !yes && !confirm(&format!("delete pipeline `{name}` {what}?"))? {
+        super::progress::note("nothing was deleted");
+        return Ok(Ending::Failed);
+    }
+    let path = format!("/v1/pipelines/{name}?delete_data={delete_data}");
+    client.remove(&path).await?;
+    output.result(&serde_json::json!({ "name": name }), |output| {
+        output.line(format_args!("deleted pipeline `{name}`"))
+    })?;
+    Ok(Ending::Done)
+}
+
+fn list(output: &mut Output, pipelines: &[PipelineView]) -> anyhow::Result<()> {
     output.result(&pipelines, |output| {
         let mut table = Table::new(&[
             Column::Text("pipeline"),
@@ -117,15 +116,17 @@ fn list(output: &mut Output, pipelines: Vec<PipelineView>) -> anyhow::Result<()>
             Column::Text("plugin"),
             Column::Text("to"),
             Column::Text("delivery"),
+            Column::Text("state"),
             Column::Number("lag records"),
         ]);
-        for pipeline in &pipelines {
+        for pipeline in pipelines {
             table.row([
                 pipeline.name.to_string(),
                 names(&pipeline.inputs),
                 pipeline.plugin.to_string(),
                 ports(&pipeline.outputs).join(", "),
                 pipeline.delivery.clone(),
+                state(pipeline).to_owned(),
                 pipeline.lag_records.to_string(),
             ]);
         }
@@ -142,6 +143,13 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
             fields.push(("from", names(&pipeline.inputs)));
             fields.push(("group", pipeline.group.to_string()));
         }
+        if let Some(run) = &pipeline.running {
+            fields.push(("manifest", run.manifest.clone()));
+            fields.push(("state", run.state.clone()));
+            if let Some(failure) = &run.failure {
+                fields.push(("failure", failure.clone()));
+            }
+        }
         fields.push(("plugin", pipeline.plugin.to_string()));
         fields.push(("plugin digest", pipeline.plugin_digest.clone()));
         fields.extend(
@@ -153,7 +161,7 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
         if let Some(queue) = &pipeline.dead_letter {
             fields.push(("dead-letter", format!("queue:{queue}")));
         }
-        for QueueView { queue, messages } in &pipeline.queues {
+        for InputQueueView { queue, messages } in &pipeline.queues {
             fields.push(("messages", format!("{messages} in queue:{queue}")));
         }
         if let Some(next_ms) = pipeline.next_timer_ms {
@@ -168,6 +176,12 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
         output.table(&lag_table(&pipeline.positions))
     })?;
     Ok(())
+}
+
+/// How it runs on the server; `-` if it does not.
+fn state(pipeline: &PipelineView) -> &str {
+    let running = pipeline.running.as_ref();
+    running.map_or("-", |run| run.state.as_str())
 }
 
 fn names(targets: &[Target]) -> String {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::GlobalArgs;
@@ -11,10 +12,13 @@ use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::{Access, DataDirectory};
 use super::output::Output;
-use super::quantity;
+use super::{progress, quantity};
+use crate::deploy::Deployments;
 use crate::log::Maintenance;
+use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
 use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
+use crate::storage::layout;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -62,6 +66,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
     min_free_disk: u64,
 
+    /// Plugin instances at a time, of all pipelines together
+    #[arg(long, value_name = "COUNT", default_value_t = EngineOptions::default().max_instances)]
+    max_instances: u32,
+
     /// How long requests and batches under way may take when the server is told to stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
     grace: Duration,
@@ -103,18 +111,28 @@ pub(super) async fn run(
         queues,
         groups,
     } = DataDirectory::open(global, Access::Create)?;
+    let engine = PluginEngine::new(EngineOptions {
+        cache_dir: Some(global.data_dir.join(layout::PLUGIN_CACHE)),
+        max_instances: args.max_instances,
+    })
+    .context("cannot run plugins")?;
+    let deployments = Deployments::open(&log, &queues, &groups, &engine).await?;
+    let data = Data {
+        log: log.clone(),
+        queues: queues.clone(),
+        groups,
+    };
+    let server = Server::start(data, deployments.clone(), args.options())?;
     let maintenance = (
-        Maintenance::start(log.clone()),
+        Maintenance::start(log),
         queue::Maintenance::start(queues.clone()),
     );
-    let server = Server::start(
-        Data {
-            log,
-            queues,
-            groups,
-        },
-        args.options(),
-    )?;
+    for not_restored in deployments.restore().await? {
+        progress::note(&format!(
+            "warning: the manifest `{}` could not be started again: {}",
+            not_restored.manifest, not_restored.error
+        ));
+    }
     let started = Started {
         url: server.url().to_owned(),
     };
@@ -123,7 +141,14 @@ pub(super) async fn run(
     })?;
     output.flush()?;
     interrupt.requested().await;
+    // No new requests first: one that deploys would start what is being stopped.
     server.stop().await;
+    if tokio::time::timeout(args.grace, deployments.stop())
+        .await
+        .is_err()
+    {
+        progress::note("warning: some batches did not end in time; they will run again");
+    }
     drop(maintenance);
     Ok(Ending::Done)
 }

@@ -43,7 +43,10 @@ async fn ready(StateOf(state): StateOf<State>) -> impl IntoResponse {
     let store = state.data.log.store();
     let health = store.health();
     if let Some(failure) = health.failure {
-        reasons.push(format!("the store takes no writes: {failure}"));
+        reasons.push(format!(
+            "the store takes no writes: {}; {}",
+            failure.reason, failure.advice
+        ));
     }
     let free_disk_bytes = health.disk.map(|disk| disk.free_bytes);
     let least = state.limits.free_disk_bytes;

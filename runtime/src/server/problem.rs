@@ -272,7 +272,17 @@ impl From<pipeline::Error> for Problem {
             pipeline::Error::Group(error) => return error.into(),
             pipeline::Error::Manifest(error) => return error.into(),
             pipeline::Error::Batch(error) => return error.into(),
-            pipeline::Error::UnknownPipeline { .. } => Code::UnknownPipeline,
+            pipeline::Error::UnknownPipeline { .. } | pipeline::Error::NotApplied { .. } => {
+                Code::UnknownPipeline
+            }
+            pipeline::Error::UnknownPartition { .. } => Code::UnknownPartition,
+            pipeline::Error::Refused { .. } | pipeline::Error::CannotOpen { .. } => {
+                Code::InvalidPlugin
+            }
+            pipeline::Error::PipelineOfAnotherManifest { .. }
+            | pipeline::Error::GroupInUse { .. }
+            | pipeline::Error::NotRunning { .. }
+            | pipeline::Error::SwapFailed { .. } => Code::Conflict,
             pipeline::Error::TooManyInstances { .. } => Code::LimitReached,
             pipeline::Error::StateConcurrency { .. } => Code::Conflict,
         };

@@ -16,7 +16,9 @@ const ALLOWED: &[(&str, Option<&[&str]>)] = &[
     ("backup", Some(&["storage", "clock", "model"])),
     (
         "verify",
-        Some(&["backup", "log", "queue", "group", "storage", "clock", "model"]),
+        Some(&[
+            "backup", "log", "queue", "group", "storage", "clock", "model",
+        ]),
     ),
     ("plugin", Some(&["model"])),
     ("manifest", Some(&["model"])),

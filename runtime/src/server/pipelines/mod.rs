@@ -197,9 +197,8 @@ async fn apply(
     Body(body): Body,
 ) -> Result<axum::Json<AppliedView>, Problem> {
     let deployments = state.deployments()?;
-    let text = std::str::from_utf8(&body).map_err(|_| {
-        Problem::new(Code::InvalidManifest, "the manifest is not UTF-8 text")
-    })?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| Problem::new(Code::InvalidManifest, "the manifest is not UTF-8 text"))?;
     let applied = deployments.apply(text, by).await?;
     let pipelines = applied.pipelines.into_iter().map(|(pipeline, change)| {
         let status = deployments.pipelines().status_of(&pipeline);

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::deploy::{Deploy, PluginView as Plugin, PluginVersion, Uploaded, VersionView as Version};
+use crate::deploy::{
+    Deploy, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
+};
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::ImportedInterface;
 

@@ -1,0 +1,73 @@
+//! `millstream apply`: makes a server run a manifest.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+
+use super::GlobalArgs;
+use super::client::Client;
+use super::exit::Ending;
+use super::open::Access;
+use super::output::{Column, Output, Table};
+use super::plugin;
+use crate::manifest;
+use crate::server::AppliedView;
+
+/// The media type of a manifest.
+const TOML: &str = "application/toml";
+
+/// Arguments of `apply`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ApplyArgs {
+    /// The manifest, usually millstream.toml
+    manifest: PathBuf,
+    /// Leave the plugins on the server as they are, instead of uploading and deploying those that have changed
+    #[arg(long)]
+    keep_plugins: bool,
+}
+
+/// Uploads and deploys the plugins that have changed, and applies the manifest.
+pub(super) async fn run(
+    args: &ApplyArgs,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> anyhow::Result<Ending> {
+    let manifest = manifest::load(&args.manifest)?;
+    let text = std::fs::read(&args.manifest)
+        .with_context(|| format!("cannot read {}", args.manifest.display()))?;
+    let client = Client::connect(global, Access::Existing)?;
+    if matches!(client, Client::Embedded(_)) {
+        bail!(
+            "no server runs on the data directory; start one with `millstream serve`, name one with --server, or run the manifest without one: `millstream run`"
+        );
+    }
+    if !args.keep_plugins {
+        for spec in &manifest.plugins {
+            let uploaded = plugin::upload(&client, &spec.name, &spec.path).await?;
+            if !uploaded.current {
+                plugin::deploy(&client, &spec.name, &uploaded.digest).await?;
+            }
+        }
+    }
+    let answer = client
+        .post_bytes("/v1/manifests", TOML, Bytes::from(text))
+        .await?;
+    let applied: AppliedView = serde_json::from_slice(&answer.body)?;
+    output.result(&applied, |output| {
+        let mut table = Table::new(&[Column::Text("pipeline"), Column::Text("change")]);
+        for change in &applied.pipelines {
+            table.row([change.pipeline.to_string(), change.change.clone()]);
+        }
+        output.table(&table)
+    })?;
+    output.flush()?;
+    let failed = applied.pipelines.iter();
+    let mut failed = failed.filter_map(|change| Some((&change.pipeline, change.failure.as_ref()?)));
+    let mut ending = Ending::Done;
+    for (pipeline, failure) in &mut failed {
+        super::progress::note(&format!("pipeline `{pipeline}` does not run: {failure}"));
+        ending = Ending::Failed;
+    }
+    Ok(ending)
+}

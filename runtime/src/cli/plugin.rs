@@ -1,0 +1,292 @@
+//! `millstream plugin`: upload, list, describe, deploy, roll back and delete plugins of a server.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Subcommand;
+
+use super::GlobalArgs;
+use super::client::Client;
+use super::confirm::confirm;
+use super::exit::Ending;
+use super::open::Access;
+use super::output::{self, Column, Output, Table};
+use super::progress::note;
+use super::quantity::format_time_ms;
+use crate::model::PluginName;
+use crate::server::{DeployRequest, DeployView, PluginDescription, PluginView, UploadedView};
+
+/// The media type of a component.
+const WASM: &str = "application/wasm";
+/// Digits of a digest in a table; the start of a digest stands for it.
+const DIGEST_DIGITS: usize = 12;
+
+/// The verbs on plugins.
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// List the plugins that were uploaded
+    List,
+    /// Show a plugin's versions, who uses it, and what it imports and exports
+    Describe {
+        /// The plugin
+        name: PluginName,
+    },
+    /// Upload a component as a version of a plugin
+    ///
+    /// Pipelines go on with the version that they run until this one is deployed; the first version of a plugin is
+    /// deployed at once.
+    Upload {
+        /// The plugin
+        name: PluginName,
+        /// The component
+        file: PathBuf,
+        /// Deploy it, too
+        #[arg(long)]
+        deploy: bool,
+    },
+    /// Give a version to all pipelines that use the plugin, at their next batch boundary
+    Deploy {
+        /// The plugin
+        name: PluginName,
+        /// SHA-256 of the version, or the start of it
+        digest: String,
+    },
+    /// Give the version before the last deploy to all pipelines that use the plugin
+    Rollback {
+        /// The plugin
+        name: PluginName,
+    },
+    /// Delete a plugin that no pipeline uses, with all its versions
+    Delete {
+        /// The plugin
+        name: PluginName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// List what was deployed: when, from which version, to which, by which token
+    Deploys,
+}
+
+/// Runs a verb.
+pub(super) async fn run(
+    command: PluginCommand,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> anyhow::Result<Ending> {
+    let client = Client::connect(global, Access::Existing)?;
+    match command {
+        PluginCommand::List => list(&client, output).await?,
+        PluginCommand::Describe { name } => {
+            let path = format!("/v1/plugins/{name}");
+            let plugin: PluginDescription = client.get(&path, &()).await?;
+            output.result(&plugin, |output| write(&plugin, output))?;
+        }
+        PluginCommand::Upload {
+            name,
+            file,
+            deploy: is_deploy,
+        } => {
+            let uploaded = upload(&client, &name, &file).await?;
+            output.result(&uploaded, |output| {
+                let word = if uploaded.new {
+                    "uploaded"
+                } else {
+                    "has already"
+                };
+                output.line(format_args!(
+                    "{word} version {} of plugin `{name}`",
+                    uploaded.digest
+                ))
+            })?;
+            output.flush()?;
+            tell(&uploaded);
+            if is_deploy && !uploaded.current {
+                let deployed = deploy(&client, &name, &uploaded.digest).await?;
+                write_deploy(&deployed, output)?;
+            }
+        }
+        PluginCommand::Deploy { name, digest } => {
+            let deployed = deploy(&client, &name, &digest).await?;
+            write_deploy(&deployed, output)?;
+        }
+        PluginCommand::Rollback { name } => {
+            let path = format!("/v1/plugins/{name}/rollback");
+            let rolled_back: DeployView = client.post(&path, &()).await?;
+            write_deploy(&rolled_back, output)?;
+        }
+        PluginCommand::Delete { name, yes } => {
+            if !yes && !confirm(&format!("delete plugin `{name}` with all its versions?"))? {
+                note("nothing was deleted");
+                return Ok(Ending::Failed);
+            }
+            client.remove(&format!("/v1/plugins/{name}")).await?;
+            output.result(&serde_json::json!({ "name": name }), |output| {
+                output.line(format_args!("deleted plugin `{name}`"))
+            })?;
+        }
+        PluginCommand::Deploys => deploys(&client, output).await?,
+    }
+    Ok(Ending::Done)
+}
+
+/// Uploads a component.
+pub(super) async fn upload(
+    client: &Client,
+    name: &PluginName,
+    file: &Path,
+) -> anyhow::Result<UploadedView> {
+    let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let path = format!("/v1/plugins/{name}/versions");
+    let answer = client.post_bytes(&path, WASM, Bytes::from(wasm)).await?;
+    Ok(serde_json::from_slice(&answer.body)?)
+}
+
+/// Gives a version to all pipelines that use the plugin.
+pub(super) async fn deploy(
+    client: &Client,
+    name: &PluginName,
+    digest: &str,
+) -> anyhow::Result<DeployView> {
+    let digest = digest.to_owned();
+    let path = format!("/v1/plugins/{name}/deploy");
+    client.post(&path, &DeployRequest { digest }).await
+}
+
+/// Says what is different about a version, and what to do about that.
+fn tell(uploaded: &UploadedView) {
+    for difference in &uploaded.differences {
+        let kind = if difference.breaks {
+            "breaking"
+        } else {
+            "note"
+        };
+        note(&format!(
+            "{kind}: {}; {}",
+            difference.what, difference.remedy
+        ));
+    }
+    for misfit in &uploaded.misfits {
+        note(&format!(
+            "pipeline `{}` cannot run it: {}",
+            misfit.pipeline, misfit.reason
+        ));
+    }
+}
+
+async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {
+    let plugins: Vec<PluginView> = client.get("/v1/plugins", &()).await?;
+    output.result(&plugins, |output| {
+        let mut table = Table::new(&[
+            Column::Text("plugin"),
+            Column::Text("current"),
+            Column::Number("versions"),
+            Column::Text("used by"),
+        ]);
+        for plugin in &plugins {
+            let used_by: Vec<_> = plugin.used_by.iter().map(ToString::to_string).collect();
+            table.row([
+                plugin.name.to_string(),
+                short(&plugin.current),
+                plugin.versions.len().to_string(),
+                used_by.join(","),
+            ]);
+        }
+        output.table_or(
+            &table,
+            "No plugin was uploaded yet; `millstream plugin upload NAME FILE` does it.",
+        )
+    })?;
+    Ok(())
+}
+
+fn write(description: &PluginDescription, output: &mut Output) -> Result<(), output::Error> {
+    let plugin = &description.plugin;
+    let mut fields = vec![
+        ("plugin", plugin.name.to_string()),
+        ("current", plugin.current.clone()),
+    ];
+    for pipeline in &plugin.used_by {
+        fields.push(("used by", pipeline.to_string()));
+    }
+    for export in &description.exports {
+        fields.push(("exports", export.clone()));
+    }
+    for import in &description.imports {
+        let functions = import.functions.join(", ");
+        fields.push(("imports", format!("{}: {functions}", import.interface)));
+    }
+    output.fields(&fields)?;
+    output.line("")?;
+    let mut table = Table::new(&[
+        Column::Text("version"),
+        Column::Number("bytes"),
+        Column::Text("uploaded"),
+        Column::Text("by"),
+    ]);
+    for version in &plugin.versions {
+        table.row([
+            version.digest.clone(),
+            output.bytes(version.size_bytes),
+            format_time_ms(version.uploaded_ms),
+            version
+                .uploaded_by
+                .clone()
+                .unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    output.table(&table)
+}
+
+fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<()> {
+    output.result(deploy, |output| {
+        let pipelines: Vec<_> = deploy.pipelines.iter().map(ToString::to_string).collect();
+        let to = match pipelines.is_empty() {
+            true => "no pipeline uses it yet".to_owned(),
+            false => format!("for {}", pipelines.join(", ")),
+        };
+        output.line(format_args!(
+            "deploy {}: plugin `{}` version {} {}, {to}",
+            deploy.id,
+            deploy.plugin,
+            short(&deploy.to),
+            deploy.outcome
+        ))
+    })?;
+    Ok(())
+}
+
+async fn deploys(client: &Client, output: &mut Output) -> anyhow::Result<()> {
+    let deploys: Vec<DeployView> = client.get("/v1/deploys", &()).await?;
+    output.result(&deploys, |output| {
+        let mut table = Table::new(&[
+            Column::Number("deploy"),
+            Column::Text("when"),
+            Column::Text("plugin"),
+            Column::Text("from"),
+            Column::Text("to"),
+            Column::Text("by"),
+            Column::Text("outcome"),
+        ]);
+        for deploy in &deploys {
+            let none = || "-".to_owned();
+            table.row([
+                deploy.id.to_string(),
+                format_time_ms(deploy.started_ms),
+                deploy.plugin.to_string(),
+                deploy.from.as_deref().map_or_else(none, short),
+                short(&deploy.to),
+                deploy.by.clone().unwrap_or_else(none),
+                deploy.outcome.clone(),
+            ]);
+        }
+        output.table_or(&table, "Nothing was deployed yet.")
+    })?;
+    Ok(())
+}
+
+/// The start of a digest.
+fn short(digest: &str) -> String {
+    digest.chars().take(DIGEST_DIGITS).collect()
+}
