@@ -65,6 +65,24 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
+    /// No pipeline that runs has one of the canary's partitions.
+    #[error(
+        "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"
+    )]
+    NoCanaryPartition {
+        /// The plugin.
+        name: PluginName,
+        /// The partitions asked for.
+        partitions: Vec<u32>,
+    },
+    /// No pipeline runs the plugin.
+    #[error(
+        "no pipeline uses plugin `{name}`, so there is nothing beside which it could run; apply a manifest first"
+    )]
+    NotUsed {
+        /// The plugin.
+        name: PluginName,
+    },
     /// There is no deploy of this number.
     #[error("there is no deploy {id}, or it is not remembered any more")]
     UnknownDeploy {

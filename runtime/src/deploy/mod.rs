@@ -12,25 +12,30 @@
 //! - What was applied runs again after a restart; one manifest that cannot keeps no other from it.
 //! - Every change runs to its end, also if whoever asked for it goes away.
 
+mod canary;
 mod components;
 mod error;
 mod manifests;
 mod plugins;
 mod records;
 mod rollout;
+mod shadow;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tokio::task::block_in_place;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, block_in_place};
 
+pub use self::canary::{CanaryReport, Sample};
 use self::components::Components;
 pub use self::error::Error;
 pub use self::manifests::{ManifestView, NotRestored};
 pub use self::plugins::{PluginView, Uploaded, VersionView};
-pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion};
+pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
+pub use self::shadow::{Difference, ShadowReport};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::{PipelineName, PluginName};
@@ -56,7 +61,17 @@ struct Shared {
     changes: tokio::sync::Mutex<()>,
     next_deploy: AtomicU64,
     /// The deploys that are under way.
-    under_way: Mutex<HashMap<PluginName, u64>>,
+    under_way: Mutex<HashMap<PluginName, UnderWay>>,
+    /// Changes whenever one ends.
+    ended: watch::Sender<u64>,
+}
+
+/// A deploy that takes its time.
+struct UnderWay {
+    id: u64,
+    /// Says that it is to end early.
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Deployments {
@@ -90,6 +105,7 @@ impl Deployments {
                 changes: tokio::sync::Mutex::default(),
                 next_deploy: AtomicU64::new(next_deploy),
                 under_way: Mutex::default(),
+                ended: watch::Sender::new(0),
             }),
         };
         opened.end_interrupted().await?;
@@ -101,8 +117,10 @@ impl Deployments {
         &self.shared.pipelines
     }
 
-    /// Ends all tasks at their next batch boundary, after their checkpoints. Returns what has failed.
+    /// Ends what is under way, which takes canaries back, and all tasks at their next batch boundary, after their
+    /// checkpoints. Returns what has failed.
     pub async fn stop(&self) -> Vec<Failure> {
+        self.stop_all().await;
         self.shared.pipelines.stop().await
     }
 

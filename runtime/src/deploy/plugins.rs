@@ -147,6 +147,7 @@ impl Deployments {
                     outcome: Outcome::Succeeded,
                     reason: None,
                     pipelines: Vec::new(),
+                    report: None,
                 };
                 records::put_deploy(&mut commit, &first)?;
                 StoredPlugin {

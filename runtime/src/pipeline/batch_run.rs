@@ -99,6 +99,7 @@ enum Called {
     Succeeded {
         failed: Vec<Failed>,
         changes: Changes,
+        output: Processed,
     },
     /// The plugin faulted; if it is known on which record, its index in the batch.
     Faulted(Fault, Option<usize>),
@@ -254,7 +255,12 @@ impl BatchRunner {
         let mut changed = Changes::default();
         let failed: Vec<Failed> = match called {
             Called::Blocked(_) => Vec::new(),
-            Called::Succeeded { failed, changes } => {
+            Called::Succeeded {
+                failed,
+                changes,
+                output,
+            } => {
+                self.run_shadow(batch, &all, &output);
                 changed = changes;
                 let give_up = |cause| match cause {
                     Cause::Retry { reason, .. } => Cause::Reject { reason },
@@ -352,8 +358,13 @@ impl BatchRunner {
         let mut behind = Vec::new();
         while !selection.is_empty() {
             let mut checkpoint = Checkpoint::default();
-            let (failed, changes) = match self.call(&batch.columns, &selection, &mut checkpoint)? {
-                Called::Succeeded { failed, changes } => (failed, changes),
+            let called = self.call(&batch.columns, &selection, &mut checkpoint)?;
+            let (failed, changes, output) = match called {
+                Called::Succeeded {
+                    failed,
+                    changes,
+                    output,
+                } => (failed, changes, output),
                 Called::Faulted(fault, index) => return Ok(Outcome::Faulted(fault, index)),
                 Called::Blocked(reason) => return Ok(Outcome::Blocked(reason)),
             };
@@ -366,6 +377,7 @@ impl BatchRunner {
                     return Ok(Outcome::Stops(index));
                 }
                 self.settle_failed(batch, &failed, &selection, &mut checkpoint)?;
+                self.run_shadow(batch, &selection, &output);
                 self.state
                     .lock()
                     .apply(changes.state, &mut checkpoint.commit);
@@ -439,7 +451,18 @@ impl BatchRunner {
                 Processed::Native => Vec::new(),
             },
             changes: self.processor.take_changes(),
+            output: processed,
         })
+    }
+
+    /// Runs the shadow, if there is one, on what the last call has run, before what that has changed is applied.
+    fn run_shadow(&mut self, batch: &Batch, selection: &[usize], output: &Processed) {
+        let (Some(shadow), Processed::Plugin(output)) = (&mut self.shadow, output) else {
+            return;
+        };
+        let is_whole = selection.len() == batch.columns.len();
+        let columns = if is_whole { &batch.columns } else { &self.part };
+        block_in_place(|| shadow.run(columns, output));
     }
 
     /// The selected records that succeeded, or failed, although one of their group before them is to

@@ -13,6 +13,7 @@ use super::registry::{self, StoredPipeline};
 use super::retry::GiveUpLog;
 use super::task_state::TaskState;
 use super::timers;
+use super::trial::Trial;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
@@ -38,6 +39,8 @@ pub(super) struct PipelineRuntime {
     pub(super) id: u32,
     pub(super) plugin: Plugin,
     pub(super) native: Option<NativeFunction>,
+    /// Set while the plugin is tried out.
+    pub(super) trial: Option<Arc<Trial>>,
     pub(super) grants: Grants,
     pub(super) limits: Limits,
     /// The plugin's own metrics, of all its instances together.
@@ -128,6 +131,7 @@ impl PipelineRuntime {
             id,
             plugin,
             native,
+            trial: None,
             grants: grants_of(spec),
             limits,
             metrics: Arc::default(),
@@ -145,9 +149,10 @@ impl PipelineRuntime {
     }
 
     /// The same pipeline with another version of its plugin, which fits it. The plugin's metrics go on.
-    pub(super) fn with_plugin(&self, plugin: Plugin) -> Self {
+    pub(super) fn with_plugin(&self, plugin: Plugin, trial: Option<Arc<Trial>>) -> Self {
         Self {
             plugin,
+            trial,
             ..self.clone()
         }
     }

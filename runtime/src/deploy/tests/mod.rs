@@ -1,5 +1,7 @@
 //! Plugins that are uploaded, manifests that are applied, and what a restart makes of them.
 
+mod trials;
+
 use std::time::Duration;
 
 use bytes::Bytes;
