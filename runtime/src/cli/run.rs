@@ -21,6 +21,7 @@ use crate::model::PipelineName;
 use crate::pipeline::{self, Failure, Pipelines, Plugins};
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
+use crate::storage::layout;
 
 /// How often progress and failures are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,8 +29,6 @@ const TICK: Duration = Duration::from_millis(100);
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Instances beyond those of the tasks.
 const SPARE_INSTANCES: u64 = 64;
-/// Where compiled plugins are kept, in the data directory.
-const PLUGIN_CACHE: &str = "plugin-cache";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -153,7 +152,7 @@ fn load(
         }
         false => Some(DataDirectory::open(global, Access::Create)?),
     };
-    let cache_dir = global.data_dir.join(PLUGIN_CACHE);
+    let cache_dir = global.data_dir.join(layout::PLUGIN_CACHE);
     let log = existing.as_ref().map(|data| &data.log);
     let engine = PluginEngine::new(EngineOptions {
         cache_dir: existing.is_some().then(|| cache_dir.clone()),

@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, layout};
 
 /// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT: u32 = 1;
+pub const DATA_FORMAT: u32 = 1;
 const FORMAT_PREFIX: &str = "millstream data format ";
 
 /// A locked data directory. The lock goes with the value, and with the process.
@@ -43,9 +43,16 @@ impl Directory {
         })
     }
 
+    /// As [`open`](Self::open), of a directory that holds data already; nothing is created.
+    pub(super) fn open_existing(path: &Path) -> Result<Self, Error> {
+        let format = path.join(layout::FORMAT);
+        fs::metadata(&format).map_err(Error::io("read", &format))?;
+        Self::open(path)
+    }
+
     /// Where RocksDB's files lie.
     pub(super) fn store_path(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(layout::STORE)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -56,7 +63,12 @@ impl Directory {
 /// Whether the folder holds something, but nothing of ours.
 fn is_foreign(path: &Path) -> Result<bool, Error> {
     let entries = fs::read_dir(path).map_err(Error::io("read the data directory", path))?;
-    let ours = ["LOCK", "FORMAT", "store", "plugin-cache"];
+    let ours = [
+        layout::LOCK,
+        layout::FORMAT,
+        layout::STORE,
+        layout::PLUGIN_CACHE,
+    ];
     let known = ours.iter().any(|name| path.join(name).exists());
     // The root of a mounted file system is as good as empty.
     let mut entries = entries.filter(|entry| {
@@ -68,7 +80,7 @@ fn is_foreign(path: &Path) -> Result<bool, Error> {
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
-    let file_path = path.join("LOCK");
+    let file_path = path.join(layout::LOCK);
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -101,11 +113,11 @@ fn lock(path: &Path) -> Result<File, Error> {
 }
 
 fn check_format(path: &Path) -> Result<(), Error> {
-    let file_path = path.join("FORMAT");
+    let file_path = path.join(layout::FORMAT);
     let text = match fs::read_to_string(&file_path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if path.join("store").exists() {
+            if path.join(layout::STORE).exists() {
                 return Err(damaged_format(
                     "the FORMAT file is missing beside existing data",
                 ));
@@ -119,11 +131,11 @@ fn check_format(path: &Path) -> Result<(), Error> {
         .strip_prefix(FORMAT_PREFIX)
         .and_then(|number| number.parse::<u32>().ok())
         .ok_or_else(|| damaged_format("expected `millstream data format N`"))?;
-    if found > FORMAT {
+    if found > DATA_FORMAT {
         return Err(Error::NewerFormat {
             path: path.to_owned(),
             found,
-            supported: FORMAT,
+            supported: DATA_FORMAT,
         });
     }
     Ok(())
@@ -138,10 +150,10 @@ fn damaged_format(reason: &str) -> Error {
 
 /// Written aside and renamed: a crash leaves no half-written file.
 fn write_format(path: &Path, file_path: &Path) -> Result<(), Error> {
-    let aside = path.join("FORMAT.new");
+    let aside = path.join(layout::NEW_FORMAT);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&aside)?;
-        file.write_all(format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())?;
+        file.write_all(format!("{FORMAT_PREFIX}{DATA_FORMAT}\n").as_bytes())?;
         file.sync_all()?;
         fs::rename(&aside, file_path)?;
         File::open(path)?.sync_all()

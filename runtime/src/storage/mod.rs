@@ -3,15 +3,19 @@
 //! Reads go through [`Store`]; every change of anything is a [`Commit`] handed to the one commit
 //! thread (`commit_thread.rs`), which coalesces what is waiting into one atomic write.
 
+mod checkpoint;
 mod commit;
 mod commit_thread;
 mod directory;
+mod entries;
 mod error;
+pub mod layout;
 mod options;
 mod outcome;
 mod partition;
 mod plain_queue;
 mod queue_commit;
+mod read_only;
 pub mod schema;
 pub mod schemes;
 mod store;
@@ -20,8 +24,10 @@ mod tail;
 pub(crate) mod tests;
 
 pub use commit::{Append, Commit, Committed, PendingCommit};
+pub use directory::DATA_FORMAT;
 pub use error::Error;
 pub use options::{Durability, StoreOptions};
 pub use partition::{CleanMark, Partition};
 pub use plain_queue::PlainQueue;
+pub use read_only::ReadOnlyStore;
 pub use store::{DiskUsage, Scan, Store, WriteStatistics};

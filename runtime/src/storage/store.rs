@@ -16,9 +16,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::commit_thread::{CommitThread, Request, poison};
 use super::directory::Directory;
+use super::entries::{self, Rocks};
 use super::schema::{
-    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, prefix_end, queue,
-    queue_chunk, topic,
+    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, queue, queue_chunk, topic,
 };
 use super::{Commit, Durability, Error, Partition, PendingCommit, StoreOptions};
 use crate::clock::Clock;
@@ -39,8 +39,6 @@ const MIN_RECLAIMED_BYTES: u64 = 4 << 20;
 /// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
 const MIN_BLOB_BYTES: u64 = 4 << 10;
 
-type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
-
 /// What readers and the commit thread share.
 pub(super) struct Database {
     pub(super) rocks: Rocks,
@@ -54,13 +52,7 @@ pub(super) struct Database {
 impl Database {
     /// The handle of a family; all are opened with the database.
     pub(super) fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
-        #[expect(
-            clippy::expect_used,
-            reason = "every family is opened with the database"
-        )]
-        self.rocks
-            .cf_handle(family.name())
-            .expect("the family is open")
+        entries::family(&self.rocks, family)
     }
 }
 
@@ -206,11 +198,7 @@ impl Store {
                 limit: MAX_COMMIT_BYTES,
             });
         }
-        if let Some(reason) = self.database.poisoned.get() {
-            return Err(Error::Poisoned {
-                reason: reason.clone(),
-            });
-        }
+        self.check_poisoned()?;
         let units = commit.len_bytes().min(MAX_COMMIT_BYTES - 1) / PERMIT_BYTES + 1;
         let permits = u32::try_from(units).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.requests.queued_bytes)
@@ -229,6 +217,21 @@ impl Store {
         Ok(PendingCommit(pending))
     }
 
+    /// Whether a write has failed, after which there are no others.
+    pub(super) fn check_poisoned(&self) -> Result<(), Error> {
+        match self.database.poisoned.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::Poisoned {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// RocksDB itself.
+    pub(super) fn rocks(&self) -> &Rocks {
+        &self.database.rocks
+    }
+
     /// Commits and waits for the acknowledgement.
     pub async fn commit(&self, commit: Commit) -> Result<super::Committed, Error> {
         self.submit(commit).await?.wait().await
@@ -236,13 +239,7 @@ impl Store {
 
     /// The value of a key.
     pub(crate) fn get(&self, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let family = self.database.family(kind.family());
-        let value = self
-            .database
-            .rocks
-            .get_pinned_cf(&family, key)
-            .map_err(Error::engine("read a key"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        entries::get(&self.database.rocks, kind, key)
     }
 
     /// Visits the entries of a kind with `from <= key`, and `key < to` if given, in order.
@@ -251,25 +248,10 @@ impl Store {
         kind: KeyKind,
         from: &[u8],
         to: Option<&[u8]>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
     ) -> Result<(), Error> {
-        let family = self.database.family(kind.family());
-        let mut options = ReadOptions::default();
-        if let Some(to) = to
-            .map(<[u8]>::to_vec)
-            .or_else(|| prefix_end(&kind_prefix(kind)))
-        {
-            options.set_iterate_upper_bound(to);
-        }
-        let mut iterator = self.database.rocks.raw_iterator_cf_opt(&family, options);
-        iterator.seek(from);
-        while let Some((key, value)) = iterator.item() {
-            if visit(key, value)? == Scan::Stop {
-                return Ok(());
-            }
-            iterator.next();
-        }
-        iterator.status().map_err(Error::engine("scan"))
+        let options = ReadOptions::default();
+        entries::scan(&self.database.rocks, kind, from, to, options, visit)
     }
 
     /// Visits all entries of a kind, in order.
@@ -543,7 +525,7 @@ fn sync_every(database: &Database, every: Duration, stopped: &std::sync::mpsc::R
     }
 }
 
-fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
+pub(super) fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
     let mut db = Options::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
