@@ -34,6 +34,16 @@ pub enum Error {
         /// The plugin.
         name: PluginName,
     },
+    /// The checkpoint of the deploy is gone.
+    #[error(
+        "there is no checkpoint of deploy {id} of plugin `{name}`: only those of the last deploys are kept; roll back without state"
+    )]
+    NoCheckpoint {
+        /// The plugin.
+        name: PluginName,
+        /// The deploy that would be undone.
+        id: u64,
+    },
     /// Pipelines use the plugin.
     #[error(
         "plugin `{name}` is used by {}; delete these pipelines, or apply a manifest that uses another plugin, first",

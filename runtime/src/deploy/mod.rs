@@ -13,6 +13,7 @@
 //! - Every change runs to its end, also if whoever asked for it goes away.
 
 mod canary;
+mod checkpoints;
 mod components;
 mod error;
 mod manifests;
@@ -20,6 +21,7 @@ mod plugins;
 mod records;
 mod rollout;
 mod shadow;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,12 +32,14 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place};
 
 pub use self::canary::{CanaryReport, Sample};
+use self::checkpoints::Checkpoints;
 use self::components::Components;
 pub use self::error::Error;
 pub use self::manifests::{ManifestView, NotRestored};
 pub use self::plugins::{PluginView, Uploaded, VersionView};
 pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
 pub use self::shadow::{Difference, ShadowReport};
+pub use self::state::Unsent;
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::{PipelineName, PluginName};
@@ -52,9 +56,12 @@ pub struct Deployments {
 
 struct Shared {
     store: Store,
+    log: Log,
+    queues: Queues,
     engine: PluginEngine,
     pipelines: Pipelines,
     components: Components,
+    checkpoints: Checkpoints,
     /// Compiled plugins that are in use, by digest.
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// One change of the records at a time.
@@ -98,7 +105,10 @@ impl Deployments {
         let opened = Self {
             shared: Arc::new(Shared {
                 pipelines: Pipelines::new(log, queues, groups, engine.max_instances()),
+                checkpoints: Checkpoints::new(store.path()),
                 store,
+                log: log.clone(),
+                queues: queues.clone(),
                 engine: engine.clone(),
                 components,
                 loaded: Mutex::default(),

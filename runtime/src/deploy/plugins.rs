@@ -148,6 +148,7 @@ impl Deployments {
                     reason: None,
                     pipelines: Vec::new(),
                     report: None,
+                    is_restoring: false,
                 };
                 records::put_deploy(&mut commit, &first)?;
                 StoredPlugin {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canary::CanaryReport;
 use super::shadow::ShadowReport;
+use super::state::Unsent;
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::Digest;
 use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
@@ -98,6 +99,9 @@ pub struct Deploy {
     /// What was found out about the version.
     #[serde(default)]
     pub report: Option<Report>,
+    /// Whether state is being put back: no pipeline may start before that is done.
+    #[serde(default)]
+    pub is_restoring: bool,
 }
 
 /// What was found out about a version while it was tried out.
@@ -110,6 +114,11 @@ pub enum Report {
     Shadow {
         /// For each pipeline.
         pipelines: Vec<ShadowReport>,
+    },
+    /// What a rollback with state could not take back.
+    Unsent {
+        /// Outputs to which something was written since.
+        outputs: Vec<Unsent>,
     },
 }
 
@@ -138,7 +147,11 @@ pub enum Mode {
         duration_ms: u64,
     },
     /// An earlier version again, to all tasks.
-    Rollback,
+    Rollback {
+        /// The deploy to whose checkpoint state and positions go back; `None` if they stay as they are.
+        #[serde(default)]
+        restores: Option<u64>,
+    },
 }
 
 /// How a deploy went.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use super::error::unknown_version;
-use super::records::{self, Deploy, Mode, Outcome};
+use super::records::{self, Deploy, Mode, Outcome, StoredPlugin};
 use super::{Deployments, Error, UnderWay};
 use crate::model::{PipelineName, PluginName};
 use crate::pipeline;
@@ -32,7 +33,7 @@ impl Deployments {
             let _change = this.shared.changes.lock().await;
             let deploy = this.begin(&name, digest, mode, by).await?;
             match deploy.mode.clone() {
-                Mode::All | Mode::Rollback => this.roll_out(deploy).await,
+                Mode::All | Mode::Rollback { .. } => this.roll_out(deploy).await,
                 Mode::Canary {
                     partitions,
                     duration_ms,
@@ -61,7 +62,9 @@ impl Deployments {
             let current = this.stored_plugin(&name)?.current;
             let earlier = this.earlier_version(&name, &current)?;
             let earlier = earlier.ok_or_else(|| Error::NoEarlierVersion { name: name.clone() })?;
-            let deploy = this.begin(&name, earlier, Mode::Rollback, by).await?;
+            let deploy = this
+                .begin(&name, earlier, Mode::Rollback { restores: None }, by)
+                .await?;
             this.roll_out(deploy).await
         })
         .await
@@ -88,18 +91,30 @@ impl Deployments {
         name: &PluginName,
         current: &Digest,
     ) -> Result<Option<Digest>, Error> {
-        let Some(stored) = records::plugin(&self.shared.store, name)? else {
+        let Some(mut stored) = records::plugin(&self.shared.store, name)? else {
             return Ok(None);
         };
+        stored.current = current.clone();
+        let found = self.last_deploy_of(name, &stored)?;
+        Ok(found.map(|(_, earlier)| earlier))
+    }
+
+    /// The last deploy that made the current version so, and the version that was so before, if it is kept.
+    pub(super) fn last_deploy_of(
+        &self,
+        name: &PluginName,
+        stored: &StoredPlugin,
+    ) -> Result<Option<(u64, Digest)>, Error> {
         let deploys = records::deploys(&self.shared.store)?;
-        let mut deploys = deploys.iter().rev().filter(|deploy| {
-            deploy.plugin == *name
+        let found = deploys.iter().rev().find_map(|deploy| {
+            let is_it = deploy.plugin == *name
                 && deploy.outcome == Outcome::Succeeded
-                && deploy.mode != Mode::Rollback
-                && deploy.to == *current
+                && !matches!(deploy.mode, Mode::Rollback { .. })
+                && deploy.to == stored.current;
+            let from = deploy.from.as_ref().filter(|from| **from != deploy.to)?;
+            is_it.then(|| (deploy.id, from.clone()))
         });
-        let earlier = deploys.find_map(|deploy| deploy.from.clone());
-        Ok(earlier.filter(|digest| digest != current && stored.version(digest).is_some()))
+        Ok(found.filter(|(_, earlier)| stored.version(earlier).is_some()))
     }
 
     pub(super) fn check_not_under_way(&self, name: &PluginName) -> Result<(), Error> {
@@ -138,12 +153,28 @@ impl Deployments {
             reason: None,
             pipelines: self.users(name),
             report: None,
+            is_restoring: false,
         };
         let mut commit = Commit::new();
         records::put_deploy(&mut commit, &deploy)?;
         self.shared.store.commit(commit).await?;
+        self.take_checkpoint(&deploy);
         tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
         Ok(deploy)
+    }
+
+    /// Takes the checkpoint to which the deploy can be rolled back. The deploy may be what mends a server on which
+    /// that is not possible.
+    fn take_checkpoint(&self, deploy: &Deploy) {
+        let changes_state = matches!(deploy.mode, Mode::All | Mode::Canary { .. });
+        if !changes_state || deploy.pipelines.is_empty() {
+            return;
+        }
+        let shared = &self.shared;
+        let taken = block_in_place(|| shared.checkpoints.take(&shared.store, deploy.id));
+        if let Err(error) = taken {
+            tracing::warn!(deploy = deploy.id, plugin = %deploy.plugin, %error, "no checkpoint could be taken, so the deploy cannot be rolled back with state");
+        }
     }
 
     /// Gives the new version to all pipelines and makes it current; or, if one cannot run it, to none.
@@ -305,7 +336,16 @@ impl Deployments {
     /// Ends the deploys that were under way when the process ended: the version before runs.
     pub(super) async fn end_interrupted(&self) -> Result<(), Error> {
         for deploy in records::deploys(&self.shared.store)? {
-            if deploy.outcome == Outcome::Running {
+            if deploy.outcome != Outcome::Running {
+                continue;
+            }
+            if let Mode::Rollback {
+                restores: Some(id), ..
+            } = deploy.mode
+                && deploy.is_restoring
+            {
+                self.restore_state(deploy, id).await?;
+            } else {
                 let reason = "the process ended before the deploy did".to_owned();
                 self.end(deploy, Outcome::Interrupted, Some(reason)).await?;
             }

@@ -45,7 +45,7 @@ pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
-pub use registry::{PipelineDescription, describe, list};
+pub use registry::{PipelineDescription, PipelineIdentity, describe, list, parse_identity};
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::{CALL_BUCKETS_NS, CallCounts, Progress};
