@@ -46,7 +46,8 @@ pub(super) async fn run(
         for spec in &manifest.plugins {
             let uploaded = plugin::upload(&client, &spec.name, &spec.path).await?;
             if !uploaded.current {
-                plugin::deploy(&client, &spec.name, &uploaded.digest).await?;
+                let trial = plugin::Trial::default();
+                plugin::deploy(&client, &spec.name, &uploaded.digest, &trial).await?;
             }
         }
     }

@@ -13,12 +13,16 @@ use super::exit::Ending;
 use super::open::Access;
 use super::output::{self, Column, Output, Table};
 use super::progress::note;
-use super::quantity::format_time_ms;
+use super::quantity::{duration_ms, format_time_ms};
 use crate::model::PluginName;
-use crate::server::{DeployRequest, DeployView, PluginDescription, PluginView, UploadedView};
+use crate::server::{
+    DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest, UploadedView,
+};
 
 /// The media type of a component.
 const WASM: &str = "application/wasm";
+/// How long one wait for the end of a deploy lasts, in ms.
+const WAIT_MS: u64 = 20_000;
 /// Digits of a digest in a table; the start of a digest stands for it.
 const DIGEST_DIGITS: usize = 12;
 
@@ -44,6 +48,8 @@ pub(super) enum PluginCommand {
         /// Deploy it, too
         #[arg(long)]
         deploy: bool,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// Give a version to all pipelines that use the plugin, at their next batch boundary
     Deploy {
@@ -51,11 +57,18 @@ pub(super) enum PluginCommand {
         name: PluginName,
         /// SHA-256 of the version, or the start of it
         digest: String,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// Give the version before the last deploy to all pipelines that use the plugin
     Rollback {
         /// The plugin
         name: PluginName,
+        /// Put state and positions back, too, to where they were when the later version was deployed
+        ///
+        /// What came since is processed again; it is said which outputs cannot be taken back.
+        #[arg(long)]
+        with_state: bool,
     },
     /// Delete a plugin that no pipeline uses, with all its versions
     Delete {
@@ -67,6 +80,25 @@ pub(super) enum PluginCommand {
     },
     /// List what was deployed: when, from which version, to which, by which token
     Deploys,
+}
+
+/// How a version is tried out before it takes over.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Trial {
+    /// Try it out on these partitions first, and promote it to all, or take it back, by itself
+    #[arg(
+        long,
+        value_name = "PARTITIONS",
+        value_delimiter = ',',
+        requires = "duration"
+    )]
+    canary: Option<Vec<u32>>,
+    /// Run it beside the version before, throw away what it makes, and report how the two differ
+    #[arg(long, requires = "duration", conflicts_with = "canary")]
+    shadow: bool,
+    /// How long a canary or a shadow runs
+    #[arg(long = "for", id = "duration", value_name = "DURATION", value_parser = duration_ms)]
+    duration_ms: Option<u64>,
 }
 
 /// Runs a verb.
@@ -87,6 +119,7 @@ pub(super) async fn run(
             name,
             file,
             deploy: is_deploy,
+            trial,
         } => {
             let uploaded = upload(&client, &name, &file).await?;
             output.result(&uploaded, |output| {
@@ -103,18 +136,23 @@ pub(super) async fn run(
             output.flush()?;
             tell(&uploaded);
             if is_deploy && !uploaded.current {
-                let deployed = deploy(&client, &name, &uploaded.digest).await?;
-                write_deploy(&deployed, output)?;
+                let deployed = deploy(&client, &name, &uploaded.digest, &trial).await?;
+                return write_deploy(&deployed, output);
             }
         }
-        PluginCommand::Deploy { name, digest } => {
-            let deployed = deploy(&client, &name, &digest).await?;
-            write_deploy(&deployed, output)?;
+        PluginCommand::Deploy {
+            name,
+            digest,
+            trial,
+        } => {
+            let deployed = deploy(&client, &name, &digest, &trial).await?;
+            return write_deploy(&deployed, output);
         }
-        PluginCommand::Rollback { name } => {
+        PluginCommand::Rollback { name, with_state } => {
             let path = format!("/v1/plugins/{name}/rollback");
-            let rolled_back: DeployView = client.post(&path, &()).await?;
-            write_deploy(&rolled_back, output)?;
+            let request = RollbackRequest { with_state };
+            let rolled_back: DeployView = client.post(&path, &request).await?;
+            return write_deploy(&rolled_back, output);
         }
         PluginCommand::Delete { name, yes } => {
             if !yes && !confirm(&format!("delete plugin `{name}` with all its versions?"))? {
@@ -148,10 +186,21 @@ pub(super) async fn deploy(
     client: &Client,
     name: &PluginName,
     digest: &str,
+    trial: &Trial,
 ) -> anyhow::Result<DeployView> {
-    let digest = digest.to_owned();
+    let request = DeployRequest {
+        digest: digest.to_owned(),
+        canary: trial.canary.clone(),
+        shadow: trial.shadow,
+        duration_ms: trial.duration_ms,
+    };
     let path = format!("/v1/plugins/{name}/deploy");
-    client.post(&path, &DeployRequest { digest }).await
+    let mut deploy: DeployView = client.post(&path, &request).await?;
+    let path = format!("/v1/deploys/{}", deploy.id);
+    while deploy.ended_ms.is_none() {
+        deploy = client.get(&path, &[("wait_ms", WAIT_MS)]).await?;
+    }
+    Ok(deploy)
 }
 
 /// Says what is different about a version, and what to do about that.
@@ -239,7 +288,8 @@ fn write(description: &PluginDescription, output: &mut Output) -> Result<(), out
     output.table(&table)
 }
 
-fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<()> {
+/// Says how a deploy went. One that did not give its version to the pipelines, though it was to, has failed.
+fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<Ending> {
     output.result(deploy, |output| {
         let pipelines: Vec<_> = deploy.pipelines.iter().map(ToString::to_string).collect();
         let to = match pipelines.is_empty() {
@@ -252,9 +302,19 @@ fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<()> 
             deploy.plugin,
             short(&deploy.to),
             deploy.outcome
-        ))
+        ))?;
+        if let Some(reason) = &deploy.reason {
+            output.line(format_args!("  {reason}"))?;
+        }
+        match &deploy.report {
+            Some(report) => output.line(format_args!("  {report:#}")),
+            None => Ok(()),
+        }
     })?;
-    Ok(())
+    Ok(match deploy.outcome.as_str() {
+        "succeeded" | "observed" => Ending::Done,
+        _ => Ending::Failed,
+    })
 }
 
 async fn deploys(client: &Client, output: &mut Output) -> anyhow::Result<()> {

@@ -12,9 +12,8 @@ use hashbrown::HashSet;
 
 use super::Error;
 use crate::plugin::Digest;
+use crate::storage::layout;
 
-/// The folder in the data directory.
-const FOLDER: &str = "plugins";
 const EXTENSION: &str = "wasm";
 
 /// The folder of components.
@@ -26,7 +25,7 @@ pub(super) struct Components {
 impl Components {
     /// Creates the folder if it is missing.
     pub(super) fn open(data_dir: &Path) -> Result<Self, Error> {
-        let folder = data_dir.join(FOLDER);
+        let folder = data_dir.join(layout::PLUGINS);
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         sync_folder(data_dir)?;
         Ok(Self { folder })

@@ -34,6 +34,16 @@ pub enum Error {
         /// The plugin.
         name: PluginName,
     },
+    /// The checkpoint of the deploy is gone.
+    #[error(
+        "there is no checkpoint of deploy {id} of plugin `{name}`: only those of the last deploys are kept; roll back without state"
+    )]
+    NoCheckpoint {
+        /// The plugin.
+        name: PluginName,
+        /// The deploy that would be undone.
+        id: u64,
+    },
     /// Pipelines use the plugin.
     #[error(
         "plugin `{name}` is used by {}; delete these pipelines, or apply a manifest that uses another plugin, first",
@@ -64,6 +74,24 @@ pub enum Error {
         name: PluginName,
         /// Why.
         source: Box<pipeline::Error>,
+    },
+    /// No pipeline that runs has one of the canary's partitions.
+    #[error(
+        "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"
+    )]
+    NoCanaryPartition {
+        /// The plugin.
+        name: PluginName,
+        /// The partitions asked for.
+        partitions: Vec<u32>,
+    },
+    /// No pipeline runs the plugin.
+    #[error(
+        "no pipeline uses plugin `{name}`, so there is nothing beside which it could run; apply a manifest first"
+    )]
+    NotUsed {
+        /// The plugin.
+        name: PluginName,
     },
     /// There is no deploy of this number.
     #[error("there is no deploy {id}, or it is not remembered any more")]

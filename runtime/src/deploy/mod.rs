@@ -12,25 +12,34 @@
 //! - What was applied runs again after a restart; one manifest that cannot keeps no other from it.
 //! - Every change runs to its end, also if whoever asked for it goes away.
 
+mod canary;
+mod checkpoints;
 mod components;
 mod error;
 mod manifests;
 mod plugins;
 mod records;
 mod rollout;
+mod shadow;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tokio::task::block_in_place;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, block_in_place};
 
+pub use self::canary::{CanaryReport, Sample};
+use self::checkpoints::Checkpoints;
 use self::components::Components;
 pub use self::error::Error;
 pub use self::manifests::{ManifestView, NotRestored};
 pub use self::plugins::{PluginView, Uploaded, VersionView};
-pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion};
+pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
+pub use self::shadow::{Difference, ShadowReport};
+pub use self::state::Unsent;
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::{PipelineName, PluginName};
@@ -47,16 +56,29 @@ pub struct Deployments {
 
 struct Shared {
     store: Store,
+    log: Log,
+    queues: Queues,
     engine: PluginEngine,
     pipelines: Pipelines,
     components: Components,
+    checkpoints: Checkpoints,
     /// Compiled plugins that are in use, by digest.
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// One change of the records at a time.
     changes: tokio::sync::Mutex<()>,
     next_deploy: AtomicU64,
     /// The deploys that are under way.
-    under_way: Mutex<HashMap<PluginName, u64>>,
+    under_way: Mutex<HashMap<PluginName, UnderWay>>,
+    /// Changes whenever one ends.
+    ended: watch::Sender<u64>,
+}
+
+/// A deploy that takes its time.
+struct UnderWay {
+    id: u64,
+    /// Says that it is to end early.
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Deployments {
@@ -83,13 +105,17 @@ impl Deployments {
         let opened = Self {
             shared: Arc::new(Shared {
                 pipelines: Pipelines::new(log, queues, groups, engine.max_instances()),
+                checkpoints: Checkpoints::new(store.path()),
                 store,
+                log: log.clone(),
+                queues: queues.clone(),
                 engine: engine.clone(),
                 components,
                 loaded: Mutex::default(),
                 changes: tokio::sync::Mutex::default(),
                 next_deploy: AtomicU64::new(next_deploy),
                 under_way: Mutex::default(),
+                ended: watch::Sender::new(0),
             }),
         };
         opened.end_interrupted().await?;
@@ -101,8 +127,10 @@ impl Deployments {
         &self.shared.pipelines
     }
 
-    /// Ends all tasks at their next batch boundary, after their checkpoints. Returns what has failed.
+    /// Ends what is under way, which takes canaries back, and all tasks at their next batch boundary, after their
+    /// checkpoints. Returns what has failed.
     pub async fn stop(&self) -> Vec<Failure> {
+        self.stop_all().await;
         self.shared.pipelines.stop().await
     }
 

@@ -147,6 +147,8 @@ impl Deployments {
                     outcome: Outcome::Succeeded,
                     reason: None,
                     pipelines: Vec::new(),
+                    report: None,
+                    is_restoring: false,
                 };
                 records::put_deploy(&mut commit, &first)?;
                 StoredPlugin {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::CanaryReport;
+use super::shadow::ShadowReport;
+use super::state::Unsent;
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::Digest;
 use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
@@ -93,6 +96,30 @@ pub struct Deploy {
     /// The pipelines that use the plugin.
     #[serde(default)]
     pub pipelines: Vec<PipelineName>,
+    /// What was found out about the version.
+    #[serde(default)]
+    pub report: Option<Report>,
+    /// Whether state is being put back: no pipeline may start before that is done.
+    #[serde(default)]
+    pub is_restoring: bool,
+}
+
+/// What was found out about a version while it was tried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Report {
+    /// By a canary.
+    Canary(CanaryReport),
+    /// By a shadow.
+    Shadow {
+        /// For each pipeline.
+        pipelines: Vec<ShadowReport>,
+    },
+    /// What a rollback with state could not take back.
+    Unsent {
+        /// Outputs to which something was written since.
+        outputs: Vec<Unsent>,
+    },
 }
 
 /// How a version is deployed.
@@ -105,8 +132,26 @@ pub struct Deploy {
 pub enum Mode {
     /// All tasks, one after the other.
     All,
+    /// Those of some partitions first. The version is promoted to all tasks, or taken back, when the time is
+    /// over; or before, if it fails decisively.
+    Canary {
+        /// The partitions, of all pipelines that have them.
+        partitions: Vec<u32>,
+        /// How long the version is tried out, in ms.
+        duration_ms: u64,
+    },
+    /// None: it runs beside the current version for a while, what it makes is thrown away, and how the two differ is
+    /// reported.
+    Shadow {
+        /// How long it runs, in ms.
+        duration_ms: u64,
+    },
     /// An earlier version again, to all tasks.
-    Rollback,
+    Rollback {
+        /// The deploy to whose checkpoint state and positions go back; `None` if they stay as they are.
+        #[serde(default)]
+        restores: Option<u64>,
+    },
 }
 
 /// How a deploy went.
@@ -123,6 +168,8 @@ pub enum Outcome {
     RolledBack,
     /// The process ended before it did; the old version runs.
     Interrupted,
+    /// It was a shadow; the old version runs.
+    Observed,
 }
 
 impl Outcome {
@@ -134,6 +181,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::RolledBack => "rolled-back",
             Self::Interrupted => "interrupted",
+            Self::Observed => "observed",
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Makes another version of a plugin current, and gives it to the pipelines that run.
 
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
 use super::error::unknown_version;
-use super::records::{self, Deploy, Mode, Outcome};
-use super::{Deployments, Error};
+use super::records::{self, Deploy, Mode, Outcome, StoredPlugin};
+use super::{Deployments, Error, UnderWay};
 use crate::model::{PipelineName, PluginName};
 use crate::pipeline;
 use crate::plugin::{Digest, Plugin};
@@ -10,7 +15,8 @@ use crate::storage::Commit;
 
 impl Deployments {
     /// Makes a version of a plugin current, and gives it to all pipelines that use the plugin, task by task.
-    /// `by` is the name of the token with which it was asked for. Returns when it has ended.
+    /// `by` is the name of the token with which it was asked for. Returns when it has ended; a canary or a shadow
+    /// when it has begun ([`wait_for`](Self::wait_for)).
     ///
     /// # Errors
     /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`]; [`Error::DeployFailed`] if the
@@ -26,7 +32,20 @@ impl Deployments {
         self.to_its_end(async move {
             let _change = this.shared.changes.lock().await;
             let deploy = this.begin(&name, digest, mode, by).await?;
-            this.roll_out(deploy).await
+            match deploy.mode.clone() {
+                Mode::All | Mode::Rollback { .. } => this.roll_out(deploy).await,
+                Mode::Canary {
+                    partitions,
+                    duration_ms,
+                } => {
+                    let duration = Duration::from_millis(duration_ms);
+                    this.start_canary(deploy, &partitions, duration).await
+                }
+                Mode::Shadow { duration_ms } => {
+                    let duration = Duration::from_millis(duration_ms);
+                    this.start_shadow(deploy, duration).await
+                }
+            }
         })
         .await
     }
@@ -43,7 +62,9 @@ impl Deployments {
             let current = this.stored_plugin(&name)?.current;
             let earlier = this.earlier_version(&name, &current)?;
             let earlier = earlier.ok_or_else(|| Error::NoEarlierVersion { name: name.clone() })?;
-            let deploy = this.begin(&name, earlier, Mode::Rollback, by).await?;
+            let deploy = this
+                .begin(&name, earlier, Mode::Rollback { restores: None }, by)
+                .await?;
             this.roll_out(deploy).await
         })
         .await
@@ -70,25 +91,37 @@ impl Deployments {
         name: &PluginName,
         current: &Digest,
     ) -> Result<Option<Digest>, Error> {
-        let Some(stored) = records::plugin(&self.shared.store, name)? else {
+        let Some(mut stored) = records::plugin(&self.shared.store, name)? else {
             return Ok(None);
         };
+        stored.current = current.clone();
+        let found = self.last_deploy_of(name, &stored)?;
+        Ok(found.map(|(_, earlier)| earlier))
+    }
+
+    /// The last deploy that made the current version so, and the version that was so before, if it is kept.
+    pub(super) fn last_deploy_of(
+        &self,
+        name: &PluginName,
+        stored: &StoredPlugin,
+    ) -> Result<Option<(u64, Digest)>, Error> {
         let deploys = records::deploys(&self.shared.store)?;
-        let mut deploys = deploys.iter().rev().filter(|deploy| {
-            deploy.plugin == *name
+        let found = deploys.iter().rev().find_map(|deploy| {
+            let is_it = deploy.plugin == *name
                 && deploy.outcome == Outcome::Succeeded
-                && deploy.mode != Mode::Rollback
-                && deploy.to == *current
+                && !matches!(deploy.mode, Mode::Rollback { .. })
+                && deploy.to == stored.current;
+            let from = deploy.from.as_ref().filter(|from| **from != deploy.to)?;
+            is_it.then(|| (deploy.id, from.clone()))
         });
-        let earlier = deploys.find_map(|deploy| deploy.from.clone());
-        Ok(earlier.filter(|digest| digest != current && stored.version(digest).is_some()))
+        Ok(found.filter(|(_, earlier)| stored.version(earlier).is_some()))
     }
 
     pub(super) fn check_not_under_way(&self, name: &PluginName) -> Result<(), Error> {
         match self.shared.under_way.lock().get(name) {
-            Some(id) => Err(Error::UnderWay {
+            Some(under_way) => Err(Error::UnderWay {
                 name: name.clone(),
-                id: *id,
+                id: under_way.id,
             }),
             None => Ok(()),
         }
@@ -119,12 +152,29 @@ impl Deployments {
             outcome: Outcome::Running,
             reason: None,
             pipelines: self.users(name),
+            report: None,
+            is_restoring: false,
         };
         let mut commit = Commit::new();
         records::put_deploy(&mut commit, &deploy)?;
         self.shared.store.commit(commit).await?;
+        self.take_checkpoint(&deploy);
         tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
         Ok(deploy)
+    }
+
+    /// Takes the checkpoint to which the deploy can be rolled back. The deploy may be what mends a server on which
+    /// that is not possible.
+    fn take_checkpoint(&self, deploy: &Deploy) {
+        let changes_state = matches!(deploy.mode, Mode::All | Mode::Canary { .. });
+        if !changes_state || deploy.pipelines.is_empty() {
+            return;
+        }
+        let shared = &self.shared;
+        let taken = block_in_place(|| shared.checkpoints.take(&shared.store, deploy.id));
+        if let Err(error) = taken {
+            tracing::warn!(deploy = deploy.id, plugin = %deploy.plugin, %error, "no checkpoint could be taken, so the deploy cannot be rolled back with state");
+        }
     }
 
     /// Gives the new version to all pipelines and makes it current; or, if one cannot run it, to none.
@@ -133,19 +183,91 @@ impl Deployments {
         fail::fail_point!("deploy::swapped");
         match swapped {
             Ok(()) => self.end(deploy, Outcome::Succeeded, None).await,
-            Err(error) => {
-                let (id, name) = (deploy.id, deploy.plugin.clone());
-                self.end(deploy, Outcome::Failed, Some(error.to_string()))
-                    .await?;
-                Err(match error {
-                    Error::Pipeline(source) => Error::DeployFailed {
-                        id,
-                        name,
-                        source: Box::new(source),
-                    },
-                    other => other,
-                })
+            Err(error) => self.fail(deploy, error).await,
+        }
+    }
+
+    /// Ends a deploy of which nothing has come.
+    pub(super) async fn fail(&self, deploy: Deploy, error: Error) -> Result<Deploy, Error> {
+        let (id, name) = (deploy.id, deploy.plugin.clone());
+        self.end(deploy, Outcome::Failed, Some(error.to_string()))
+            .await?;
+        Err(match error {
+            Error::Pipeline(source) => Error::DeployFailed {
+                id,
+                name,
+                source: Box::new(source),
+            },
+            other => other,
+        })
+    }
+
+    /// Goes on with a deploy that takes its time, until it is stopped.
+    pub(super) fn go_on<F>(&self, deploy: &Deploy, work: impl FnOnce(watch::Receiver<bool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        let (this, plugin) = (self.clone(), deploy.plugin.clone());
+        let work = work(stopped);
+        // Before the work begins, which takes it out again.
+        let mut under_way = self.shared.under_way.lock();
+        let task = tokio::spawn(async move {
+            work.await;
+            this.shared.under_way.lock().remove(&plugin);
+            this.shared.ended.send_modify(|count| *count += 1);
+        });
+        under_way.insert(
+            deploy.plugin.clone(),
+            UnderWay {
+                id: deploy.id,
+                stop,
+                task,
+            },
+        );
+    }
+
+    /// Waits until a deploy has ended.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDeploy`]
+    pub async fn wait_for(&self, id: u64) -> Result<Deploy, Error> {
+        let mut ended = self.shared.ended.subscribe();
+        loop {
+            ended.mark_unchanged();
+            let deploy = self.deploy_of(id)?;
+            if deploy.outcome != Outcome::Running || ended.changed().await.is_err() {
+                return Ok(deploy);
             }
+        }
+    }
+
+    /// Ends a canary, of which the version is taken back, or a shadow before its time is over. Returns when that is done.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDeploy`]
+    pub async fn stop_deploy(&self, id: u64) -> Result<Deploy, Error> {
+        for under_way in self.shared.under_way.lock().values() {
+            if under_way.id == id {
+                under_way.stop.send_replace(true);
+            }
+        }
+        self.wait_for(id).await
+    }
+
+    /// Ends everything that is under way.
+    pub(super) async fn stop_all(&self) {
+        let tasks: Vec<_> = {
+            let mut under_way = self.shared.under_way.lock();
+            let stopping = under_way.drain().map(|(_, it)| {
+                it.stop.send_replace(true);
+                it.task
+            });
+            stopping.collect()
+        };
+        for task in tasks {
+            // What it has to tell is in its record.
+            let _ = task.await;
         }
     }
 
@@ -204,6 +326,7 @@ impl Deployments {
             records::put_plugin(&mut commit, &deploy.plugin, &stored)?;
         }
         self.shared.store.commit(commit).await?;
+        self.shared.ended.send_modify(|count| *count += 1);
         fail::fail_point!("deploy::ended");
         tracing::info!(deploy = deploy.id, plugin = %deploy.plugin, outcome = deploy.outcome.as_str(), reason = deploy.reason, "the deploy has ended");
         self.unload_others()?;
@@ -213,7 +336,16 @@ impl Deployments {
     /// Ends the deploys that were under way when the process ended: the version before runs.
     pub(super) async fn end_interrupted(&self) -> Result<(), Error> {
         for deploy in records::deploys(&self.shared.store)? {
-            if deploy.outcome == Outcome::Running {
+            if deploy.outcome != Outcome::Running {
+                continue;
+            }
+            if let Mode::Rollback {
+                restores: Some(id), ..
+            } = deploy.mode
+                && deploy.is_restoring
+            {
+                self.restore_state(deploy, id).await?;
+            } else {
                 let reason = "the process ended before the deploy did".to_owned();
                 self.end(deploy, Outcome::Interrupted, Some(reason)).await?;
             }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use hashbrown::HashSet;
+use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::batch_run::{Batch, Failed};
@@ -29,6 +30,8 @@ pub(super) enum Called {
         /// checkpoint.
         overtaken: Vec<usize>,
         changes: Changes,
+        /// All of its outputs.
+        output: Processed,
     },
     /// It succeeded, but with records that had to wait behind one that failed, and what they led to cannot be
     /// told from what the others did. Their indexes; the checkpoint is of no use.
@@ -64,7 +67,7 @@ impl BatchRunner {
             .note_call(records, started.elapsed(), processed.is_err());
         self.recorder.note_call(&mut self.processor);
         match processed {
-            Ok(processed) => self.take_outputs(batch, selection, &processed, checkpoint),
+            Ok(processed) => self.take_outputs(batch, selection, processed, checkpoint),
             Err(fault) => {
                 let said = self.processor.trapping_at();
                 let said = said.and_then(|at| selection.get(at)).copied();
@@ -79,11 +82,11 @@ impl BatchRunner {
         &mut self,
         batch: &Batch,
         selection: &[usize],
-        processed: &Processed,
+        processed: Processed,
         checkpoint: &mut Checkpoint,
     ) -> Result<Called, TaskError> {
         let index_of = |at: usize| selection.get(at).copied().unwrap_or_default();
-        let mut failed = match processed {
+        let mut failed = match &processed {
             Processed::Plugin(output) => failed_of(output, index_of),
             Processed::Native => Vec::new(),
         };
@@ -103,7 +106,7 @@ impl BatchRunner {
         let outputs = &mut self.outputs;
         let routed = self
             .processor
-            .route(processed, columns, is_kept, now_ms, outputs, commit)
+            .route(&processed, columns, is_kept, now_ms, outputs, commit)
             .and_then(|()| outputs.finish(commit));
         if let Err(error) = routed {
             self.outputs.discard();
@@ -125,7 +128,18 @@ impl BatchRunner {
             failed,
             overtaken,
             changes,
+            output: processed,
         })
+    }
+
+    /// Runs the shadow, if there is one, on what the last call has run, before what that has changed is applied.
+    pub(super) fn run_shadow(&mut self, batch: &Batch, selection: &[usize], output: &Processed) {
+        let (Some(shadow), Processed::Plugin(output)) = (&mut self.shadow, output) else {
+            return;
+        };
+        let is_whole = selection.len() == batch.columns.len();
+        let columns = if is_whole { &batch.columns } else { &self.part };
+        block_in_place(|| shadow.run(columns, output));
     }
 
     /// The selected records that succeeded, or failed, although one of their group before them is to

@@ -258,8 +258,12 @@ impl BatchRunner {
             // Nothing waits for what is not tried again.
             Called::Blocked(_) | Called::Mixed(_) => Vec::new(),
             Called::Succeeded {
-                failed, changes, ..
+                failed,
+                changes,
+                output,
+                ..
             } => {
+                self.run_shadow(batch, &all, &output);
                 changed = changes;
                 let give_up = |cause| match cause {
                     Cause::Retry { reason, .. } => Cause::Reject { reason },
@@ -359,7 +363,11 @@ impl BatchRunner {
                     failed,
                     overtaken,
                     changes,
-                } => (failed, overtaken, changes),
+                    output,
+                } => {
+                    self.run_shadow(batch, &selection, &output);
+                    (failed, overtaken, changes)
+                }
                 Called::Mixed(overtaken) => {
                     selection.retain(|index| overtaken.binary_search(index).is_err());
                     behind.extend(overtaken);

@@ -17,6 +17,7 @@ use super::outputs::Outputs;
 use super::processor::Processor;
 use super::retry::{GroupId, Parked, Recorder};
 use super::runtime::PipelineRuntime;
+use super::shadow::ShadowRun;
 use super::status::{InputStatus, TaskStatus};
 use super::task_state::TaskState;
 use super::timers::TaskTimers;
@@ -28,12 +29,16 @@ use crate::storage::schema::group_offset::CommittedOffset;
 pub(super) fn open_parked(
     pipeline: &PipelineRuntime,
     task: u32,
+    control: &TaskControl,
     status: &TaskStatus,
 ) -> Result<Arc<Mutex<Parked>>, TaskError> {
-    let parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
+    let mut parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
     status.parked.store(parked.len(), Ordering::Release);
     for number in parked.inputs() {
         parked_input(pipeline, *number)?;
+    }
+    if let Some(released_ms) = control.released_ms {
+        parked.release(released_ms);
     }
     Ok(Arc::new(Mutex::new(parked)))
 }
@@ -86,6 +91,8 @@ pub(super) struct BatchRunner {
     /// Set if this is one of several that run at a time.
     pub(super) lane: Option<LaneProgress>,
     pub(super) checkpoints: Checkpoints,
+    /// Another version that runs beside, if it is asked for.
+    pub(super) shadow: Option<ShadowRun>,
     pub(super) control: Arc<TaskControl>,
     pub(super) status: Arc<TaskStatus>,
 }
@@ -127,6 +134,7 @@ impl BatchRunner {
             task,
             state,
             processor,
+            shadow: None,
             control,
             status,
         })
@@ -135,6 +143,10 @@ impl BatchRunner {
     /// Goes on with another version of the plugin, if that is asked for: state, timers, parked records and
     /// progress are the task's, not the instance's. A version that cannot be opened is not taken.
     pub(super) async fn swap_if_asked(&mut self) {
+        if let Some(shadow) = self.control.take_shadow() {
+            self.shadow =
+                shadow.map(|shadow| ShadowRun::new(shadow, self.task, Arc::clone(&self.state)));
+        }
         if !self.control.has_swap() {
             return;
         }
@@ -153,6 +165,10 @@ impl BatchRunner {
         self.processor = processor;
         self.recorder = Recorder::new(&pipeline, self.task);
         warn_of_timers(&pipeline, self.task, &self.timers.lock());
+        if let Some(trial) = &self.pipeline.trial {
+            self.parked.lock().release(trial.held_until_ms);
+        }
+        self.control.set_trial(pipeline.trial.clone());
         self.pipeline = pipeline;
         swap.answer(Ok(()));
     }

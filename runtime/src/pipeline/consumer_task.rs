@@ -50,7 +50,7 @@ impl ConsumerTask {
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let inputs = Input::open_all(&pipeline, task, &status)?;
-        let parked = open_parked(&pipeline, task, &status)?;
+        let parked = open_parked(&pipeline, task, &control, &status)?;
         Ok(Self {
             runner: BatchRunner::open(pipeline, task, parked, None, control, status)?,
             turn: 0,
@@ -78,8 +78,8 @@ impl ConsumerTask {
         while !*stop.borrow_and_update() {
             if self.runner.control.has_swap() {
                 self.runner.settle_checkpoint().await?;
-                self.runner.swap_if_asked().await;
             }
+            self.runner.swap_if_asked().await;
             let next = if self.must_wait() {
                 None
             } else {

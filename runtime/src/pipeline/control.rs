@@ -6,6 +6,8 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::runtime::PipelineRuntime;
+use super::shadow::Shadow;
+use super::trial::Trial;
 use crate::plugin::Fault;
 
 /// What a task is asked to do at its next batch boundary.
@@ -15,11 +17,17 @@ pub(super) struct TaskControl {
     /// the task waits for, it looks up.
     stop: watch::Sender<bool>,
     wish: Mutex<Wish>,
+    /// Records that a trial has held until this time, in ms since the epoch, are due at once.
+    pub(super) released_ms: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Wish {
     swap: Option<Swap>,
+    /// The shadow that is to run beside the task, or none any more.
+    shadow: Option<Option<Arc<Shadow>>>,
+    /// What the task tries out now.
+    trial: Option<Arc<Trial>>,
     /// The task has ended: nobody will do anything about a wish.
     is_over: bool,
 }
@@ -42,9 +50,15 @@ impl Swap {
 
 impl TaskControl {
     pub(super) fn new() -> Arc<Self> {
+        Self::releasing(None)
+    }
+
+    /// For a task that goes on after a trial.
+    pub(super) fn releasing(released_ms: Option<u64>) -> Arc<Self> {
         Arc::new(Self {
             stop: watch::Sender::new(false),
             wish: Mutex::default(),
+            released_ms,
         })
     }
 
@@ -74,6 +88,17 @@ impl TaskControl {
         answer
     }
 
+    /// Asks the task to run a shadow beside it from now on, or none any more.
+    pub(super) fn ask_shadow(&self, shadow: Option<Arc<Shadow>>) {
+        self.wish.lock().shadow = Some(shadow);
+        self.stop.send_modify(|_| {});
+    }
+
+    /// The shadow that is wished for; `None` if nothing is.
+    pub(super) fn take_shadow(&self) -> Option<Option<Arc<Shadow>>> {
+        self.wish.lock().shadow.take()
+    }
+
     /// Takes a wish back that the task has not got to. Returns whether there was one.
     pub(super) fn withdraw_swap(&self) -> bool {
         self.take_swap().is_some()
@@ -89,10 +114,21 @@ impl TaskControl {
         self.wish.lock().swap.is_some()
     }
 
+    /// Notes what the task tries out from now on.
+    pub(super) fn set_trial(&self, trial: Option<Arc<Trial>>) {
+        self.wish.lock().trial = trial;
+    }
+
+    /// What the task tries out, or did when it ended.
+    pub(super) fn trial(&self) -> Option<Arc<Trial>> {
+        self.wish.lock().trial.clone()
+    }
+
     /// The task has ended. Whoever waits for an answer learns it.
     pub(super) fn close(&self) {
         let mut wish = self.wish.lock();
         wish.is_over = true;
         wish.swap = None;
+        wish.shadow = None;
     }
 }

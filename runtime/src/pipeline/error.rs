@@ -96,6 +96,14 @@ pub enum Error {
         /// What happened.
         fault: Fault,
     },
+    /// No other version can run beside the pipeline's own.
+    #[error("no other version can run beside pipeline `{name}`: {reason}; use a canary instead")]
+    NoShadow {
+        /// The pipeline.
+        name: PipelineName,
+        /// Why.
+        reason: &'static str,
+    },
     /// A task could not take the new version; all tasks run what they ran before.
     #[error(
         "partition {partition} of pipeline `{name}` could not be swapped, so none was: {reason}"

@@ -32,12 +32,14 @@ mod replay;
 mod retry;
 mod runtime;
 mod settle;
+mod shadow;
 mod status;
 mod supervisor;
 mod task_state;
 mod timer_batch;
 mod timers;
 mod topics;
+mod trial;
 
 pub use calls::MAX_THREADS;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
@@ -45,12 +47,13 @@ pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
-pub use registry::{PipelineDescription, describe, list};
+pub use registry::{PipelineDescription, PipelineIdentity, describe, list, parse_identity};
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
+pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::{CALL_BUCKETS_NS, CallCounts, Progress};
 pub use supervisor::{
-    Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, Swapped, TaskState,
-    TaskView,
+    Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped,
+    TaskState, TaskView, TrialView,
 };
 pub use timers::PendingTimers;
 pub use topics::{ensure_topics, instance_count};

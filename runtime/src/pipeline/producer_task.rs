@@ -145,6 +145,7 @@ impl ProducerTask {
         match opened {
             Ok(processor) => {
                 self.processor = processor;
+                self.control.set_trial(pipeline.trial.clone());
                 self.pipeline = pipeline;
                 swap.answer(Ok(()));
             }

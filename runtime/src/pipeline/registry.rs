@@ -224,6 +224,38 @@ pub(super) async fn set_digest(
     Ok(())
 }
 
+/// What a pipeline's data is found by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineIdentity {
+    /// The id under which its state, its timers and its parked records lie.
+    pub id: u32,
+    /// The consumer group of its progress.
+    pub group: GroupName,
+    /// What it reads.
+    pub inputs: Vec<Target>,
+    /// What it writes to, the queue of its dead letters included.
+    pub outputs: Vec<Target>,
+}
+
+/// Reads a pipeline's entry, which may be that of a copy of the store.
+///
+/// # Errors
+/// [`storage::Error::Damaged`]
+pub fn parse_identity(
+    name: &PipelineName,
+    value: &[u8],
+) -> Result<PipelineIdentity, storage::Error> {
+    let stored: StoredPipeline = serde_json::from_slice(value)
+        .map_err(|error| damaged(name.as_str(), &error.to_string()))?;
+    let ports = stored.ports.into_iter().map(|(_, target)| target);
+    Ok(PipelineIdentity {
+        id: stored.id,
+        group: stored.group,
+        inputs: stored.inputs,
+        outputs: ports.chain(stored.dead_letter.map(Target::Queue)).collect(),
+    })
+}
+
 /// Deletes a pipeline that does not run: its state, timers and parked records, its group's positions, unless
 /// another pipeline has the same group, and its entry; all at once.
 pub(super) async fn delete(store: &Store, name: &PipelineName) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use super::registry::{self, StoredPipeline};
 use super::retry::GiveUpLog;
 use super::task_state::TaskState;
 use super::timers;
+use super::trial::Trial;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, Start};
@@ -40,6 +41,8 @@ pub(super) struct PipelineRuntime {
     numbered_inputs: Vec<Target>,
     pub(super) plugin: Plugin,
     pub(super) native: Option<NativeFunction>,
+    /// Set while the plugin is tried out.
+    pub(super) trial: Option<Arc<Trial>>,
     pub(super) grants: Grants,
     pub(super) limits: Limits,
     /// The plugin's own metrics, of all its instances together.
@@ -132,6 +135,7 @@ impl PipelineRuntime {
             numbered_inputs: stored.numbered_inputs,
             plugin,
             native,
+            trial: None,
             grants: grants_of(spec),
             limits,
             metrics: Arc::default(),
@@ -149,9 +153,10 @@ impl PipelineRuntime {
     }
 
     /// The same pipeline with another version of its plugin, which fits it. The plugin's metrics go on.
-    pub(super) fn with_plugin(&self, plugin: Plugin) -> Self {
+    pub(super) fn with_plugin(&self, plugin: Plugin, trial: Option<Arc<Trial>>) -> Self {
         Self {
             plugin,
+            trial,
             ..self.clone()
         }
     }

@@ -58,9 +58,15 @@ impl BatchRunner {
             || self.pipeline.spec.delivery == Delivery::AtMostOnce
     }
 
+    /// Whether what is given up on is held for the version that comes after a trial. At most once means that
+    /// nothing is tried again.
+    fn holds(&self) -> bool {
+        self.pipeline.trial.is_some() && self.pipeline.spec.delivery != Delivery::AtMostOnce
+    }
+
     /// The first of these failed records that stops the pipeline.
     pub(super) fn stops_at(&self, batch: &Batch, failed: &[Failed]) -> Option<usize> {
-        if self.pipeline.dead_letters.is_some() {
+        if self.pipeline.dead_letters.is_some() || self.holds() {
             return None;
         }
         let mut failed = failed.iter();
@@ -80,7 +86,7 @@ impl BatchRunner {
         let now_ms = self.now_ms();
         let mut letters: Option<DeadLetters> = None;
         for (index, cause) in failed {
-            if !self.is_given_up(batch, *index, cause) {
+            if !self.is_given_up(batch, *index, cause) || self.holds() {
                 self.park_failed(batch, *index, cause, now_ms, checkpoint)?;
                 continue;
             }
@@ -142,6 +148,15 @@ impl BatchRunner {
             parked.first_failed_ms = now_ms;
         }
         parked.reason = cause.text();
+        if let Some(trial) = &self.pipeline.trial
+            && self.is_given_up(batch, index, cause)
+        {
+            // It has not failed the version that comes next.
+            parked.attempt_count = 0;
+            parked.has_faulted = false;
+            parked.due_ms = trial.held_until_ms;
+            trial.note_held();
+        }
         tracing::debug!(pipeline = %self.pipeline.spec.name, offset = batch.columns.offset(index), attempt_count, pause_ms, reason = parked.reason, "a record is tried again later");
         checkpoint.counts.retries += 1;
         match batch.waiting(index) {

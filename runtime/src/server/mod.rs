@@ -41,7 +41,7 @@ pub use pipelines::{
 };
 pub use plugins::{
     DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,
-    PluginView, UploadedView, VersionView,
+    PluginView, RollbackRequest, UploadedView, VersionView,
 };
 pub use problem::{Code, Problem};
 pub use queues::{

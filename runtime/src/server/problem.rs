@@ -279,7 +279,8 @@ impl From<pipeline::Error> for Problem {
             pipeline::Error::Refused { .. } | pipeline::Error::CannotOpen { .. } => {
                 Code::InvalidPlugin
             }
-            pipeline::Error::PipelineOfAnotherManifest { .. }
+            pipeline::Error::NoShadow { .. }
+            | pipeline::Error::PipelineOfAnotherManifest { .. }
             | pipeline::Error::GroupInUse { .. }
             | pipeline::Error::NotRunning { .. }
             | pipeline::Error::SwapFailed { .. } => Code::Conflict,
@@ -305,7 +306,11 @@ impl From<deploy::Error> for Problem {
             deploy::Error::Storage(error) => return error.into(),
             deploy::Error::UnknownPlugin { .. }
             | deploy::Error::UnknownVersion { .. }
-            | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
+            | deploy::Error::NoEarlierVersion { .. }
+            | deploy::Error::NoCheckpoint { .. } => Code::UnknownPlugin,
+            deploy::Error::NoCanaryPartition { .. } | deploy::Error::NotUsed { .. } => {
+                Code::InvalidRequest
+            }
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. } | deploy::Error::UnderWay { .. } => Code::Conflict,

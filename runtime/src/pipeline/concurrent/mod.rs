@@ -94,7 +94,7 @@ impl ConcurrentTask {
         let count = pipeline.spec.concurrency;
         let mut inputs = Input::open_all(&pipeline, task, &status)?;
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
-        let parked = open_parked(&pipeline, task, &status)?;
+        let parked = open_parked(&pipeline, task, &control, &status)?;
         let (report, done) = mpsc::unbounded_channel();
         let (mut lanes, mut timers) = (Vec::new(), Vec::new());
         for number in 0..count {
@@ -186,10 +186,18 @@ impl ConcurrentTask {
             let result = swap.finished().await;
             self.take_swapped(swap, result);
         }
+        if let Some(shadow) = self.control.take_shadow() {
+            for lane in self.lanes.controls() {
+                lane.ask_shadow(shadow.clone());
+            }
+        }
         if self.swapping.is_none()
             && let Some(swap) = self.control.take_swap()
         {
             let from = Arc::clone(&self.pipeline);
+            if swap.pipeline.trial.is_some() {
+                self.control.set_trial(swap.pipeline.trial.clone());
+            }
             self.swapping = Some(LaneSwap::start(swap, self.lanes.controls(), from));
         }
     }
@@ -198,6 +206,7 @@ impl ConcurrentTask {
         if let Some(pipeline) = swap.answer(result) {
             self.pipeline = pipeline;
         }
+        self.control.set_trial(self.pipeline.trial.clone());
     }
 
     fn take_done(&mut self, done: Done) -> Result<(), TaskError> {

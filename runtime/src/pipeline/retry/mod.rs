@@ -16,7 +16,7 @@ pub(super) use backoff::backoff_ms;
 pub(super) use dead_letter::{DeadLetters, Letter};
 pub(super) use give_up_log::GiveUpLog;
 pub(super) use parked::{Parked, Waiting};
-pub(super) use recorder::{FailedCall, Recorder};
+pub(super) use recorder::{ChangedState, FailedCall, Recorder};
 
 use crate::manifest::RetryOrder;
 use crate::model::{HeadersRef, key_hash};

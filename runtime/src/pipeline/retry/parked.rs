@@ -35,6 +35,8 @@ pub(in crate::pipeline) struct Parked {
     next_sequence: u64,
     /// The numbers of the inputs that records came from when this was opened.
     inputs: BTreeSet<u32>,
+    /// Records that are due at this time are due now: a trial that held them has ended.
+    released_ms: Option<u64>,
 }
 
 struct Group {
@@ -78,6 +80,7 @@ impl Parked {
             recent_bytes: 0,
             next_sequence: 0,
             inputs: BTreeSet::new(),
+            released_ms: None,
         };
         let from = parked::key(pipeline_id, task, 0, 0);
         let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
@@ -130,6 +133,21 @@ impl Parked {
         let mut due = self.due.iter();
         due.find(|(_, group)| counts(*group))
             .map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Makes the records due at once that a trial has held until this time.
+    pub(in crate::pipeline) fn release(&mut self, held_until_ms: u64) {
+        self.released_ms = Some(held_until_ms);
+        let mut held = self.due.iter();
+        let held: Vec<GroupId> = held
+            .by_ref()
+            .filter(|(due_ms, _)| *due_ms == held_until_ms)
+            .map(|(_, group)| *group)
+            .collect();
+        for group in held {
+            let has_faulted = self.groups.get(&group).is_some_and(|it| it.has_faulted);
+            self.set_first(group, 0, has_faulted);
+        }
     }
 
     /// Parks a record behind those of its group.
@@ -271,7 +289,8 @@ impl Parked {
             let Some(head) = found.first() else {
                 continue;
             };
-            if head.parked.due_ms > now_ms {
+            let is_released = self.released_ms == Some(head.parked.due_ms);
+            if head.parked.due_ms > now_ms && !is_released {
                 let (due_ms, has_faulted) = (head.parked.due_ms, head.parked.has_faulted);
                 self.set_first(group, due_ms, has_faulted);
                 continue;

@@ -178,9 +178,9 @@ fn selected(batch: &Columns, indexes: &[usize]) -> Columns {
 }
 
 /// A task's state with changes that are not made.
-struct ChangedState {
-    before: SharedState,
-    changes: BTreeMap<Bytes, Option<Bytes>>,
+pub(in crate::pipeline) struct ChangedState {
+    pub(in crate::pipeline) before: SharedState,
+    pub(in crate::pipeline) changes: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl StateReader for ChangedState {

@@ -87,6 +87,14 @@ impl Pipelines {
         Ok(())
     }
 
+    /// Ends a pipeline's tasks at their next batch boundary, after their checkpoints, for a change of its data.
+    /// A [`swap`](Self::swap) of all of it, or [`resume`](Self::resume), starts it again. Nothing happens if there
+    /// is none of this name.
+    pub async fn suspend(&self, name: &PipelineName) {
+        let _change = self.shared.changes.lock().await;
+        self.stop_tasks(name).await;
+    }
+
     pub(super) fn state_of(&self, managed: &Managed) -> PipelineState {
         let has_failed = {
             let failures = self.shared.failures.lock();

@@ -35,7 +35,11 @@ pub(super) struct Run {
     /// The pipeline with the plugin that tasks start with.
     pub(super) pipeline: Arc<PipelineRuntime>,
     pub(super) tasks: Vec<Task>,
+    controls: Controls,
 }
+
+/// How the tasks of a run are reached, by their numbers: one that fails stops the others.
+type Controls = Arc<Mutex<Vec<Arc<TaskControl>>>>;
 
 /// One task: the pipeline on one partition.
 pub(super) struct Task {
@@ -73,29 +77,31 @@ impl Run {
         Self {
             tasks: (0..pipeline.task_count()).map(task).collect(),
             pipeline,
+            controls: Controls::default(),
         }
     }
 
     /// Starts all tasks, which must not have been started before. One that fails stops the others.
     pub(super) fn start(&mut self, failures: &Failures) {
-        let controls: Vec<_> = self
-            .tasks
-            .iter()
-            .map(|task| Arc::clone(&task.control))
-            .collect();
-        let controls: Arc<[Arc<TaskControl>]> = controls.into();
+        let controls = self.tasks.iter().map(|task| Arc::clone(&task.control));
+        *self.controls.lock() = controls.collect();
         for task in &mut self.tasks {
-            task.status.set_started();
-            let watched = watch_task(
-                Arc::clone(&task.pipeline),
-                task.number,
-                Arc::clone(&task.status),
-                Arc::clone(&task.control),
-                Arc::clone(&controls),
-                Arc::clone(failures),
-            );
-            task.handle = Some(tokio::spawn(watched));
+            task.start(&self.controls, failures);
         }
+    }
+
+    /// Starts a task again, with the plugin that tasks start with, that has stopped alone in a trial.
+    pub(super) fn restart_task(&mut self, number: u32, failures: &Failures) {
+        let Some(task) = self.tasks.get_mut(number as usize) else {
+            return;
+        };
+        let trial = task.pipeline.trial.as_ref();
+        task.control = TaskControl::releasing(trial.map(|trial| trial.held_until_ms));
+        task.pipeline = Arc::clone(&self.pipeline);
+        if let Some(control) = self.controls.lock().get_mut(number as usize) {
+            *control = Arc::clone(&task.control);
+        }
+        task.start(&self.controls, failures);
     }
 
     /// Tells all tasks to end at their next batch boundary. Returns what to wait for.
@@ -110,6 +116,21 @@ impl Run {
     /// Whether any task runs.
     pub(super) fn is_running(&self) -> bool {
         self.tasks.iter().any(|task| !task.status.is_stopped())
+    }
+}
+
+impl Task {
+    fn start(&mut self, controls: &Controls, failures: &Failures) {
+        self.status.set_started();
+        let watched = watch_task(
+            Arc::clone(&self.pipeline),
+            self.number,
+            Arc::clone(&self.status),
+            Arc::clone(&self.control),
+            Arc::clone(controls),
+            Arc::clone(failures),
+        );
+        self.handle = Some(tokio::spawn(watched));
     }
 }
 
@@ -157,7 +178,7 @@ async fn watch_task(
     task: u32,
     status: Arc<TaskStatus>,
     control: Arc<TaskControl>,
-    controls: Arc<[Arc<TaskControl>]>,
+    controls: Controls,
     failures: Failures,
 ) {
     let name = pipeline.spec.name.clone();
@@ -171,13 +192,20 @@ async fn watch_task(
         Some(Err(_)) | None => Ok(()),
     };
     if let Err(error) = result {
+        if let Some(trial) = control.trial() {
+            tracing::warn!(pipeline = %name, partition = task, %error, "the task has failed while it tried a version out");
+            trial.fail(error);
+            control.close();
+            status.set_stopped();
+            return;
+        }
         let failure = Failure {
             pipeline: name,
             partition: Some(task),
             error: Arc::new(error),
         };
         failures.lock().push(logged(failure));
-        for control in controls.iter() {
+        for control in controls.lock().iter() {
             control.stop();
         }
     }

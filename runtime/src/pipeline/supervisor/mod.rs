@@ -10,7 +10,9 @@
 mod apply;
 mod life_cycle;
 mod managed;
+mod shadow;
 mod swap;
+mod trial;
 mod view;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,9 @@ use tokio::task::JoinHandle;
 
 pub use self::apply::{Applied, Change};
 use self::managed::{Failures, Managed, refused_pipeline};
+pub use self::shadow::ShadowView;
 pub use self::swap::Swapped;
+pub use self::trial::TrialView;
 pub use self::view::{InputPosition, PipelineState, PipelineStatus, TaskState, TaskView};
 use super::calls::Calls;
 use super::processor::NativeFunction;

@@ -18,6 +18,7 @@ use crate::pipeline::control::TaskControl;
 use crate::pipeline::plugins::check_fit;
 use crate::pipeline::processor::Processor;
 use crate::pipeline::runtime::PipelineRuntime;
+use crate::pipeline::trial::Trial;
 use crate::pipeline::{Error, registry};
 use crate::plugin::{Digest, Plugin};
 
@@ -36,11 +37,11 @@ pub struct Swapped {
 }
 
 /// A task that is to swap.
-struct Target {
-    number: u32,
-    control: Arc<TaskControl>,
+pub(super) struct Target {
+    pub(super) number: u32,
+    pub(super) control: Arc<TaskControl>,
     /// What it runs now.
-    from: Arc<PipelineRuntime>,
+    pub(super) from: Arc<PipelineRuntime>,
 }
 
 impl Pipelines {
@@ -62,14 +63,15 @@ impl Pipelines {
         plugin: &Plugin,
     ) -> Result<Swapped, Error> {
         let _change = self.shared.changes.lock().await;
-        self.swap_now(name, partitions, plugin).await
+        self.swap_now(name, partitions, plugin, None).await
     }
 
-    async fn swap_now(
+    pub(super) async fn swap_now(
         &self,
         name: &PipelineName,
         partitions: Option<&[u32]>,
         plugin: &Plugin,
+        trial: Option<Arc<Trial>>,
     ) -> Result<Swapped, Error> {
         let (from, runs) = {
             let managed = self.shared.managed.lock();
@@ -94,7 +96,9 @@ impl Pipelines {
             partitions: Vec::new(),
         };
         match (runs, partitions) {
-            (true, _) => swapped.partitions = self.swap_tasks(name, partitions, plugin).await?,
+            (true, _) => {
+                swapped.partitions = self.swap_tasks(name, partitions, plugin, trial).await?;
+            }
             (false, None) => self.restart_with(name, plugin).await?,
             (false, Some(_)) => return Err(Error::NotRunning { name: name.clone() }),
         }
@@ -113,6 +117,7 @@ impl Pipelines {
         name: &PipelineName,
         partitions: Option<&[u32]>,
         plugin: &Plugin,
+        trial: Option<Arc<Trial>>,
     ) -> Result<Vec<u32>, Error> {
         let (to, targets) = {
             let managed = self.shared.managed.lock();
@@ -120,7 +125,7 @@ impl Pipelines {
                 drop(managed);
                 return Err(self.unknown(name));
             };
-            targets(managed, partitions, plugin)?
+            targets(managed, partitions, plugin, trial)?
         };
         block_in_place(|| try_open(&to, &targets))?;
         let mut done: Vec<&Target> = Vec::new();
@@ -150,7 +155,7 @@ impl Pipelines {
     }
 
     /// Asks a task to swap, and waits until it has.
-    async fn swap_task(
+    pub(super) async fn swap_task(
         &self,
         name: &PipelineName,
         target: &Target,
@@ -219,6 +224,7 @@ fn targets(
     managed: &Managed,
     partitions: Option<&[u32]>,
     plugin: &Plugin,
+    trial: Option<Arc<Trial>>,
 ) -> Result<(Arc<PipelineRuntime>, Vec<Target>), Error> {
     let name = &managed.spec.name;
     let Some(run) = &managed.run else {
@@ -235,7 +241,8 @@ fn targets(
     }
     let chosen = run.tasks.iter().filter(|task| {
         let is_chosen = partitions.is_none_or(|chosen| chosen.contains(&task.number));
-        is_chosen && task.pipeline.plugin.digest() != plugin.digest()
+        let is_other = task.pipeline.plugin.digest() != plugin.digest();
+        is_chosen && (is_other || task.pipeline.trial.is_some())
     });
     let targets = chosen.map(|task| Target {
         number: task.number,
@@ -243,7 +250,10 @@ fn targets(
         from: Arc::clone(&task.pipeline),
     });
     let targets = targets.collect();
-    Ok((Arc::new(run.pipeline.with_plugin(plugin.clone())), targets))
+    Ok((
+        Arc::new(run.pipeline.with_plugin(plugin.clone(), trial)),
+        targets,
+    ))
 }
 
 /// Opens an instance of the new version for a task, and throws it away.

@@ -2,10 +2,12 @@
 
 mod view;
 
+use std::time::Duration;
+
 use axum::extract::{DefaultBodyLimit, State as StateOf};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -15,11 +17,15 @@ pub use view::{
 };
 
 use super::access::Caller;
-use super::extract::{Body, Json, PathOf};
+use super::extract::{Body, Json, PathOf, QueryOf};
 use super::problem::Problem;
 use super::state::State;
 use crate::deploy::Mode;
 use crate::model::PluginName;
+
+/// The longest canary or shadow: a week.
+const MAX_TRIAL_MS: u64 = 7 * 24 * 3_600_000;
+const MAX_WAIT_MS: u64 = 60_000;
 
 /// The router; a component may have so many bytes.
 pub(super) fn router(plugin_bytes: usize) -> OpenApiRouter<State> {
@@ -33,6 +39,7 @@ pub(super) fn router(plugin_bytes: usize) -> OpenApiRouter<State> {
         .routes(routes!(rollback))
         .routes(routes!(deploys))
         .routes(routes!(describe_deploy))
+        .routes(routes!(stop_deploy))
         .merge(upload)
 }
 
@@ -42,6 +49,69 @@ pub(super) fn router(plugin_bytes: usize) -> OpenApiRouter<State> {
 pub struct DeployRequest {
     /// SHA-256 of the version, or the start of it.
     pub digest: String,
+    /// Try it out on these partitions first, for `duration_ms`; then it is promoted to all, or taken back if it fails
+    /// more often than the version before or is much slower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
+    pub canary: Option<Vec<u32>>,
+    /// Run it beside the version before for `duration_ms`, throw away what it makes, and report how the two differ.
+    #[serde(default)]
+    pub shadow: bool,
+    /// How long a canary or a shadow runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604_800_000)]
+    pub duration_ms: Option<u64>,
+}
+
+/// How to go back.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// Whether the pipelines get the state and the positions back, too, that they had when the later version was
+    /// deployed; they process again what came since.
+    #[serde(default)]
+    pub with_state: bool,
+}
+
+/// How long to wait for a deploy.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Patience {
+    /// How long to wait for its end.
+    #[serde(default)]
+    #[param(minimum = 0, maximum = 60_000, default = 0)]
+    wait_ms: u64,
+}
+
+impl DeployRequest {
+    fn mode(&self) -> Result<Mode, Problem> {
+        let duration_ms = match self.duration_ms {
+            Some(ms) if ms == 0 || ms > MAX_TRIAL_MS => {
+                return Err(Problem::invalid(format!(
+                    "duration_ms is {ms}; expected 1 to {MAX_TRIAL_MS}"
+                )));
+            }
+            given => given,
+        };
+        let needed =
+            || Problem::invalid("a canary and a shadow need `duration_ms`: how long they run");
+        match (&self.canary, self.shadow) {
+            (Some(_), true) => Err(Problem::invalid(
+                "a deploy is a canary or a shadow; leave one of them out",
+            )),
+            (Some(partitions), false) => Ok(Mode::Canary {
+                partitions: partitions.clone(),
+                duration_ms: duration_ms.ok_or_else(needed)?,
+            }),
+            (None, true) => Ok(Mode::Shadow {
+                duration_ms: duration_ms.ok_or_else(needed)?,
+            }),
+            (None, false) if duration_ms.is_some() => Err(Problem::invalid(
+                "`duration_ms` is of a canary or a shadow; leave it out",
+            )),
+            (None, false) => Ok(Mode::All),
+        }
+    }
 }
 
 /// All plugins that were uploaded, by name.
@@ -86,7 +156,7 @@ async fn upload(
 }
 
 /// Give a version to all pipelines that use the plugin, task by task at their next batch boundary; state and position
-/// are kept. Answers when it has ended. If the version cannot run in one of the pipelines all go on with the one before.
+/// are kept. Answers when it has ended; of a canary or a shadow when it has begun. If the version cannot run in one of the pipelines all go on with the one before.
 #[utoipa::path(post, path = "/plugins/{plugin}/deploy", security(("token" = ["deploy"])), tag = "plugins",
     request_body = DeployRequest,
     params(("plugin" = String, Path, description = "The plugin's name")),
@@ -101,13 +171,16 @@ async fn deploy(
 ) -> Result<axum::Json<DeployView>, Problem> {
     let deployments = state.deployments()?;
     let digest = deployments.find_version(&name, &request.digest)?;
-    let deployed = deployments.deploy(&name, &digest, Mode::All, by).await?;
+    let deployed = deployments
+        .deploy(&name, &digest, request.mode()?, by)
+        .await?;
     Ok(axum::Json(DeployView::of(deployed)))
 }
 
 /// Give the version that was current before the last deploy to all pipelines that use the plugin. State and position stay
-/// as they are.
+/// as they are, or go back, too.
 #[utoipa::path(post, path = "/plugins/{plugin}/rollback", security(("token" = ["deploy"])), tag = "plugins",
+    request_body = RollbackRequest,
     params(("plugin" = String, Path, description = "The plugin's name")),
     responses((status = 200, body = DeployView), (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -115,8 +188,13 @@ async fn rollback(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
     Caller(by): Caller,
+    Json(request): Json<RollbackRequest>,
 ) -> Result<axum::Json<DeployView>, Problem> {
-    let rolled_back = state.deployments()?.rollback(&name, by).await?;
+    let deployments = state.deployments()?;
+    let rolled_back = match request.with_state {
+        true => deployments.rollback_with_state(&name, by).await?,
+        false => deployments.rollback(&name, by).await?,
+    };
     Ok(axum::Json(DeployView::of(rolled_back)))
 }
 
@@ -141,15 +219,35 @@ async fn deploys(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<Deploy
     Ok(axum::Json(deploys.map(DeployView::of).collect()))
 }
 
-/// One deploy.
+/// One deploy, at once or when it has ended.
 #[utoipa::path(get, path = "/deploys/{id}", security(("token" = ["read"])), tag = "plugins",
-    params(("id" = u64, Path, description = "Its number")),
+    params(("id" = u64, Path, description = "Its number"), Patience),
     responses((status = 200, body = DeployView), (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn describe_deploy(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,
+    QueryOf(Patience { wait_ms }): QueryOf<Patience>,
 ) -> Result<axum::Json<DeployView>, Problem> {
-    let deploy = state.deployments()?.deploy_of(id)?;
+    let deployments = state.deployments()?;
+    let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));
+    let deploy = tokio::select! {
+        ended = deployments.wait_for(id), if wait_ms > 0 => ended?,
+        () = tokio::time::sleep(wait) => deployments.deploy_of(id)?,
+        () = state.stopping() => deployments.deploy_of(id)?,
+    };
     Ok(axum::Json(DeployView::of(deploy)))
+}
+
+/// End a canary, of which the version is taken back, or a shadow, before its time is over.
+#[utoipa::path(post, path = "/deploys/{id}/stop", security(("token" = ["deploy"])), tag = "plugins",
+    params(("id" = u64, Path, description = "Its number")),
+    responses((status = 200, body = DeployView), (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn stop_deploy(
+    StateOf(state): StateOf<State>,
+    PathOf(id): PathOf<u64>,
+) -> Result<axum::Json<DeployView>, Problem> {
+    let stopped = state.deployments()?.stop_deploy(id).await?;
+    Ok(axum::Json(DeployView::of(stopped)))
 }

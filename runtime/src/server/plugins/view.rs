@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::deploy::{
-    Deploy, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
+    Deploy, Mode, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
 };
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::ImportedInterface;
@@ -118,7 +118,12 @@ pub struct DeployView {
     pub ended_ms: Option<u64>,
     /// The name of the token with which it was asked for; null without one.
     pub by: Option<String>,
-    /// `running`, `succeeded`, `failed`, `rolled-back` or `interrupted`.
+    /// `all`, `canary`, `shadow` or `rollback`.
+    pub mode: String,
+    /// What was found out about the version while it was tried out, or what a rollback could not take back.
+    #[schema(value_type = Option<Object>)]
+    pub report: Option<serde_json::Value>,
+    /// `running`, `succeeded`, `failed`, `rolled-back`, `observed` or `interrupted`.
     pub outcome: String,
     /// Why, if it did not just succeed.
     pub reason: Option<String>,
@@ -200,9 +205,22 @@ impl DeployView {
             started_ms: deploy.started_at_ms,
             ended_ms: deploy.ended_at_ms,
             by: deploy.by,
+            mode: mode(&deploy.mode).to_owned(),
+            report: deploy
+                .report
+                .and_then(|report| serde_json::to_value(report).ok()),
             outcome: deploy.outcome.as_str().to_owned(),
             reason: deploy.reason,
             pipelines: deploy.pipelines,
         }
+    }
+}
+
+fn mode(mode: &Mode) -> &'static str {
+    match mode {
+        Mode::All => "all",
+        Mode::Canary { .. } => "canary",
+        Mode::Shadow { .. } => "shadow",
+        Mode::Rollback { .. } => "rollback",
     }
 }

@@ -1,5 +1,8 @@
 //! Plugins that are uploaded, manifests that are applied, and what a restart makes of them.
 
+mod state;
+mod trials;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,0 +1,192 @@
+//! Versions that are tried out: canaries and shadows.
+
+use super::*;
+
+/// Attempts and pauses that are over soon.
+const HASTY: &str = "retry = { max-attempts = 2, initial = \"2ms\", jitter = \"none\" }";
+
+/// A server whose pipeline `a` passes records through, and another version of its plugin.
+async fn server(settings: &str, guest: &Guest) -> (Server, Digest, Digest) {
+    let server = Server::start().await;
+    let old = server.upload("p", &Guest::passthrough()).await;
+    let text = manifest("m", "a", settings);
+    server.deployments.apply(&text, None).await.unwrap();
+    let new = server.upload("p", guest).await;
+    (server, old.version.digest, new.version.digest)
+}
+
+fn canary(partitions: &[u32], duration: Duration) -> Mode {
+    Mode::Canary {
+        partitions: partitions.to_vec(),
+        duration_ms: duration.as_millis().try_into().unwrap(),
+    }
+}
+
+/// Sends records while a deploy is under way, and returns how it went.
+async fn send_during(server: &Server, id: u64) -> Deploy {
+    let mut from = 0;
+    loop {
+        let deploy = server.deployments.deploy_of(id).unwrap();
+        if deploy.outcome != Outcome::Running {
+            return deploy;
+        }
+        server.send(from..from + 200).await;
+        from += 200;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Values of each key, over all partitions.
+fn sorted(values: Vec<Vec<Option<Bytes>>>) -> Vec<Option<Bytes>> {
+    let mut sorted: Vec<_> = values.into_iter().flatten().collect();
+    sorted.sort();
+    sorted
+}
+
+async fn is_taken_back(settings: &str) {
+    let (server, old, new) = server(settings, &Guest::new("unreachable")).await;
+    let mode = canary(&[1], TIMEOUT);
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    let busy = server.deployments.deploy(&p(), &new, Mode::All, None).await;
+    assert!(matches!(busy, Err(Error::UnderWay { .. })), "{busy:?}");
+    let deploy = send_during(&server, id).await;
+    assert_eq!(deploy.outcome, Outcome::RolledBack, "{deploy:?}");
+    let Some(Report::Canary(report)) = deploy.report else {
+        panic!("{deploy:?}");
+    };
+    assert!(
+        report.new.failures >= 10 && report.old.failures == 0,
+        "{report:?}"
+    );
+    server.wait_until_idle().await;
+    // Nothing was lost, also not to the dead letters; on the partition of the canary neither.
+    assert_eq!(sorted(server.values("out")), sorted(server.values("in")));
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(
+        (status.state, status.totals.dead_letters),
+        (PipelineState::Running, 0)
+    );
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_faulty_canary_is_taken_back_without_a_dead_letter() {
+    is_taken_back(HASTY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_faulty_canary_does_not_stop_a_pipeline_that_stops_at_failures() {
+    is_taken_back(&format!("{HASTY}\ndead-letter = \"stop\"")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_faulty_canary_of_many_instances_is_taken_back() {
+    is_taken_back(&format!("{HASTY}\nconcurrency = 2")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_canary_is_promoted() {
+    let (server, _, new) = server(HASTY, &passthrough_too()).await;
+    let mode = canary(&[0, 2, 77], Duration::from_millis(600));
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    let digests = server.task_digests("a");
+    assert!(digests[0] == new && digests[1] != new && digests[2] == new);
+    let deploy = send_during(&server, id).await;
+    assert_eq!(deploy.outcome, Outcome::Succeeded, "{deploy:?}");
+    assert_eq!(server.task_digests("a"), vec![new.clone(); 4]);
+    assert_eq!(server.deployments.plugin(&p()).unwrap().current, new);
+    server.wait_until_idle().await;
+    assert_eq!(server.values("out"), server.values("in"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_ends_when_it_is_stopped_or_its_pipeline_is() {
+    let (server, old, new) = server(HASTY, &passthrough_too()).await;
+    let start = |server: &Server| {
+        let (deployments, new) = (server.deployments.clone(), new.clone());
+        async move {
+            deployments
+                .deploy(&p(), &new, canary(&[3], TIMEOUT), None)
+                .await
+        }
+    };
+    let id = start(&server).await.unwrap().id;
+    let deploy = server.deployments.stop_deploy(id).await.unwrap();
+    assert_eq!(deploy.outcome, Outcome::RolledBack);
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+
+    let id = start(&server).await.unwrap().id;
+    server.deployments.pause(&pipeline("a")).await.unwrap();
+    server.deployments.resume(&pipeline("a")).await.unwrap();
+    let deploy = server.deployments.wait_for(id).await.unwrap();
+    assert!(deploy.reason.unwrap().contains("was paused"));
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+
+    let nowhere = canary(&[4], TIMEOUT);
+    let error = server.deployments.deploy(&p(), &new, nowhere, None).await;
+    assert!(
+        matches!(error, Err(Error::NoCanaryPartition { .. })),
+        "{error:?}"
+    );
+    // A server that ends takes it back as well.
+    let id = start(&server).await.unwrap().id;
+    let server = server.restart().await;
+    let deploy = server.deployments.deploy_of(id).unwrap();
+    assert_eq!(deploy.outcome, Outcome::RolledBack);
+}
+
+async fn shadowed(guest: &Guest, settings: &str) -> (Server, ShadowReport) {
+    let (server, old, new) = server(settings, guest).await;
+    let mode = Mode::Shadow {
+        duration_ms: TIMEOUT.as_millis().try_into().unwrap(),
+    };
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    server.send(0..500).await;
+    server.wait_until_idle().await;
+    let deploy = server.deployments.stop_deploy(id).await.unwrap();
+    assert_eq!(deploy.outcome, Outcome::Observed);
+    let Some(Report::Shadow { mut pipelines }) = deploy.report else {
+        panic!("{deploy:?}");
+    };
+    assert_eq!(server.task_digests("a"), vec![old; 4]);
+    assert_eq!(sorted(server.values("out")), sorted(server.values("in")));
+    (server, pipelines.remove(0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_does_the_same_reports_nothing() {
+    for settings in ["", "concurrency = 2"] {
+        let (_server, report) = shadowed(&passthrough_too(), settings).await;
+        assert_eq!(
+            (report.records, report.different_records),
+            (500, 0),
+            "{report:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_does_something_else_says_where() {
+    let nothing = "(memory.fill (i32.const 0) (i32.const 0) (i32.const 104))
+        (i32.store (i32.const 4) (call $count (local.get $batch))) (i32.const 0)";
+    let (_server, report) = shadowed(&Guest::new(nothing), "").await;
+    assert_eq!((report.records, report.different_records), (500, 500));
+    assert_eq!(report.first.len(), 20);
+    let first = &report.first[0];
+    assert_eq!(first.input, Some("topic:in".parse().unwrap()));
+    assert_eq!(first.what, "1 outputs, and 0 with the new version");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_faults_harms_nobody() {
+    let (server, report) = shadowed(&Guest::new("unreachable"), "").await;
+    assert_eq!((report.records, report.different_records), (500, 500));
+    assert!(report.faults > 0);
+    assert!(report.first[0].what.contains("trapped"), "{report:?}");
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!((status.totals.retries, status.totals.dead_letters), (0, 0));
+}
