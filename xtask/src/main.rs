@@ -11,6 +11,7 @@ mod cargo;
 mod check;
 mod context;
 mod demo;
+mod deploy_plugin;
 mod doctor;
 mod environment;
 mod plugin;
@@ -34,9 +35,12 @@ Usage: cargo xtask <verb>
   test               set-up, check, and every test
   check              formatting, clippy and tidy
   tidy               the rules of the code base that no compiler checks
-  bench WHICH [ARGS] plugin, log, queue, pipeline or poison; ARGS go to `millstream bench`
+  bench WHICH [ARGS] plugin, log, queue, pipeline, poison or service; ARGS go to `millstream bench`
 
   build-plugin DIR   build the plugin project in DIR (also outside the repository) to a component
+  deploy-plugin DIR [--name NAME] [ARGS]
+                     build the plugin project in DIR and deploy it to the running server; ARGS go to
+                     `millstream plugin upload`: --server URL, --canary PARTITIONS --for DURATION, ...
   build-plugins      build every plugin of the repository
 
   setup              bring everything that builds need, once per machine
@@ -88,6 +92,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
             setup::ensure(&context, setup::GUEST)?;
             println!("{}", plugin::build(&context, Path::new(dir))?.display());
         }
+        ("deploy-plugin", [dir, args @ ..]) => deploy_plugin::run(&context, dir, args)?,
         ("build-plugins", []) => {
             setup::ensure(&context, setup::GUEST)?;
             setup::ensure(&context, &[&setup::plugins::Plugins])?;
@@ -99,7 +104,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         }
         ("doctor", []) => return doctor::run(&context),
         ("env", []) => environment::run(&context)?,
-        ("bench" | "build-plugin", _) => {
+        ("bench" | "build-plugin" | "deploy-plugin", _) => {
             bail!("`cargo xtask {verb}` needs an argument; see `cargo xtask help`")
         }
         ("test" | "check" | "tidy" | "build-plugins" | "setup" | "doctor" | "env", _) => {

@@ -14,6 +14,7 @@ mod groups;
 mod health;
 pub(crate) mod json_record;
 mod listen;
+mod metrics;
 pub(crate) mod mistake;
 pub(crate) mod offset_spec;
 mod pipelines;

@@ -17,7 +17,7 @@ use super::access::{self, Access, Entrance, SCHEME, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
-    dead_letters, error_pages, groups, health, pipelines, plugins, queues, records, topics,
+    dead_letters, error_pages, groups, health, metrics, pipelines, plugins, queues, records, topics,
 };
 
 /// The API on an open data directory, for its owner, who may do everything.
@@ -43,6 +43,7 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(access::router());
     let (router, document) = OpenApiRouter::with_openapi(document())
         .merge(health::router())
+        .merge(metrics::router())
         .nest("/v1", v1)
         .split_for_parts();
     let access = Access::new(&document, state.tokens.clone(), entrance);

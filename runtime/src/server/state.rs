@@ -233,6 +233,11 @@ impl State {
         })
     }
 
+    /// Consumers that wait now.
+    pub(super) fn waiting_consumers(&self) -> usize {
+        self.limits.waiting_consumers - self.waiting_consumers.available_permits()
+    }
+
     /// The right to wait for records.
     ///
     /// # Errors

@@ -59,6 +59,15 @@ pub enum PipelineState {
 }
 
 impl PipelineState {
+    /// All states.
+    pub const ALL: [Self; 5] = [
+        Self::Running,
+        Self::Paused,
+        Self::Failed,
+        Self::Refused,
+        Self::Stopped,
+    ];
+
     /// The state as a word.
     pub fn as_str(self) -> &'static str {
         match self {
