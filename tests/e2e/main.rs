@@ -27,5 +27,6 @@ mod queues;
 mod replay;
 mod retries;
 mod server;
+mod server_pipelines;
 mod support;
 mod timers;

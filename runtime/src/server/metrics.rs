@@ -312,21 +312,21 @@ impl Collector for Scrape {
             "Files of the store, and room on their file system",
             &self.disk,
         )?;
-        let none: &[(NoLabelSet, f64)] = &[(NoLabelSet, f64::from(u8::from(self.is_poisoned)))];
-        gauges.write(
+        let poisoned = f64::from(u8::from(self.is_poisoned));
+        gauges.single(
             "millstream_store_poisoned",
             "1 if the store takes no writes since one failed",
-            none,
+            poisoned,
         )?;
-        gauges.write(
+        gauges.single(
             "millstream_store_background_errors",
             "Flushes and compactions that have failed",
-            &[(NoLabelSet, self.background_errors as f64)],
+            self.background_errors as f64,
         )?;
-        gauges.write(
+        gauges.single(
             "millstream_http_waiting_consumers",
             "Requests that wait for records or messages",
-            &[(NoLabelSet, self.waiting_consumers as f64)],
+            self.waiting_consumers as f64,
         )?;
         self.encode_counters(&mut encoder)?;
         self.encode_pipelines(&mut encoder)
@@ -406,6 +406,12 @@ impl Scrape {
 struct Gauges<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Gauges<'_, '_> {
+    fn single(&mut self, name: &str, help: &str, value: f64) -> Result<(), fmt::Error> {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?
+            .encode_gauge(&value)
+    }
+
     fn write<L: EncodeLabelSet>(
         &mut self,
         name: &str,
