@@ -9,6 +9,7 @@ mod cli;
 mod concurrency;
 mod dead_letters;
 mod delivery;
+mod deploys;
 mod failpoints;
 mod faults;
 mod flights;

@@ -35,11 +35,9 @@ async fn metrics(StateOf(state): StateOf<State>) -> Result<impl IntoResponse, Pr
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
     let mut text = String::new();
-    let encoded = encode_registry(&mut text, &registry).and_then(|()| {
-        text.push_str("# EOF\n");
-        Ok(())
-    });
-    encoded.map_err(|_| Problem::new(Code::Internal, "the metrics cannot be written"))?;
+    encode_registry(&mut text, &registry)
+        .map_err(|_| Problem::new(Code::Internal, "the metrics cannot be written"))?;
+    text.push_str("# EOF\n");
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text))
 }
 
