@@ -1,5 +1,7 @@
 //! A lane: one instance of a plugin, and the batches that it runs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -17,6 +19,8 @@ pub(super) struct Lane {
     running: JoinHandle<Result<(), TaskError>>,
     stop: watch::Sender<bool>,
     is_free: bool,
+    /// Whether none of its checkpoints is under way.
+    is_settled: Arc<AtomicBool>,
 }
 
 /// A batch that a lane has run.
@@ -35,11 +39,14 @@ impl Lane {
     ) -> Self {
         let (batches, to_run) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
+        let is_settled = Arc::new(AtomicBool::new(true));
+        let settled = Arc::clone(&is_settled);
         Self {
             batches,
-            running: tokio::spawn(run(number, runner, to_run, done, stopped)),
+            running: tokio::spawn(run(number, runner, to_run, done, stopped, settled)),
             stop,
             is_free: true,
+            is_settled,
         }
     }
 }
@@ -50,6 +57,7 @@ async fn run(
     mut batches: mpsc::Receiver<Batch>,
     done: mpsc::UnboundedSender<Done>,
     stop: watch::Receiver<bool>,
+    is_settled: Arc<AtomicBool>,
 ) -> Result<(), TaskError> {
     loop {
         let batch = tokio::select! {
@@ -58,12 +66,14 @@ async fn run(
             // Nothing to do: what was done last should count as done.
             settled = runner.settle_checkpoint() => {
                 settled?;
+                is_settled.store(true, Ordering::Release);
                 batches.recv().await
             }
         };
         let Some(batch) = batch else {
             return runner.settle_checkpoint().await;
         };
+        is_settled.store(false, Ordering::Release);
         let started = Instant::now();
         let mut result = match runner.pipeline.spec.delivery {
             Delivery::AtMostOnce if !batch.is_parked() => {
@@ -111,6 +121,13 @@ impl Lanes {
     /// Whether none has anything to do.
     pub(super) fn are_free(&self) -> bool {
         self.0.iter().all(|lane| lane.is_free)
+    }
+
+    /// Whether all that they have done is in the store: a message behind one that a checkpoint under way
+    /// acknowledges can be leased after it only.
+    pub(super) fn are_settled(&self) -> bool {
+        let mut lanes = self.0.iter();
+        lanes.all(|lane| lane.is_settled.load(Ordering::Acquire))
     }
 
     pub(super) fn free(&mut self, lane: u32) {
