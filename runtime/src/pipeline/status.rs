@@ -336,10 +336,11 @@ impl TaskStatus {
 
     /// Whether the task has nothing to do, or has ended.
     pub(super) fn is_done(&self) -> bool {
+        // Whether it is idle last: a task that takes what an input has is not idle before it takes it.
         self.stopped.load(Ordering::Acquire)
-            || (self.idle.load(Ordering::Acquire)
+            || (self.inputs.iter().all(InputStatus::is_done)
                 && self.parked.load(Ordering::Acquire) == 0
-                && self.inputs.iter().all(InputStatus::is_done))
+                && self.idle.load(Ordering::Acquire))
     }
 
     pub(super) fn add_to(&self, progress: &mut Progress) {

@@ -1,6 +1,7 @@
 //! A lane: one instance of a plugin, and the batches that it runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,6 +20,8 @@ pub(super) struct Lane {
     running: JoinHandle<Result<(), TaskError>>,
     control: Arc<TaskControl>,
     is_free: bool,
+    /// Whether none of its checkpoints is under way.
+    is_settled: Arc<AtomicBool>,
 }
 
 /// A batch that a lane has run.
@@ -37,11 +40,14 @@ impl Lane {
     ) -> Self {
         let (batches, to_run) = mpsc::channel(1);
         let control = Arc::clone(&runner.control);
+        let is_settled = Arc::new(AtomicBool::new(true));
+        let settled = Arc::clone(&is_settled);
         Self {
             batches,
-            running: tokio::spawn(run(number, runner, to_run, done)),
+            running: tokio::spawn(run(number, runner, to_run, done, settled)),
             control,
             is_free: true,
+            is_settled,
         }
     }
 }
@@ -51,6 +57,7 @@ async fn run(
     mut runner: BatchRunner,
     mut batches: mpsc::Receiver<Batch>,
     done: mpsc::UnboundedSender<Done>,
+    is_settled: Arc<AtomicBool>,
 ) -> Result<(), TaskError> {
     let control = Arc::clone(&runner.control);
     let mut stop = control.subscribe();
@@ -63,6 +70,7 @@ async fn run(
             // Nothing to do: what was done last should count as done.
             settled = runner.settle_checkpoint() => {
                 settled?;
+                is_settled.store(true, Ordering::Release);
                 tokio::select! {
                     biased;
                     batch = batches.recv() => batch,
@@ -74,6 +82,7 @@ async fn run(
         let Some(batch) = batch else {
             return runner.settle_checkpoint().await;
         };
+        is_settled.store(false, Ordering::Release);
         let started = Instant::now();
         let mut result = match runner.pipeline.spec.delivery {
             Delivery::AtMostOnce if !batch.is_parked() => {
@@ -121,6 +130,13 @@ impl Lanes {
     /// Whether none has anything to do.
     pub(super) fn are_free(&self) -> bool {
         self.0.iter().all(|lane| lane.is_free)
+    }
+
+    /// Whether all that they have done is in the store: a message behind one that a checkpoint under way
+    /// acknowledges can be leased after it only.
+    pub(super) fn are_settled(&self) -> bool {
+        let mut lanes = self.0.iter();
+        lanes.all(|lane| lane.is_settled.load(Ordering::Acquire))
     }
 
     pub(super) fn free(&mut self, lane: u32) {

@@ -46,6 +46,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(3600);
 const CLOCK_PAUSE: Duration = Duration::from_secs(60);
 /// How long it waits until it commits an offset for which no other commit comes.
 const BEHIND_PAUSE: Duration = Duration::from_millis(50);
+/// How long it waits until it looks again whether the last checkpoints are in the store.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 /// How long a call should take. A batch is as large as takes about that, so that a record which takes long
 /// has few neighbours, and quick ones share the cost of a call.
 const CALL_TARGET: Duration = Duration::from_millis(2);
@@ -435,7 +437,9 @@ impl ConcurrentTask {
 
     /// Waits until a lane is done, there is something to read or to try again, or the task is to stop.
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), TaskError> {
-        let is_idle = self.lanes.are_free() && self.backlog.is_empty();
+        let has_nothing = self.lanes.are_free() && self.backlog.is_empty();
+        let is_settled = self.lanes.are_settled();
+        let is_idle = has_nothing && is_settled;
         let pause = self.pause_until_due();
         if is_idle && pause == Some(Duration::ZERO) {
             return Ok(());
@@ -451,6 +455,11 @@ impl ConcurrentTask {
             (true, Some(pause)) => pause.min(BEHIND_PAUSE),
             (true, None) => BEHIND_PAUSE,
             (false, pause) => pause.unwrap_or(LONG_PAUSE),
+        };
+        // A lane that is done does not say when its checkpoint is.
+        let tick = match has_nothing && !is_settled {
+            true => tick.min(SETTLE_PAUSE),
+            false => tick,
         };
         let started = Instant::now();
         let mut finished = None;
