@@ -17,6 +17,7 @@
 //! | [`manifest`] | `millstream.toml`, read and resolved |
 //! | [`pipeline`] | running pipelines: tasks, checkpoints, retries, swaps |
 //! | [`deploy`] | what a server remembers: uploaded plugins, applied manifests, deploys |
+//! | [`server`] | the HTTP API, which the verbs of the command line ask, too |
 #![cfg_attr(
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
