@@ -31,12 +31,22 @@ pub(super) struct DataDirectory {
 impl DataDirectory {
     /// Opens the data directory that the command was given.
     pub(super) fn open(global: &GlobalArgs, access: Access) -> anyhow::Result<Self> {
+        Self::open_with(global, access, false)
+    }
+
+    /// As [`open`](Self::open); with `statistics` the store counts what it writes, for metrics.
+    pub(super) fn open_with(
+        global: &GlobalArgs,
+        access: Access,
+        statistics: bool,
+    ) -> anyhow::Result<Self> {
         let path = &global.data_dir;
         if access == Access::Existing && is_missing(path) {
             return Err(NoDataDirectory(path.display().to_string()).into());
         }
         let options = StoreOptions {
             durability: global.durability,
+            statistics,
             ..StoreOptions::default()
         };
         let store = Store::open(path, options)?;

@@ -110,7 +110,7 @@ pub(super) async fn run(
         log,
         queues,
         groups,
-    } = DataDirectory::open(global, Access::Create)?;
+    } = DataDirectory::open_with(global, Access::Create, true)?;
     let engine = PluginEngine::new(EngineOptions {
         cache_dir: Some(global.data_dir.join(layout::PLUGIN_CACHE)),
         max_instances: args.max_instances,
