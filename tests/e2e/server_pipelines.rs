@@ -148,6 +148,98 @@ fn deploys_under_load_lose_and_double_nothing() {
     server.stop();
 }
 
+/// What came since the deploy is counted again, from the state that there was then: the last counts are right, and the
+/// outputs that were sent twice are named.
+#[test]
+fn a_rollback_with_state_counts_again_from_the_deploy_on() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let mut workload = Workload::new(3);
+    produce(&sandbox, &mut workload, 300);
+    wait_until("300 records processed", || is_processed(&sandbox, 300));
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    sandbox.succeed(&[
+        "plugin",
+        "upload",
+        "count",
+        next.to_str().unwrap(),
+        "--deploy",
+    ]);
+    produce(&sandbox, &mut workload, 200);
+    wait_until("500 records processed", || is_processed(&sandbox, 500));
+    let back = sandbox.json(&["plugin", "rollback", "count", "--with-state"]);
+    assert_eq!(back["outcome"], "succeeded", "{back}");
+    let unsent = back["report"].to_string();
+    assert!(
+        unsent.contains("topic:counts") && unsent.contains("200"),
+        "{unsent}"
+    );
+    wait_until("200 records processed again", || {
+        is_processed(&sandbox, 700)
+    });
+    let mut counts = std::collections::BTreeMap::new();
+    for output in sandbox.consume("counts") {
+        let count: u64 = output.value_text().parse().unwrap();
+        counts.insert(output.key_text().to_owned(), count);
+    }
+    assert_eq!(&counts, workload.sent());
+    server.stop();
+}
+
+/// The new version fails on every record of its partition: it is taken back, the old one processes what it failed on, and
+/// there is no dead letter anywhere.
+#[test]
+fn a_faulty_canary_takes_itself_back() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect(
+        "passthrough",
+        4,
+        "retry = { max-attempts = 3, initial = \"10ms\" }",
+    );
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let faulty = plugins::component("testing-process-error");
+    let faulty = faulty.to_str().unwrap();
+    let lines = |from: u64| -> String {
+        let line = |number: u64| {
+            format!(
+                "{{\"partition\":{},\"key\":\"k{number}\",\"value\":\"poison {number}\"}}\n",
+                number % 4
+            )
+        };
+        (from..from + 40).map(line).collect()
+    };
+    server
+        .post_lines("/v1/topics/in/records", &lines(0))
+        .expect(200);
+    std::thread::scope(|scope| {
+        let deploy = scope.spawn(|| {
+            sandbox.run(&[
+                "plugin", "upload", "suspect", faulty, "--deploy", "--canary", "1", "--for", "20s",
+            ])
+        });
+        let mut sent = 40;
+        while !deploy.is_finished() {
+            server
+                .post_lines("/v1/topics/in/records", &lines(sent))
+                .expect(200);
+            sent += 40;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let ended = deploy.join().unwrap().expect_code(1);
+        assert!(ended.stdout.contains("rolled-back"), "{}", ended.stdout);
+        wait_until("all records in the output", || {
+            sandbox.json(&["topic", "describe", "out"])["records"] == sent
+        });
+    });
+    let letters = sandbox.json(&["dead-letter", "list", "suspect"]);
+    assert_eq!(letters, serde_json::json!([]));
+    assert_eq!(pipeline(&sandbox, "suspect")["running"]["state"], "running");
+    server.stop();
+}
+
 #[test]
 fn what_is_no_plugin_or_does_not_fit_is_refused() {
     let sandbox = Sandbox::new();

@@ -98,6 +98,11 @@ impl Workload {
         }
     }
 
+    /// Records produced, by key.
+    pub fn sent(&self) -> &BTreeMap<String, u64> {
+        &self.sent
+    }
+
     /// Records produced.
     pub fn total(&self) -> u64 {
         self.total
