@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Running, Sandbox};
 
 /// A server of a sandbox's data directory.
-struct Server {
+pub struct Server {
     process: Running,
     url: String,
     agent: ureq::Agent,
@@ -15,27 +15,27 @@ struct Server {
 }
 
 /// What a server answered.
-struct Answered {
-    status: u16,
-    headers: ureq::http::HeaderMap,
-    body: String,
+pub struct Answered {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: String,
 }
 
 impl Answered {
     #[track_caller]
-    fn expect(self, status: u16) -> Self {
+    pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.body);
         self
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
     /// The answer is a problem document with this code.
     #[track_caller]
-    fn expect_problem(self, status: u16, code: &str) -> Value {
+    pub fn expect_problem(self, status: u16, code: &str) -> Value {
         let answered = self.expect(status);
         let media_type = answered.headers.get("content-type").unwrap();
         assert_eq!(media_type, "application/problem+json");
@@ -48,7 +48,7 @@ impl Answered {
 }
 
 impl Server {
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+    pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
         let serve = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
         let mut process = sandbox.start(&serve);
         process.wait_until("the server to listen", |process| {
@@ -67,7 +67,7 @@ impl Server {
         }
     }
 
-    fn send(&self, method: &str, path: &str, media_type: &str, body: &str) -> Answered {
+    pub fn send(&self, method: &str, path: &str, media_type: &str, body: &str) -> Answered {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
@@ -84,21 +84,21 @@ impl Server {
         }
     }
 
-    fn get(&self, path: &str) -> Answered {
+    pub fn get(&self, path: &str) -> Answered {
         self.send("GET", path, "application/json", "")
     }
 
-    fn post(&self, path: &str, body: &Value) -> Answered {
+    pub fn post(&self, path: &str, body: &Value) -> Answered {
         self.send("POST", path, "application/json", &body.to_string())
     }
 
-    fn post_lines(&self, path: &str, lines: &str) -> Answered {
+    pub fn post_lines(&self, path: &str, lines: &str) -> Answered {
         self.send("POST", path, "application/x-ndjson", lines)
     }
 
     /// Tells it to stop, as `systemctl stop` does, and waits for its end.
     #[track_caller]
-    fn stop(self) {
+    pub fn stop(self) {
         self.process.interrupt();
         self.process.wait().expect_code(0);
     }

@@ -18,6 +18,7 @@ mod health;
 mod input;
 mod interrupt;
 mod json_line;
+mod logs;
 mod open;
 mod output;
 mod pipeline;
@@ -32,6 +33,7 @@ mod run;
 mod serve;
 mod telemetry;
 mod token;
+mod top;
 mod topic;
 mod verify;
 
@@ -169,6 +171,10 @@ enum Command {
     /// List, describe, pause, resume and delete pipelines
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// Show the pipelines of a server, live: records/s, lag, retries, dead letters
+    Top(top::TopArgs),
+    /// Follow what a pipeline's plugin logs on the server
+    Logs(logs::LogsArgs),
     /// List, describe, upload, deploy, roll back and delete the plugins of a server
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -225,6 +231,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Produce(args) => produce::run(args, &global, &mut output).await,
         Command::Consume(args) => consume::run(args, &global, &mut output).await,
         Command::Pipeline(command) => pipeline::run(command, &global, &mut output).await,
+        Command::Top(args) => top::run(args, &global, &mut output).await,
+        Command::Logs(args) => logs::run(args, &global, &mut output).await,
         Command::Plugin(command) => plugin::run(command, &global, &mut output).await,
         Command::Token(command) => token::run(command, &global, &mut output).await,
         Command::Backup(args) => backup::run(&args, &global, &mut output),

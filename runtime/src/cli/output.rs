@@ -65,6 +65,11 @@ impl Output {
         self.format
     }
 
+    /// Whether people read it.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     /// Writes the result of a command: `document` as JSON, or what `text` writes.
     pub(super) fn result<T: Serialize>(
         &mut self,

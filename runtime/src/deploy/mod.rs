@@ -48,6 +48,9 @@ use crate::plugin::{Digest, Plugin, PluginEngine};
 use crate::queue::Queues;
 use crate::storage::Store;
 
+/// Compiled plugins that are kept in memory, besides those that are current.
+const MAX_LOADED: usize = 32;
+
 /// What a server runs. Clones share it.
 #[derive(Clone)]
 pub struct Deployments {
@@ -145,31 +148,42 @@ impl Deployments {
         }
     }
 
-    /// The compiled plugin of a digest.
+    /// The compiled plugin of a digest, which is kept for the next time.
     fn load(&self, name: &PluginName, digest: &Digest) -> Result<Plugin, Error> {
         if let Some(plugin) = self.shared.loaded.lock().get(digest) {
             return Ok(plugin.clone());
         }
-        let plugin = block_in_place(|| {
-            let wasm = self.shared.components.read(digest)?;
-            Ok::<_, Error>(self.shared.engine.load(wasm, name.as_str())?)
-        })?;
-        self.shared
-            .loaded
-            .lock()
-            .insert(digest.clone(), plugin.clone());
+        let plugin = self.compile(name, digest)?;
+        self.keep_loaded(&plugin)?;
         Ok(plugin)
     }
 
-    /// Drops compiled plugins that nothing runs.
-    fn unload_others(&self) -> Result<(), Error> {
+    /// Keeps a compiled plugin for the next time that it is asked for.
+    fn keep_loaded(&self, plugin: &Plugin) -> Result<(), Error> {
+        if self.shared.loaded.lock().len() >= MAX_LOADED {
+            self.unload_others(&[])?;
+        }
+        let mut loaded = self.shared.loaded.lock();
+        loaded.insert(plugin.digest().clone(), plugin.clone());
+        Ok(())
+    }
+
+    fn compile(&self, name: &PluginName, digest: &Digest) -> Result<Plugin, Error> {
+        block_in_place(|| {
+            let wasm = self.shared.components.read(digest)?;
+            Ok(self.shared.engine.load(wasm, name.as_str())?)
+        })
+    }
+
+    /// Drops compiled plugins that are neither current nor among `kept`.
+    fn unload_others(&self, kept: &[&Digest]) -> Result<(), Error> {
         let plugins = records::plugins(&self.shared.store)?;
         let current: HashSet<Digest> = plugins
             .into_iter()
             .map(|(_, plugin)| plugin.current)
             .collect();
         let mut loaded = self.shared.loaded.lock();
-        loaded.retain(|digest, _| current.contains(digest));
+        loaded.retain(|digest, _| current.contains(digest) || kept.contains(&digest));
         Ok(())
     }
 

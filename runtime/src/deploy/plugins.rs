@@ -91,6 +91,7 @@ impl Deployments {
             Ok::<_, Error>(plugin)
         })?;
         let _change = self.shared.changes.lock().await;
+        self.keep_loaded(&plugin)?;
         block_in_place(|| self.shared.components.store(plugin.digest(), &wasm))?;
         let stored = records::plugin(&self.shared.store, name)?;
         let known = stored.as_ref().and_then(|it| it.version(plugin.digest()));
@@ -244,8 +245,10 @@ impl Deployments {
         let version = stored
             .version(digest)
             .ok_or_else(|| unknown_version(name, digest))?;
-        let plugin = self.load(name, digest)?;
-        self.unload_others()?;
+        let plugin = match *digest == stored.current {
+            true => self.load(name, digest)?,
+            false => self.compile(name, digest)?,
+        };
         Ok(VersionView {
             version: version.clone(),
             imports: plugin.imports().to_vec(),
@@ -300,7 +303,7 @@ impl Deployments {
         for version in &stored.versions {
             self.delete_component(&version.digest)?;
         }
-        self.unload_others()
+        self.unload_others(&[])
     }
 
     pub(super) fn stored_plugin(&self, name: &PluginName) -> Result<StoredPlugin, Error> {

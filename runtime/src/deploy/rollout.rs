@@ -329,7 +329,9 @@ impl Deployments {
         self.shared.ended.send_modify(|count| *count += 1);
         fail::fail_point!("deploy::ended");
         tracing::info!(deploy = deploy.id, plugin = %deploy.plugin, outcome = deploy.outcome.as_str(), reason = deploy.reason, "the deploy has ended");
-        self.unload_others()?;
+        // Who deploys may want to go back soon.
+        let kept: Vec<&Digest> = deploy.from.iter().chain([&deploy.to]).collect();
+        self.unload_others(&kept)?;
         Ok(deploy)
     }
 

@@ -92,7 +92,8 @@ impl BatchRunner {
         };
         let changes = self.processor.take_changes();
         let overtaken = self.overtaken(batch, selection, &failed);
-        if !overtaken.is_empty() && !(changes.is_empty() && processed.has_sources()) {
+        let can_be_told_apart = || changes.is_empty() && processed.has_sources();
+        if !overtaken.is_empty() && !can_be_told_apart() {
             // What this call has changed in the instance must not count.
             self.reopen()?;
             return Ok(Called::Mixed(overtaken));

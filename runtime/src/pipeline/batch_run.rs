@@ -150,10 +150,9 @@ impl BatchRunner {
     ) -> Result<Progress, TaskError> {
         let mut parts = vec![Part::new(0..batch.columns.len())];
         self.held_groups.clear();
-        let mut has_faulted = false;
         // The record on which a part of the batch is said to fault.
         let mut suspect = None;
-        let mut is_misled = false;
+        let (mut has_faulted, mut is_misled) = (false, false);
         while let Some(part) = parts.pop() {
             if part.range.start > 0 && *stop.borrow() {
                 return Ok(Progress::Stopped);

@@ -48,7 +48,7 @@ pub(super) struct PipelineRuntime {
     /// The plugin's own metrics, of all its instances together.
     pub(super) metrics: Arc<PluginMetrics>,
     /// How much the plugin logs, all its instances together.
-    log_limit: Arc<LogLimit>,
+    pub(super) log_limit: Arc<LogLimit>,
     /// Plugin calls that run, of all pipelines together.
     pub(super) calls: Arc<Calls>,
     pub(super) log: Log,

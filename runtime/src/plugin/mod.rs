@@ -63,6 +63,7 @@ pub use headers::EncodedHeaders;
 pub use host::{
     columns::MAX_KEYS_PER_CALL,
     guest_log::LogLimit,
+    log_tail::LogLine,
     metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
     state::{
         MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState, RangeLimit,

@@ -1,10 +1,13 @@
 //! Listens for connections, and goes down in good order.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use rustls::ServerConfig;
 use tokio::task::JoinHandle;
 
 use super::access::{
@@ -14,6 +17,7 @@ use super::connections::Bounded;
 use super::router::router;
 use super::state::{Data, Limits, State, Stopping};
 use crate::deploy::Deployments;
+use crate::storage::Store;
 
 /// How long the headers of a request may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -92,45 +96,21 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let store = data.log.store().clone();
         let tokens = Tokens::open(store.clone())?;
-        let is_loopback = options.listen.ip().is_loopback();
-        let missing = match (&options.tls, tokens.is_empty()) {
-            (None, true) => Some("there is neither"),
-            (None, false) => Some("there is no TLS"),
-            (Some(_), true) => Some("there is no token"),
-            (Some(_), false) => None,
-        };
-        if let (false, Some(missing)) = (is_loopback, missing) {
-            return Err(ServerError::Unprotected {
-                address: options.listen,
-                missing,
-            });
-        }
+        check_protected(&options, &tokens)?;
         let tls = options.tls.as_ref().map(TlsFiles::config).transpose()?;
-        let cannot_listen = |error: std::io::Error| ServerError::Listen {
-            address: options.listen,
-            reason: error.to_string(),
-        };
-        let listener = TcpListener::bind(options.listen).map_err(cannot_listen)?;
-        listener.set_nonblocking(true).map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
+        let (listener, address) = bind(options.listen)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
-
-        let cannot_write = |error: std::io::Error| ServerError::File {
-            path: store.path().display().to_string(),
-            reason: error.to_string(),
-        };
         let local_token = random_token()?;
-        let local = LocalServer {
-            url: url.clone(),
-            token: local_token.clone(),
-            certificates: options.tls.as_ref().map(|files| files.certificates.clone()),
-        };
-        let announced = local.announce(store.path()).map_err(cannot_write)?;
+        let (announced, audit) = announce(&store, &url, &local_token, options.tls.as_ref())
+            .map_err(|error| ServerError::File {
+                path: store.path().display().to_string(),
+                reason: error.to_string(),
+            })?;
         let entrance = Entrance::Door {
             local_token,
-            is_open: is_loopback,
-            audit: Audit::open(store.path()).map_err(cannot_write)?,
+            is_open: options.listen.ip().is_loopback(),
+            audit,
         };
         let stopping = Stopping::new();
         let state = State::new(
@@ -140,28 +120,9 @@ impl Server {
             options.limits,
             stopping.clone(),
         );
-        let service =
-            router(state.clone(), entrance).into_make_service_with_connect_info::<SocketAddr>();
+        let router = router(state.clone(), entrance);
         let handle = Handle::new();
-        let bounded = Bounded::new(options.limits.connections);
-        let mut server = axum_server::from_tcp(listener)
-            .map_err(cannot_listen)?
-            .handle(handle.clone())
-            .first_request_timeout(HEADER_TIMEOUT)
-            .acceptor(bounded);
-        server
-            .http_builder()
-            .http1()
-            .timer(hyper_util::rt::TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT);
-        let listener = match tls {
-            None => tokio::spawn(server.serve(service)),
-            Some(config) => {
-                let config = RustlsConfig::from_config(config);
-                let server = server.map(|bounded| RustlsAcceptor::new(config).acceptor(bounded));
-                tokio::spawn(server.serve(service))
-            }
-        };
+        let listener = serve(listener, router, handle.clone(), tls, &options)?;
         tracing::info!(%url, "listening");
         Ok(Self {
             state,
@@ -194,4 +155,80 @@ impl Server {
         let _ = self.listener.await;
         self.state.requests_done(self.grace).await;
     }
+}
+
+/// Off loopback there is no listening without TLS and a token.
+fn check_protected(options: &ServerOptions, tokens: &Tokens) -> Result<(), ServerError> {
+    let missing = match (&options.tls, tokens.is_empty()) {
+        _ if options.listen.ip().is_loopback() => return Ok(()),
+        (Some(_), false) => return Ok(()),
+        (None, true) => "there is neither",
+        (None, false) => "there is no TLS",
+        (Some(_), true) => "there is no token",
+    };
+    Err(ServerError::Unprotected {
+        address: options.listen,
+        missing,
+    })
+}
+
+fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let bound = TcpListener::bind(listen).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(cannot_listen(listen))
+}
+
+fn cannot_listen(address: SocketAddr) -> impl Fn(std::io::Error) -> ServerError {
+    move |error| ServerError::Listen {
+        address,
+        reason: error.to_string(),
+    }
+}
+
+/// Writes where the server listens, and opens the audit log.
+fn announce(
+    store: &Store,
+    url: &str,
+    token: &str,
+    tls: Option<&TlsFiles>,
+) -> std::io::Result<(Announced, Audit)> {
+    let local = LocalServer {
+        url: url.to_owned(),
+        token: token.to_owned(),
+        certificates: tls.map(|files| files.certificates.clone()),
+    };
+    let announced = local.announce(store.path())?;
+    Ok((announced, Audit::open(store.path())?))
+}
+
+/// Answers connections.
+fn serve(
+    listener: TcpListener,
+    router: Router,
+    handle: Handle<SocketAddr>,
+    tls: Option<Arc<ServerConfig>>,
+    options: &ServerOptions,
+) -> Result<JoinHandle<std::io::Result<()>>, ServerError> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let mut server = axum_server::from_tcp(listener)
+        .map_err(cannot_listen(options.listen))?
+        .handle(handle)
+        .first_request_timeout(HEADER_TIMEOUT)
+        .acceptor(Bounded::new(options.limits.connections));
+    server
+        .http_builder()
+        .http1()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    Ok(match tls {
+        None => tokio::spawn(server.serve(service)),
+        Some(config) => {
+            let config = RustlsConfig::from_config(config);
+            let server = server.map(|bounded| RustlsAcceptor::new(config).acceptor(bounded));
+            tokio::spawn(server.serve(service))
+        }
+    })
 }

@@ -35,11 +35,9 @@ async fn metrics(StateOf(state): StateOf<State>) -> Result<impl IntoResponse, Pr
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
     let mut text = String::new();
-    let encoded = encode_registry(&mut text, &registry).and_then(|()| {
-        text.push_str("# EOF\n");
-        Ok(())
-    });
-    encoded.map_err(|_| Problem::new(Code::Internal, "the metrics cannot be written"))?;
+    encode_registry(&mut text, &registry)
+        .map_err(|_| Problem::new(Code::Internal, "the metrics cannot be written"))?;
+    text.push_str("# EOF\n");
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text))
 }
 
@@ -312,21 +310,21 @@ impl Collector for Scrape {
             "Files of the store, and room on their file system",
             &self.disk,
         )?;
-        let none: &[(NoLabelSet, f64)] = &[(NoLabelSet, f64::from(u8::from(self.is_poisoned)))];
-        gauges.write(
+        let poisoned = f64::from(u8::from(self.is_poisoned));
+        gauges.single(
             "millstream_store_poisoned",
             "1 if the store takes no writes since one failed",
-            none,
+            poisoned,
         )?;
-        gauges.write(
+        gauges.single(
             "millstream_store_background_errors",
             "Flushes and compactions that have failed",
-            &[(NoLabelSet, self.background_errors as f64)],
+            self.background_errors as f64,
         )?;
-        gauges.write(
+        gauges.single(
             "millstream_http_waiting_consumers",
             "Requests that wait for records or messages",
-            &[(NoLabelSet, self.waiting_consumers as f64)],
+            self.waiting_consumers as f64,
         )?;
         self.encode_counters(&mut encoder)?;
         self.encode_pipelines(&mut encoder)
@@ -406,6 +404,12 @@ impl Scrape {
 struct Gauges<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Gauges<'_, '_> {
+    fn single(&mut self, name: &str, help: &str, value: f64) -> Result<(), fmt::Error> {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?
+            .encode_gauge(&value)
+    }
+
     fn write<L: EncodeLabelSet>(
         &mut self,
         name: &str,

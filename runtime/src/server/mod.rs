@@ -38,8 +38,8 @@ pub use groups::{
 };
 pub use listen::{Server, ServerError, ServerOptions};
 pub use pipelines::{
-    AppliedView, ChangeView, InputQueueView, ManifestView, PipelineView, PortView, RunView,
-    TaskStatusView, TotalsView,
+    AppliedView, ChangeView, InputQueueView, LogLineView, ManifestView, PipelineView, PortView,
+    RunView, TaskStatusView, TotalsView,
 };
 pub use plugins::{
     DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,

@@ -16,6 +16,12 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// `FORMAT` while it is written.
 pub(super) const NEW_FORMAT: &str = "FORMAT.new";
 
+/// Where the server that runs on the directory listens, and a token for it.
+pub const SERVER: &str = "server.json";
+
+/// As [`SERVER`], while it is written.
+pub const NEW_SERVER: &str = "server.json.new";
+
 /// Whether a backup leaves an entry out: it says something about the running process only, is made
 /// again when it is missing, or is a copy itself.
 pub fn is_transient(name: &str) -> bool {
@@ -24,6 +30,8 @@ pub fn is_transient(name: &str) -> bool {
         NEW_FORMAT,
         PLUGIN_CACHE,
         CHECKPOINTS,
+        SERVER,
+        NEW_SERVER,
         // Of the file system.
         "lost+found",
     ];

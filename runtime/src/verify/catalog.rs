@@ -121,7 +121,7 @@ pub(super) fn read(store: &ReadOnlyStore, report: &mut Report) -> Catalog {
 
 impl Problem {
     /// Adds the place of an entry.
-    pub(super) fn at(mut self, key: &[u8], catalog: &Catalog) -> Self {
+    pub(super) fn at(mut self: Box<Self>, key: &[u8], catalog: &Catalog) -> Box<Self> {
         place::of_key(key, catalog, &mut self);
         self
     }
@@ -129,7 +129,7 @@ impl Problem {
 
 impl Catalog {
     /// Takes an entry in that others refer to.
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Box<Problem>> {
         let malformed = |what: &str, reason: String| {
             Problem::new(
                 ProblemKind::Entry,
@@ -183,7 +183,7 @@ impl Catalog {
     }
 
     /// Looks at an entry that refers to others.
-    fn refers(&self, key: &[u8], value: &[u8], counts: &mut Counts) -> Result<(), Problem> {
+    fn refers(&self, key: &[u8], value: &[u8], counts: &mut Counts) -> Result<(), Box<Problem>> {
         let kind = key.first().copied();
         let is = |wanted: KeyKind| kind == Some(wanted as u8);
         if is(KeyKind::Topic) || is(KeyKind::Queue) || is(KeyKind::Pipeline) {
@@ -226,7 +226,7 @@ impl Catalog {
     }
 
     /// That there is the partition that an entry is about.
-    fn belongs(&self, id: u32, index: u32) -> Result<(), Problem> {
+    fn belongs(&self, id: u32, index: u32) -> Result<(), Box<Problem>> {
         if self.is_incomplete || self.has_partition(id, index) {
             return Ok(());
         }
@@ -235,7 +235,7 @@ impl Catalog {
     }
 
     /// That a group has not come further than the partition.
-    fn within(&self, id: u32, index: u32, offset: u64) -> Result<(), Problem> {
+    fn within(&self, id: u32, index: u32, offset: u64) -> Result<(), Box<Problem>> {
         // What a group had in a topic that was deleted may have stayed; nobody reads it.
         if self.is_incomplete || self.owner(id) == Owner::Deleted {
             return Ok(());
@@ -254,7 +254,7 @@ impl Catalog {
     }
 }
 
-pub(super) fn malformed_key() -> Problem {
+pub(super) fn malformed_key() -> Box<Problem> {
     Problem::new(
         ProblemKind::Key,
         "the key is of no kind that this version knows, or malformed",

@@ -125,7 +125,12 @@ impl Walked {
     }
 
     /// Looks at the next batch.
-    fn take(&mut self, base_offset: u64, value: &[u8], report: &mut Report) -> Result<(), Problem> {
+    fn take(
+        &mut self,
+        base_offset: u64,
+        value: &[u8],
+        report: &mut Report,
+    ) -> Result<(), Box<Problem>> {
         self.size_bytes += value.len() as u64;
         let expected = self.next_offset;
         let after_gap = std::mem::take(&mut self.after_gap);
@@ -154,7 +159,12 @@ impl Walked {
     }
 
     /// That a batch follows the one before it, and is within the partition.
-    fn place(&self, batch: &RecordBatch, expected: u64, after_gap: bool) -> Result<(), Problem> {
+    fn place(
+        &self,
+        batch: &RecordBatch,
+        expected: u64,
+        after_gap: bool,
+    ) -> Result<(), Box<Problem>> {
         let Some(head) = self.head else { return Ok(()) };
         let (base, next) = (batch.base_offset(), batch.next_offset());
         if base < expected {

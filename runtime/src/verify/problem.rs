@@ -101,8 +101,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(kind: ProblemKind, reason: impl Into<String>) -> Self {
-        Self {
+    /// Boxed, since it is the rare error of functions that are called for every entry.
+    pub(super) fn new(kind: ProblemKind, reason: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
             kind,
             topic: None,
             queue: None,
@@ -113,7 +114,7 @@ impl Problem {
             key: None,
             reason: reason.into(),
             advice: kind.advice(),
-        }
+        })
     }
 
     /// Where it is, as people read it: `topic flights, partition 2, offset 512`.
@@ -149,10 +150,11 @@ impl Problems {
         self.problem_count == 0
     }
 
-    pub(super) fn add(&mut self, problem: Problem) {
+    #[expect(clippy::boxed_local, reason = "they come boxed, as errors")]
+    pub(super) fn add(&mut self, problem: Box<Problem>) {
         self.problem_count += 1;
         if self.problems.len() < MAX_KEPT {
-            self.problems.push(problem);
+            self.problems.push(*problem);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Rep
     });
 }
 
-fn chunk(key: &[u8], value: &[u8], catalog: &Catalog) -> Result<(), Problem> {
+fn chunk(key: &[u8], value: &[u8], catalog: &Catalog) -> Result<(), Box<Problem>> {
     let (id, number) = queue_chunk::parse_key(key).ok_or_else(malformed_key)?;
     let chunk = queue_chunk::parse_value(value).ok_or_else(|| {
         let reason = "what is known of these 1,024 messages is malformed";

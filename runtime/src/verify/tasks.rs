@@ -23,7 +23,12 @@ pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Rep
     }
 }
 
-fn entry(key: &[u8], value: &[u8], catalog: &Catalog, counts: &mut Counts) -> Result<(), Problem> {
+fn entry(
+    key: &[u8],
+    value: &[u8],
+    catalog: &Catalog,
+    counts: &mut Counts,
+) -> Result<(), Box<Problem>> {
     let kind = key.first().copied();
     let is = |wanted: KeyKind| kind == Some(wanted as u8);
     if is(KeyKind::State) {
@@ -64,6 +69,6 @@ fn entry(key: &[u8], value: &[u8], catalog: &Catalog, counts: &mut Counts) -> Re
     }
 }
 
-fn malformed(what: &str) -> Problem {
+fn malformed(what: &str) -> Box<Problem> {
     Problem::new(ProblemKind::PipelineData, format!("{what} malformed"))
 }

@@ -79,7 +79,7 @@ fn unreadable(
     next: Option<&[u8]>,
     catalog: &Catalog,
     error: &Error,
-) -> Problem {
+) -> Box<Problem> {
     let family = family.name();
     let (reason, key) = match (last, next) {
         ([], None) => (format!("nothing of family `{family}` can be read"), last),

@@ -71,8 +71,13 @@ impl Workload {
     /// Produces records to a topic.
     #[track_caller]
     pub fn produce_to(&mut self, sandbox: &Sandbox, topic: &str, count: u64) {
-        let lines: Vec<String> = (0..count).map(|_| self.next_line()).collect();
+        let lines = self.lines(count);
         sandbox.produce(topic, lines, Some("key"));
+    }
+
+    /// The next records, as lines to produce.
+    pub fn lines(&mut self, count: u64) -> Vec<String> {
+        (0..count).map(|_| self.next_line()).collect()
     }
 
     fn next_line(&mut self) -> String {

@@ -189,7 +189,7 @@ impl Setup<'_> {
             sender.send_hot().await?;
         }
         sender.producer.flush().await?;
-        let mut pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;
+        let pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;
         while pipelines.progress().lag_records > 0 {
             tokio::time::sleep(TICK).await;
         }

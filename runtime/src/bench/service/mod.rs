@@ -194,7 +194,7 @@ impl Setup<'_> {
         );
         let plugins = tokio::task::block_in_place(|| Plugins::load(self.engine, &manifest));
         let start = Instant::now();
-        let mut pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;
+        let pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;
         pipelines.wait_until_idle().await;
         let taken = start.elapsed();
         let progress = pipelines.progress();

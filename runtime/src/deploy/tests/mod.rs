@@ -1,8 +1,10 @@
 //! Plugins that are uploaded, manifests that are applied, and what a restart makes of them.
 
+mod kills;
 mod state;
 mod trials;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,21 +27,32 @@ pub(super) struct Server {
     pub(super) groups: Groups,
     pub(super) deployments: Deployments,
     engine: PluginEngine,
-    folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
-        Self::open(tempfile::tempdir().unwrap(), engine).await
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Self::open(folder.path(), engine).await;
+        Self {
+            folder: Some(folder),
+            ..opened
+        }
     }
 
-    async fn open(folder: tempfile::TempDir, engine: PluginEngine) -> Self {
+    /// In a folder of somebody else's.
+    async fn open_at(path: &Path) -> Self {
+        let engine = PluginEngine::new(EngineOptions::default()).unwrap();
+        Self::open(path, engine).await
+    }
+
+    async fn open(path: &Path, engine: PluginEngine) -> Self {
         let options = StoreOptions {
             durability: Durability::Os,
             ..StoreOptions::default()
         };
-        let store = Store::open(folder.path(), options).unwrap();
+        let store = Store::open(path, options).unwrap();
         let log = Log::open(store.clone()).unwrap();
         let queues = Queues::open(store.clone()).unwrap();
         let groups = Groups::new(store);
@@ -52,7 +65,7 @@ impl Server {
             groups,
             deployments,
             engine,
-            folder,
+            folder: None,
         }
     }
 
@@ -68,7 +81,11 @@ impl Server {
             folder,
         } = self;
         block_in_place(|| drop((log, queues, groups, deployments)));
-        Self::open(folder, engine).await
+        let path = folder.as_ref().unwrap().path().to_owned();
+        Self {
+            folder,
+            ..Self::open(&path, engine).await
+        }
     }
 
     pub(super) async fn upload(&self, name: &str, guest: &Guest) -> Uploaded {

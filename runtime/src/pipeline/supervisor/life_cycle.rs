@@ -76,7 +76,8 @@ impl Pipelines {
         let has_run = registry::stored(store)?
             .iter()
             .any(|(known, _)| known == name);
-        if !is_applied && !(delete_data && has_run) {
+        let is_known = is_applied || (delete_data && has_run);
+        if !is_known {
             return Err(self.unknown(name));
         }
         self.stop_tasks(name).await;

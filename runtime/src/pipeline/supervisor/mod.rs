@@ -9,6 +9,7 @@
 
 mod apply;
 mod life_cycle;
+mod logs;
 mod managed;
 mod shadow;
 mod swap;

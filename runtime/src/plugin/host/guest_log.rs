@@ -8,6 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tracing::Level;
 
+use super::log_tail::LogTail;
 use crate::model::PipelineName;
 use crate::plugin::{
     line_rate::{LinePermit, LineRate},
@@ -28,6 +29,7 @@ const STDERR_TAIL_BYTES: usize = 2 * 1024;
 /// How much a plugin logs: one for all instances of a pipeline, since one that traps has many.
 #[derive(Debug)]
 pub struct LogLimit {
+    tail: LogTail,
     lines: Mutex<LineRate>,
     stderr: Mutex<LineRate>,
 }
@@ -37,9 +39,17 @@ impl Default for LogLimit {
         let now = Instant::now();
         let rate = |burst, per_second| Mutex::new(LineRate::new(burst, per_second, now));
         Self {
+            tail: LogTail::default(),
             lines: rate(MAX_LINES_PER_SECOND, MAX_LINES_PER_SECOND),
             stderr: rate(STDERR_BURST, STDERR_LINES_PER_SECOND),
         }
+    }
+}
+
+impl LogLimit {
+    /// The last lines, of level info and above, whatever the server's own log shows.
+    pub fn tail(&self) -> &LogTail {
+        &self.tail
     }
 }
 
@@ -100,7 +110,9 @@ impl GuestLog {
     }
 
     fn limited_line(&self, rate: &Mutex<LineRate>, level: Level, context: &str, message: &str) {
-        if self.is_muted || !is_enabled(level) {
+        // For whoever follows the plugin's log.
+        let is_kept = level <= Level::INFO;
+        if self.is_muted || !(is_kept || is_enabled(level)) {
             return;
         }
         let permit = rate.lock().take(Instant::now());
@@ -114,13 +126,11 @@ impl GuestLog {
                 "{dropped} log lines of the plugin were dropped: it may log {MAX_LINES_PER_SECOND} a second, and {STDERR_LINES_PER_SECOND} of them on stderr",
             ),
         }
-        emit(
-            level,
-            &self.pipeline,
-            self.partition,
-            cut_str(context, 256),
-            cut_str(message, MAX_LINE_BYTES),
-        );
+        let (context, message) = (cut_str(context, 256), cut_str(message, MAX_LINE_BYTES));
+        if is_kept {
+            self.limit.tail.add(level, self.partition, context, message);
+        }
+        emit(level, &self.pipeline, self.partition, context, message);
     }
 
     /// Takes what the guest wrote to one of its standard streams.

@@ -7,6 +7,7 @@ pub(super) mod columns;
 pub(super) mod config;
 pub(super) mod context;
 pub(super) mod guest_log;
+pub(super) mod log_tail;
 pub(super) mod logging;
 pub(super) mod metrics;
 pub(super) mod state;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "server.json";
+use crate::storage::layout::{NEW_SERVER, SERVER};
 
 /// A running server, as its file describes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub(crate) struct LocalServer {
 impl LocalServer {
     /// What the file of a data directory says; `None` if there is no such file. The server may be gone.
     pub(crate) fn read(data_dir: &Path) -> Option<Self> {
-        let bytes = fs::read(data_dir.join(FILE)).ok()?;
+        let bytes = fs::read(data_dir.join(SERVER)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -34,7 +34,7 @@ impl LocalServer {
     /// # Errors
     /// It cannot be written.
     pub(in crate::server) fn announce(&self, data_dir: &Path) -> std::io::Result<Announced> {
-        let (path, new) = (data_dir.join(FILE), data_dir.join("server.json.new"));
+        let (path, new) = (data_dir.join(SERVER), data_dir.join(NEW_SERVER));
         // One that was left behind may have other permissions.
         let _ = fs::remove_file(&new);
         let mut options = fs::OpenOptions::new();

@@ -1,5 +1,6 @@
 //! `/v1/pipelines` and `/v1/manifests`: apply manifests, and list, describe, pause, resume and delete pipelines.
 
+mod logs;
 mod view;
 
 use axum::extract::State as StateOf;
@@ -9,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use logs::LogLineView;
 pub use view::{InputQueueView, PipelineView, PortView, RunView, TaskStatusView, TotalsView};
 
 use super::access::Caller;
@@ -25,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<State> {
         .routes(routes!(describe, delete))
         .routes(routes!(pause))
         .routes(routes!(resume))
+        .routes(routes!(logs::logs))
         .routes(routes!(manifests, apply))
         .routes(routes!(delete_manifest))
 }

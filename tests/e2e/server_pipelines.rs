@@ -1,0 +1,243 @@
+//! Pipelines and plugins of a running server: apply, pause, deploy, roll back.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::server::Server;
+use crate::support::counting::{self, Workload};
+use crate::support::{Sandbox, plugins};
+
+/// How long a server may take to come to a state.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A component that does the same as another one, and is another one.
+fn variant(sandbox: &Sandbox, package: &str, name: &str) -> PathBuf {
+    let mut wasm = std::fs::read(plugins::component(package)).unwrap();
+    // A custom section: id, size, length of its name, name.
+    wasm.push(0);
+    wasm.push(u8::try_from(name.len() + 1).unwrap());
+    wasm.push(u8::try_from(name.len()).unwrap());
+    wasm.extend_from_slice(name.as_bytes());
+    sandbox.write(&format!("{name}.wasm"), wasm)
+}
+
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never came to be: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn pipeline(sandbox: &Sandbox, name: &str) -> Value {
+    sandbox.json(&["pipeline", "describe", name])
+}
+
+/// Whether everything in `events` has gone through both pipelines.
+fn is_processed(sandbox: &Sandbox, total: u64) -> bool {
+    let records = |topic: &str| sandbox.json(&["topic", "describe", topic])["records"].clone();
+    records("counts") == total && records("copies") == total
+}
+
+fn produce(sandbox: &Sandbox, workload: &mut Workload, count: u64) {
+    let file = sandbox.write_lines("events.jsonl", workload.lines(count));
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&[
+        "produce",
+        "topic:events",
+        "--key-field",
+        "key",
+        "--file",
+        file,
+    ]);
+}
+
+#[test]
+fn pipelines_are_applied_paused_resumed_and_started_again() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let server = Server::start(&sandbox, &[]);
+    let applied = sandbox.json(&["apply", "millstream.toml"]);
+    assert_eq!(applied["pipelines"].as_array().unwrap().len(), 2);
+    assert_eq!(applied["pipelines"][0]["change"], "started");
+    let again = sandbox.json(&["apply", "millstream.toml"]);
+    assert_eq!(again["pipelines"][0]["change"], "unchanged");
+    let mut workload = Workload::new(1);
+    produce(&sandbox, &mut workload, 500);
+    wait_until("500 records processed", || is_processed(&sandbox, 500));
+    assert_eq!(pipeline(&sandbox, "count")["running"]["state"], "running");
+
+    sandbox.succeed(&["pipeline", "pause", "count"]);
+    produce(&sandbox, &mut workload, 100);
+    std::thread::sleep(Duration::from_millis(300));
+    let paused = pipeline(&sandbox, "count");
+    assert_eq!(paused["running"]["state"], "paused");
+    assert_eq!(paused["lag_records"], 100);
+    // A pause outlives the server, and so does everything else.
+    server.stop();
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(pipeline(&sandbox, "count")["running"]["state"], "paused");
+    assert_eq!(pipeline(&sandbox, "copy")["running"]["state"], "running");
+    sandbox.succeed(&["pipeline", "resume", "count"]);
+    wait_until("600 records processed", || is_processed(&sandbox, 600));
+    workload.assert_counted_once(&sandbox);
+
+    let metrics = server.get("/metrics").expect(200).body;
+    for line in [
+        "kafka_consumergroup_lag{consumergroup=\"count\",topic=\"events\",partition=\"0\"} 0",
+        "millstream_pipeline_state{pipeline=\"count\",state=\"running\"} 1",
+        "millstream_pipeline_records_in_total{pipeline=\"count\",plugin=\"count\"} 100",
+        "millstream_plugin_call_seconds_bucket",
+        "# EOF",
+    ] {
+        assert!(metrics.contains(line), "no {line} in:\n{metrics}");
+    }
+    let top = sandbox.succeed(&["top", "--count", "1"]);
+    assert!(top.contains("count\trunning"), "{top}");
+
+    sandbox.succeed(&["pipeline", "delete", "copy", "--yes"]);
+    sandbox
+        .run(&["plugin", "delete", "count", "--yes"])
+        .expect_code(1)
+        .expect_error(&["`count` is used by"]);
+    sandbox.succeed(&["plugin", "delete", "passthrough", "--yes"]);
+    server.stop();
+}
+
+#[test]
+fn deploys_under_load_lose_and_double_nothing() {
+    const DEPLOYS: usize = 50;
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let versions = ["even", "odd"].map(|name| variant(&sandbox, "testing-stateful-count", name));
+    let digests = versions.map(|file| {
+        let file = file.to_str().unwrap();
+        let uploaded = sandbox.json(&["plugin", "upload", "count", file]);
+        assert_eq!(uploaded["differences"], serde_json::json!([]));
+        uploaded["digest"].as_str().unwrap().to_owned()
+    });
+    let mut workload = Workload::new(2);
+    std::thread::scope(|scope| {
+        let deploys = scope.spawn(|| {
+            for number in 0..DEPLOYS {
+                let digest = &digests[number % 2];
+                let deployed = sandbox.json(&["plugin", "deploy", "count", digest]);
+                assert_eq!(deployed["outcome"], "succeeded", "{deployed}");
+            }
+        });
+        while !deploys.is_finished() {
+            produce(&sandbox, &mut workload, 400);
+        }
+        deploys.join().unwrap();
+    });
+    wait_until("all records processed", || {
+        is_processed(&sandbox, workload.total())
+    });
+    workload.assert_counted_once(&sandbox);
+    let deploys = sandbox.json(&["plugin", "deploys"]);
+    let deploys = deploys.as_array().unwrap();
+    assert!(deploys.len() >= DEPLOYS, "{}", deploys.len());
+    assert!(deploys[0]["ended_ms"].as_u64() >= deploys[0]["started_ms"].as_u64());
+    let back = sandbox.json(&["plugin", "rollback", "count"]);
+    assert_eq!(back["to"].as_str().unwrap(), digests[0]);
+    server.stop();
+}
+
+#[test]
+fn what_is_no_plugin_or_does_not_fit_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let server = Server::start(&sandbox, &[]);
+    let manifest = std::fs::read_to_string(sandbox.path("millstream.toml")).unwrap();
+    let apply = |text: &str| server.send("POST", "/v1/manifests", "application/toml", text);
+    let problem = apply(&manifest).expect_problem(400, "invalid-manifest");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("plugin upload"),
+        "{problem}"
+    );
+    apply("name = 1").expect_problem(400, "invalid-manifest");
+    server
+        .send(
+            "POST",
+            "/v1/plugins/p/versions",
+            "application/wasm",
+            "no component",
+        )
+        .expect_problem(400, "invalid-plugin");
+    server
+        .get("/v1/plugins/p")
+        .expect_problem(404, "unknown-plugin");
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let producer = plugins::component("testing-counter");
+    let uploaded = sandbox.json(&["plugin", "upload", "count", producer.to_str().unwrap()]);
+    let digest = uploaded["digest"].as_str().unwrap();
+    assert_eq!(uploaded["misfits"][0]["pipeline"], "count");
+    sandbox
+        .run(&["plugin", "deploy", "count", digest])
+        .expect_code(1)
+        .expect_error(&["no consumer"]);
+    assert_eq!(pipeline(&sandbox, "count")["running"]["state"], "running");
+    server.stop();
+    // Without a server there is nothing to deploy to.
+    sandbox
+        .run(&["plugin", "list"])
+        .expect_code(1)
+        .expect_error(&["no server runs"]);
+}
+
+#[test]
+fn a_redrive_reaches_a_pipeline_that_runs() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-rejects", 1, "");
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let lines = "{\"key\":\"k\",\"value\":\"poison\"}\n{\"key\":\"k\",\"value\":\"fine\"}\n";
+    server
+        .post_lines("/v1/topics/in/records", lines)
+        .expect(200);
+    let count = || {
+        sandbox
+            .json(&["dead-letter", "list", "suspect"])
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    wait_until("a dead letter", || count() == 1);
+    let healed = plugins::component("passthrough");
+    let healed = healed.to_str().unwrap();
+    sandbox.succeed(&["plugin", "upload", "suspect", healed, "--deploy"]);
+    let redriven = sandbox.json(&["dead-letter", "redrive", "suspect"]);
+    assert_eq!(redriven["redriven"], 1, "{redriven}");
+    wait_until("the redriven record", || {
+        sandbox.json(&["topic", "describe", "out"])["records"] == 2
+    });
+    assert_eq!(count(), 0);
+    server.stop();
+}
+
+#[test]
+fn what_a_plugin_logs_can_be_followed() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-logs", 1, "");
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let mut following = sandbox.start(&["logs", "suspect"]);
+    server
+        .post_lines("/v1/topics/in/records", "{\"value\":\"a poison\"}\n")
+        .expect(200);
+    following.wait_until("the line", |it| it.stdout().contains("offset 0 is poison"));
+    following.interrupt();
+    following.wait().expect_code(0);
+    let lines = sandbox.succeed(&["logs", "suspect", "--no-follow", "--output", "json"]);
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    server.stop();
+}
