@@ -8,6 +8,7 @@
 mod access;
 mod connections;
 mod dead_letters;
+mod document;
 mod error_pages;
 mod extract;
 mod groups;

@@ -9,15 +9,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, Info, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::access::{self, Access, Entrance, SCHEME, TokenError, Tokens};
+use super::access::{self, Access, Entrance, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
-    dead_letters, error_pages, groups, health, metrics, pipelines, plugins, queues, records, topics,
+    dead_letters, document, error_pages, groups, health, metrics, pipelines, plugins, queues, records, topics,
 };
 
 /// The API on an open data directory, for its owner, who may do everything.
@@ -41,14 +39,14 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(pipelines::router())
         .merge(plugins::router(state.limits.plugin_bytes))
         .merge(access::router());
-    let (router, document) = OpenApiRouter::with_openapi(document())
+    let (router, document) = OpenApiRouter::with_openapi(document::without_operations())
         .merge(health::router())
         .merge(metrics::router())
         .nest("/v1", v1)
         .split_for_parts();
     let access = Access::new(&document, state.tokens.clone(), entrance);
     let body_bytes = state.limits.body_bytes;
-    let document = serde_json::to_vec(&document).unwrap_or_default();
+    let document = serde_json::to_vec(&document::published(document)).unwrap_or_default();
     router
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
@@ -65,28 +63,6 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(state)
-}
-
-/// What the document says besides its operations.
-fn document() -> OpenApi {
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some(
-            "Made by `millstream token create`; its roles are the scopes of the operations.",
-        ))
-        .build();
-    let mut info = Info::new("Millstream", env!("CARGO_PKG_VERSION"));
-    info.description = Some(
-        "Topics, queues, consumer groups, pipelines and plugins of a Millstream server. Whatever goes wrong is answered with a problem document (RFC 9457); its codes are explained at `/errors/{code}`."
-            .to_owned(),
-    );
-    let components = ComponentsBuilder::new()
-        .security_scheme(SCHEME, SecurityScheme::Http(bearer))
-        .build();
-    OpenApiBuilder::new()
-        .info(info)
-        .components(Some(components))
-        .build()
 }
 
 async fn no_path(request: axum::extract::Request) -> Problem {

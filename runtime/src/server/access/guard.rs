@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hashbrown::HashMap;
 use utoipa::openapi::OpenApi;
+use utoipa::openapi::path::Operation;
 
 use super::super::problem::{Code, Problem};
 use super::Role;
@@ -126,17 +127,25 @@ fn needs(document: &OpenApi) -> HashMap<(Method, String), Need> {
         ];
         for (method, operation) in operations {
             if let Some(operation) = operation {
-                let requirements = serde_json::to_value(&operation.security).unwrap_or_default();
-                let scope = requirements.pointer(&format!("/0/{SCHEME}/0"));
-                let need = match scope.and_then(serde_json::Value::as_str) {
-                    Some(ANYONE) => Need::Nothing,
-                    scope => Need::Role(scope.and_then(Role::named).unwrap_or(Role::Admin)),
-                };
-                needs.insert((method, path.clone()), need);
+                needs.insert((method, path.clone()), need(operation));
             }
         }
     }
     needs
+}
+
+fn need(operation: &Operation) -> Need {
+    let requirements = serde_json::to_value(&operation.security).unwrap_or_default();
+    let scope = requirements.pointer(&format!("/0/{SCHEME}/0"));
+    match scope.and_then(serde_json::Value::as_str) {
+        Some(ANYONE) => Need::Nothing,
+        scope => Need::Role(scope.and_then(Role::named).unwrap_or(Role::Admin)),
+    }
+}
+
+/// Whether the operation needs no token.
+pub(in crate::server) fn is_for_anyone(operation: &Operation) -> bool {
+    need(operation) == Need::Nothing
 }
 
 /// The middleware: identifies, decides, and writes down what changed something.

@@ -137,11 +137,16 @@ async fn describe(
     Ok(axum::Json(PluginDescription::new(plugin, version)))
 }
 
+/// The bytes of a component.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+struct Component(#[expect(dead_code, reason = "the handler reads the body itself")] Bytes);
+
 /// Upload a component as a version of a plugin. It is compiled and held against the pipelines that use the plugin; they
 /// go on with the version that they run until this one is deployed.
 #[utoipa::path(post, path = "/plugins/{plugin}/versions", security(("token" = ["deploy"])), tag = "plugins",
     params(("plugin" = String, Path, description = "The plugin's name")),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = Component, content_type = "application/wasm"),
     responses((status = 200, body = UploadedView), (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json")))]

@@ -1,0 +1,133 @@
+//! The OpenAPI document, and what holds for all of its operations and is therefore said here and at none of them.
+
+use axum::http::StatusCode;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
+    ResponseBuilder,
+};
+
+use super::access::{SCHEME, is_for_anyone};
+use super::problem::MEDIA_TYPE;
+
+/// Where a problem that many operations may answer stands in the document, its status, and when it is answered.
+const PROBLEMS: &[(&str, StatusCode, &str)] = &[
+    (
+        "InvalidRequest",
+        StatusCode::BAD_REQUEST,
+        "A parameter or the body is malformed.",
+    ),
+    (
+        "Unauthenticated",
+        StatusCode::UNAUTHORIZED,
+        "There is no valid token.",
+    ),
+    (
+        "Forbidden",
+        StatusCode::FORBIDDEN,
+        "The token does not have the role.",
+    ),
+    (
+        "TooLarge",
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "The body is larger than the server takes.",
+    ),
+    (
+        "UnsupportedMediaType",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "The body has another media type than those that are listed.",
+    ),
+    (
+        "Failed",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Stored data is damaged, or the server failed.",
+    ),
+    (
+        "Unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The server is going down, or its store takes no writes.",
+    ),
+];
+
+/// The document without operations.
+pub(super) fn without_operations() -> OpenApi {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "Made by `millstream token create`; its roles are the scopes of the operations.",
+        ))
+        .build();
+    let mut info = Info::new("Millstream", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Topics, queues, consumer groups, pipelines and plugins of a Millstream server. Whatever goes wrong is answered with a problem document (RFC 9457); its codes are explained at `/errors/{code}`."
+            .to_owned(),
+    );
+    let components = PROBLEMS.iter().fold(
+        ComponentsBuilder::new().security_scheme(SCHEME, SecurityScheme::Http(bearer)),
+        |components, (name, _, description)| components.response(*name, problem(description)),
+    );
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components.build()))
+        .build()
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name("Problem");
+    ResponseBuilder::new()
+        .description(description)
+        .content(MEDIA_TYPE, ContentBuilder::new().schema(Some(schema)).build())
+        .build()
+}
+
+/// The document as clients read it. What an operation needs must have been read from it before: an operation that
+/// everybody may call has no security here.
+pub(super) fn published(mut document: OpenApi) -> OpenApi {
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            add_problems(operation);
+            if is_for_anyone(operation) {
+                operation.security = Some(Vec::new());
+            }
+            // Handlers of several kinds of things share names, and an identifier must be unique.
+            let tag = operation.tags.iter().flatten().next();
+            if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{}_{id}", tag.replace(' ', "_")));
+            }
+        }
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.post,
+        &mut item.put,
+        &mut item.patch,
+        &mut item.delete,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Adds the problems that the operation may answer because of what it takes; what it says itself stays.
+fn add_problems(operation: &mut Operation) {
+    let has_body = operation.request_body.is_some();
+    let takes_something = has_body || operation.parameters.iter().flatten().next().is_some();
+    let needs_token = !is_for_anyone(operation);
+    for (name, status, _) in PROBLEMS {
+        let is_possible = match *status {
+            StatusCode::BAD_REQUEST => takes_something,
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE => has_body,
+            _ => needs_token,
+        };
+        if is_possible {
+            let responses = &mut operation.responses.responses;
+            responses
+                .entry(status.as_str().to_owned())
+                .or_insert_with(|| RefOr::Ref(Ref::from_response_name(*name)));
+        }
+    }
+}
