@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::support::{Running, Sandbox};
 
@@ -47,9 +48,19 @@ impl Answered {
     }
 }
 
+/// The root of the tests' certificates.
+fn test_root() -> RootCerts {
+    let root = Certificate::from_pem(include_bytes!("tls/ca.pem")).unwrap();
+    RootCerts::new_with_certs(&[root])
+}
+
 impl Server {
     pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
-        let serve = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+        Self::listen(sandbox, "127.0.0.1:0", arguments)
+    }
+
+    fn listen(sandbox: &Sandbox, address: &str, arguments: &[&str]) -> Self {
+        let serve = [&["serve", "--listen", address], arguments].concat();
         let mut process = sandbox.start(&serve);
         process.wait_until("the server to listen", |process| {
             process.stdout().contains("listening on")
@@ -58,7 +69,8 @@ impl Server {
         let url = stdout.split("listening on ").nth(1).unwrap();
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)));
+            .timeout_global(Some(Duration::from_secs(60)))
+            .tls_config(TlsConfig::builder().root_certs(test_root()).build());
         Self {
             process,
             url: url.trim().to_owned(),
@@ -431,6 +443,45 @@ fn nothing_listens_off_loopback_without_tls_and_a_token() {
     assert_eq!(foreign("origin", "https://evil.example"), 403);
     assert_eq!(foreign("host", "evil.example"), 403);
     assert_eq!(foreign("origin", "http://localhost:3000"), 200);
+    server.stop();
+}
+
+#[test]
+fn off_loopback_no_operation_is_reached_without_a_token() {
+    let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/e2e/tls");
+    let (certificate, key) = (
+        format!("{tls}/localhost.pem"),
+        format!("{tls}/localhost.key"),
+    );
+    let files = ["--tls-certificates", &certificate, "--tls-key", &key];
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&["token", "create", "t", "--role", "admin"]);
+    let mut server = Server::listen(&sandbox, "0.0.0.0:0", &files);
+    server.url = server.url.replace("0.0.0.0", "localhost");
+    let all_are_refused = |server: &Server| {
+        let document = server.get("/openapi.json").expect(200).json();
+        let mut refused = 0;
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let method = method.to_uppercase();
+                let answered = server.send(&method, path, "application/json", "{}");
+                if operation["security"] == json!([]) {
+                    assert!(["/livez", "/readyz"].contains(&path.as_str()), "{path}");
+                    answered.expect(200);
+                } else {
+                    answered.expect_problem(401, "unauthenticated");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 50, "only {refused} operations");
+    };
+    all_are_refused(&server);
+    // The last token that is revoked opens nothing.
+    sandbox.succeed(&["token", "revoke", "t"]);
+    all_are_refused(&server);
+    server.token = Some("mst_unknown".to_owned());
+    all_are_refused(&server);
     server.stop();
 }
 

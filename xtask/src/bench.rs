@@ -17,7 +17,7 @@ pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
             BENCHES.join(", ")
         );
     }
-    setup::ensure(context, setup::ALL)?;
+    setup::ensure(context, setup::RUN)?;
     let folder = context.cache.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let json = folder.join(format!("{which}.json"));

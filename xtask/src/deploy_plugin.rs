@@ -11,7 +11,7 @@ use crate::{plugin, setup};
 /// arguments go to `millstream plugin upload`: `--server URL`, `--canary PARTITIONS --for DURATION`, ….
 pub fn run(context: &Context, dir: &str, args: &[&str]) -> Result<()> {
     let (name, args) = split_name(args)?;
-    setup::ensure(context, setup::ALL)?;
+    setup::ensure(context, setup::RUN)?;
     let component = plugin::build(context, Path::new(dir))?;
     let stem = component.file_stem().and_then(|stem| stem.to_str());
     let Some(name) = name.or_else(|| stem.map(|stem| stem.replace('_', "-"))) else {

@@ -16,6 +16,7 @@ mod doctor;
 mod environment;
 mod plugin;
 mod process;
+mod schema_test;
 mod setup;
 mod shared_target;
 mod test;

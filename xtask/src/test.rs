@@ -1,11 +1,12 @@
 //! `cargo xtask test`: set-up, every check, every test. What `.ci/run` runs.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use crate::cargo::BuildMessages;
 use crate::check::{self, heading};
 use crate::context::Context;
-use crate::plugin;
-use crate::setup;
+use crate::process::Cmd;
+use crate::{plugin, schema_test, setup};
 
 /// Runs all of it, and stops at the first part that fails.
 pub fn run(context: &Context) -> Result<()> {
@@ -15,6 +16,7 @@ pub fn run(context: &Context) -> Result<()> {
     check::checks(context)?;
     guest_tests(context)?;
     host_tests(context)?;
+    schema(context)?;
     documentation(context)?;
     println!("\nAll checks and tests passed.");
     Ok(())
@@ -43,6 +45,19 @@ fn host_tests(context: &Context) -> Result<()> {
     let mut test = context.host_cargo()?;
     test.args(["test", "--workspace", "--features", "millstream/failpoints"]);
     test.env("MILLSTREAM_TEST_PLUGINS", components).run()
+}
+
+/// The HTTP API against its OpenAPI document, with the command that the tests before were made for.
+fn schema(context: &Context) -> Result<()> {
+    heading("HTTP API against its OpenAPI document");
+    let _claim = context.claim_target()?;
+    let mut build = context.host_cargo()?;
+    build.args(["build", "--workspace", "--bin", "millstream"]);
+    build.args(["--features", "millstream/failpoints"]);
+    let millstream = BuildMessages::of(build)?
+        .executable("millstream")
+        .context("cargo did not say where it put the millstream binary")?;
+    schema_test::run(context, &Cmd::new(millstream))
 }
 
 /// Broken links in documentation are errors. The runtime's is read by its contributors, private

@@ -77,7 +77,10 @@ fn problem(description: &str) -> Response {
     let schema = Ref::from_schema_name("Problem");
     ResponseBuilder::new()
         .description(description)
-        .content(MEDIA_TYPE, ContentBuilder::new().schema(Some(schema)).build())
+        .content(
+            MEDIA_TYPE,
+            ContentBuilder::new().schema(Some(schema)).build(),
+        )
         .build()
 }
 
@@ -87,6 +90,7 @@ pub(super) fn published(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
             add_problems(operation);
+            describe_responses(operation);
             if is_for_anyone(operation) {
                 operation.security = Some(Vec::new());
             }
@@ -129,5 +133,68 @@ fn add_problems(operation: &mut Operation) {
                 .entry(status.as_str().to_owned())
                 .or_insert_with(|| RefOr::Ref(Ref::from_response_name(*name)));
         }
+    }
+}
+
+/// OpenAPI asks for a description of each response; the name of the status is one where there is no better.
+fn describe_responses(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            let status = StatusCode::from_bytes(status.as_bytes()).ok();
+            let name = status.and_then(|status| status.canonical_reason());
+            response.description = name.unwrap_or("The answer").to_owned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn published_operation(operation: Value) -> Value {
+        let mut document = without_operations();
+        let item = json!({"get": operation});
+        let item: PathItem = serde_json::from_value(item).unwrap();
+        document.paths.paths.insert("/p".to_owned(), item);
+        let document = serde_json::to_value(published(document)).unwrap();
+        document["paths"]["/p"]["get"].clone()
+    }
+
+    fn statuses(operation: &Value) -> Vec<&str> {
+        let responses = operation["responses"].as_object().unwrap();
+        responses.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn an_operation_lists_the_problems_of_what_it_takes() {
+        let operation = published_operation(json!({
+            "tags": ["dead letters"],
+            "operationId": "list",
+            "security": [{"token": ["read"]}],
+            "requestBody": {"content": {}},
+            "responses": {"200": {}, "413": {"description": "its own"}},
+        }));
+        let expected = ["200", "400", "401", "403", "413", "415", "500", "503"];
+        assert_eq!(statuses(&operation), expected);
+        let responses = &operation["responses"];
+        assert_eq!(responses["200"]["description"], "OK");
+        assert_eq!(responses["413"]["description"], "its own");
+        let unauthenticated = "#/components/responses/Unauthenticated";
+        assert_eq!(responses["401"]["$ref"], unauthenticated);
+        assert_eq!(operation["operationId"], "dead_letters_list");
+    }
+
+    #[test]
+    fn an_operation_for_anyone_has_no_security() {
+        let operation = published_operation(json!({
+            "security": [{"token": ["anyone"]}],
+            "responses": {"200": {"description": "ok"}},
+        }));
+        assert_eq!(statuses(&operation), ["200"]);
+        assert_eq!(operation["security"], json!([]));
     }
 }

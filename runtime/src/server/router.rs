@@ -15,7 +15,8 @@ use super::access::{self, Access, Entrance, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
-    dead_letters, document, error_pages, groups, health, metrics, pipelines, plugins, queues, records, topics,
+    dead_letters, document, error_pages, groups, health, metrics, pipelines, plugins, queues,
+    records, topics,
 };
 
 /// The API on an open data directory, for its owner, who may do everything.

@@ -27,7 +27,7 @@ const BROKEN_FLIGHTS: u64 = 100;
 /// Sets up, builds, runs the example in an empty data directory, and compares. Kills `millstream` that many
 /// times on the way.
 pub fn run(context: &Context, kills: u32) -> Result<()> {
-    setup::ensure(context, setup::ALL)?;
+    setup::ensure(context, setup::RUN)?;
     println!("building millstream (release)");
     let demo = Demo {
         millstream: context.millstream()?,

@@ -8,6 +8,7 @@ pub mod guest;
 pub mod packages;
 pub mod plugins;
 pub mod rocksdb;
+pub mod schemathesis;
 pub mod toolchain;
 
 use anyhow::{Context as _, Result, bail};
@@ -50,6 +51,15 @@ pub const HOST: &[&dyn Step] = &[
 /// For verbs that build a plugin.
 pub const GUEST: &[&dyn Step] = &[&guest::GuestToolchain];
 
+/// For verbs that run what is built, plugins included.
+pub const RUN: &[&dyn Step] = &[
+    &toolchain::RustToolchain,
+    &packages::NativePackages,
+    &guest::GuestToolchain,
+    &rocksdb::RocksDb,
+    &plugins::Plugins,
+];
+
 /// Everything, in the order in which it is needed.
 pub const ALL: &[&dyn Step] = &[
     &toolchain::RustToolchain,
@@ -57,6 +67,7 @@ pub const ALL: &[&dyn Step] = &[
     &guest::GuestToolchain,
     &rocksdb::RocksDb,
     &plugins::Plugins,
+    &schemathesis::Schemathesis,
 ];
 
 /// Brings what is missing of `steps`, in order, and says what it does; silent for what is there.

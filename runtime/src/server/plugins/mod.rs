@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State as StateOf};
 use axum::http::StatusCode;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;

@@ -44,6 +44,7 @@ struct Events {
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 416, body = Problem, content_type = "application/problem+json"),
         (status = 429, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn follow(
     StateOf(state): StateOf<State>,
