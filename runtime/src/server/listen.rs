@@ -1,6 +1,6 @@
 //! Listens for connections, and goes down in good order.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ impl Server {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
         let local_token = random_token()?;
-        let (announced, audit) = announce(&store, &url, &local_token, options.tls.as_ref())
+        let (announced, audit) = announce(&store, &local_url(scheme, address), &local_token)
             .map_err(|error| ServerError::File {
                 path: store.path().display().to_string(),
                 reason: error.to_string(),
@@ -188,17 +188,21 @@ fn cannot_listen(address: SocketAddr) -> impl Fn(std::io::Error) -> ServerError 
     }
 }
 
+/// Where the server is reached on its own machine.
+fn local_url(scheme: &str, mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("{scheme}://{address}")
+}
+
 /// Writes where the server listens, and opens the audit log.
-fn announce(
-    store: &Store,
-    url: &str,
-    token: &str,
-    tls: Option<&TlsFiles>,
-) -> std::io::Result<(Announced, Audit)> {
+fn announce(store: &Store, url: &str, token: &str) -> std::io::Result<(Announced, Audit)> {
     let local = LocalServer {
         url: url.to_owned(),
         token: token.to_owned(),
-        certificates: tls.map(|files| files.certificates.clone()),
     };
     let announced = local.announce(store.path())?;
     Ok((announced, Audit::open(store.path())?))

@@ -16,7 +16,7 @@ use super::GlobalArgs;
 use super::open::{Access, DataDirectory};
 use crate::server::{self, Data, LocalServer, Problem};
 use crate::storage;
-use remote::Remote;
+use remote::{Remote, Trust};
 
 pub(super) use remote::Unreachable;
 
@@ -65,7 +65,10 @@ impl Place {
             return Ok(Self::Server(Remote::new(
                 url,
                 global.token.clone(),
-                global.server_ca.as_deref(),
+                match &global.server_ca {
+                    Some(file) => Trust::Certificates(file),
+                    None => Trust::System,
+                },
             )?));
         }
         let error = match DataDirectory::open(global, access) {
@@ -77,7 +80,7 @@ impl Place {
             Some(server) => Ok(Self::Server(Remote::new(
                 &server.url,
                 Some(server.token),
-                server.certificates.as_deref(),
+                Trust::OwnMachine,
             )?)),
             None => Err(error),
         }

@@ -25,6 +25,18 @@ pub(in crate::cli) struct Unreachable {
     reason: String,
 }
 
+/// Whose certificates are good.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trust<'a> {
+    /// Those that the system trusts.
+    System,
+    /// Those that lead to one in this file, in PEM.
+    Certificates(&'a Path),
+    /// Any: the process that holds the data directory has said where it listens on this machine, and its certificate
+    /// is made out to the name by which others know it.
+    OwnMachine,
+}
+
 /// A server.
 #[derive(Clone)]
 pub(in crate::cli) struct Remote {
@@ -34,27 +46,27 @@ pub(in crate::cli) struct Remote {
 }
 
 impl Remote {
-    /// A server at a URL; `certificates` is a file with those to trust, instead of those of the system.
-    pub(super) fn new(
-        url: &str,
-        token: Option<String>,
-        certificates: Option<&Path>,
-    ) -> anyhow::Result<Self> {
+    /// A server at a URL.
+    pub(super) fn new(url: &str, token: Option<String>, trust: Trust<'_>) -> anyhow::Result<Self> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Usage(format!(
                 "the server is `{url}`; expected a URL such as http://127.0.0.1:8474"
             ))
             .into());
         }
-        let roots = match certificates {
-            Some(path) => RootCerts::new_with_certs(&read_certificates(path)?),
-            None => RootCerts::PlatformVerifier,
+        let tls = TlsConfig::builder();
+        let tls = match trust {
+            Trust::System => tls.root_certs(RootCerts::PlatformVerifier),
+            Trust::Certificates(path) => {
+                tls.root_certs(RootCerts::new_with_certs(&read_certificates(path)?))
+            }
+            Trust::OwnMachine => tls.disable_verification(true),
         };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .tls_config(tls.build())
             .build();
         let authorization = match token {
             Some(token) => {

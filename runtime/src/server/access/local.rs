@@ -13,13 +13,10 @@ use crate::storage::layout::{NEW_SERVER, SERVER};
 /// A running server, as its file describes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LocalServer {
-    /// Where it listens, as a URL.
+    /// Where it is reached on its machine, as a URL.
     pub(crate) url: String,
     /// A token with the role `admin`.
     pub(crate) token: String,
-    /// The file of its certificates, if it uses TLS.
-    #[serde(default)]
-    pub(crate) certificates: Option<PathBuf>,
 }
 
 impl LocalServer {
