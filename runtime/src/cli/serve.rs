@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -19,6 +19,9 @@ use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
 use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
 use crate::storage::layout;
+
+/// What batches under way get of the time to stop, whatever requests took of it.
+const LEAST_GRACE: Duration = Duration::from_secs(5);
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -141,9 +144,14 @@ pub(super) async fn run(
     })?;
     output.flush()?;
     interrupt.requested().await;
+    let stopping = Instant::now();
     // No new requests first: one that deploys would start what is being stopped.
     server.stop().await;
-    if tokio::time::timeout(args.grace, deployments.stop())
+    let left = args
+        .grace
+        .saturating_sub(stopping.elapsed())
+        .max(LEAST_GRACE);
+    if tokio::time::timeout(left, deployments.stop())
         .await
         .is_err()
     {

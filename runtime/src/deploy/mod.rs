@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
 pub use self::canary::{CanaryReport, Sample};
@@ -68,7 +68,9 @@ struct Shared {
     /// Compiled plugins that are in use, by digest.
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// One change of the records at a time.
-    changes: tokio::sync::Mutex<()>,
+    changes: Arc<tokio::sync::Mutex<()>>,
+    /// Set once everything is being stopped: nothing is changed any more.
+    closed: Mutex<Option<OwnedMutexGuard<()>>>,
     next_deploy: AtomicU64,
     /// The deploys that are under way.
     under_way: Mutex<HashMap<PluginName, UnderWay>>,
@@ -115,7 +117,8 @@ impl Deployments {
                 engine: engine.clone(),
                 components,
                 loaded: Mutex::default(),
-                changes: tokio::sync::Mutex::default(),
+                changes: Arc::default(),
+                closed: Mutex::default(),
                 next_deploy: AtomicU64::new(next_deploy),
                 under_way: Mutex::default(),
                 ended: watch::Sender::new(0),
@@ -134,7 +137,18 @@ impl Deployments {
     /// checkpoints. Returns what has failed.
     pub async fn stop(&self) -> Vec<Failure> {
         self.stop_all().await;
+        let is_closed = self.shared.closed.lock().is_some();
+        if !is_closed {
+            // A change that comes later would start what is being stopped: it waits until the process ends.
+            let changes = Arc::clone(&self.shared.changes).lock_owned().await;
+            *self.shared.closed.lock() = Some(changes);
+        }
         self.shared.pipelines.stop().await
+    }
+
+    /// Keeps everything from being applied, deployed, paused or resumed until what is returned is dropped.
+    pub async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.shared.changes).lock_owned().await
     }
 
     /// Runs a change to its end, also if whoever asked for it goes away.

@@ -1,14 +1,18 @@
-//! A bound on connections: beyond it, new ones wait until one is closed.
+//! A bound on connections: beyond it, new ones wait until one is closed, or, after a while, are.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum_server::accept::Accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a connection waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Accepts as many connections as may be open.
 #[derive(Clone)]
@@ -29,8 +33,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
         let connections = Arc::clone(&self.0);
         Box::pin(async move {
             stream.set_nodelay(true)?;
-            let permit = connections.acquire_owned().await;
-            let permit = permit.map_err(io::Error::other)?;
+            let permit = tokio::time::timeout(PATIENCE, connections.acquire_owned()).await;
+            // Closed, so that those who wait do not use up the descriptors.
+            let permit = permit
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)?;
             let counted = Counted {
                 stream,
                 _permit: permit,

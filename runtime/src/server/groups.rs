@@ -16,6 +16,7 @@ use super::state::{Data, State};
 use crate::group::{GroupPosition, Lag};
 use crate::log::{OffsetSpec, Topic};
 use crate::model::{GroupName, TopicName};
+use crate::pipeline::PipelineState;
 use crate::storage::Partition;
 
 pub(super) fn router() -> OpenApiRouter<State> {
@@ -231,6 +232,9 @@ async fn reset(
 ) -> Result<axum::Json<ResetView>, Problem> {
     let to = offset_spec::parse(&request.to)
         .map_err(|reason| Problem::invalid(format!("`to` is `{}`: {reason}", request.to)))?;
+    if !request.dry_run {
+        check_not_running(&state, &name)?;
+    }
     let data = &state.data;
     let topic = data.log.topic(&request.topic)?;
     let partitions = partitions_of(&topic, &request.partitions)?;
@@ -268,12 +272,14 @@ async fn reset(
 #[utoipa::path(post, path = "/groups/{group}/offsets", security(("token" = ["consume"])), tag = "groups", request_body = OffsetCommit,
     params(("group" = String, Path, description = "The group's name")),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 416, body = Problem, content_type = "application/problem+json")))]
 async fn commit(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
     Json(request): Json<OffsetCommit>,
 ) -> Result<axum::http::StatusCode, Problem> {
+    check_not_running(&state, &name)?;
     let topic = state.data.log.topic(&request.topic)?;
     let mut offsets = Vec::new();
     for PartitionOffset { partition, offset } in &request.offsets {
@@ -307,6 +313,24 @@ async fn delete(
     let partitions = groups.positions(&name)?.len();
     groups.delete(&name).await?;
     Ok(axum::Json(DeletedGroup { name, partitions }))
+}
+
+/// A pipeline that runs keeps its position in memory, and would write it over another one.
+fn check_not_running(state: &State, name: &GroupName) -> Result<(), Problem> {
+    let running = state.pipelines().map(|it| it.status()).unwrap_or_default();
+    let owner = running
+        .iter()
+        .find(|it| it.group == *name && it.state == PipelineState::Running);
+    match owner {
+        Some(pipeline) => Err(Problem::new(
+            Code::Conflict,
+            format!(
+                "the group `{name}` is of pipeline `{0}`, which runs; pause it first: `millstream pipeline pause {0}`",
+                pipeline.name
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The partitions that are named, or all.

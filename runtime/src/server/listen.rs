@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum_server::Handle;
@@ -149,11 +149,13 @@ impl Server {
     /// Takes no new connections, lets those who wait for records go, and waits for the requests under way, but not for
     /// longer than [`ServerOptions::grace`].
     pub async fn stop(self) {
+        let started = Instant::now();
         self.stopping.begin();
         self.handle.graceful_shutdown(Some(self.grace));
         // What it ends with makes no difference any more.
         let _ = self.listener.await;
-        self.state.requests_done(self.grace).await;
+        let left = self.grace.saturating_sub(started.elapsed());
+        self.state.requests_done(left).await;
     }
 }
 

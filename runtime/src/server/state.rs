@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::access::Tokens;
 use super::dead_letters::Redrives;
@@ -98,6 +98,7 @@ impl std::ops::Deref for State {
 pub(super) struct Suspended {
     pipelines: Option<Pipelines>,
     names: Vec<PipelineName>,
+    held: Option<OwnedMutexGuard<()>>,
 }
 
 impl Suspended {
@@ -112,12 +113,14 @@ impl Suspended {
     /// Whatever keeps one from starting.
     pub(super) async fn resume(mut self) -> Result<(), Problem> {
         let names = std::mem::take(&mut self.names);
+        let mut result = Ok(());
         if let Some(pipelines) = &self.pipelines {
             for name in names {
-                pipelines.resume(&name).await?;
+                result = result.and(pipelines.resume(&name).await);
             }
         }
-        Ok(())
+        self.held = None;
+        Ok(result?)
     }
 }
 
@@ -125,8 +128,10 @@ impl Drop for Suspended {
     /// Whatever went wrong in between, they go on.
     fn drop(&mut self) {
         let names = std::mem::take(&mut self.names);
+        let held = self.held.take();
         if let (Some(pipelines), false) = (self.pipelines.take(), names.is_empty()) {
             tokio::spawn(async move {
+                let _held = held;
                 for name in names {
                     if let Err(error) = pipelines.resume(&name).await {
                         tracing::error!(pipeline = %name, %error, "the pipeline could not be resumed");
@@ -201,10 +206,13 @@ impl State {
         let mut suspended = Suspended {
             pipelines: self.pipelines().cloned(),
             names: Vec::new(),
+            held: None,
         };
-        let Some(running) = self.pipelines() else {
+        let (Some(deployments), Some(running)) = (&self.deployments, self.pipelines()) else {
             return Ok(suspended);
         };
+        // Nothing else may start or stop them meanwhile.
+        suspended.held = Some(deployments.hold().await);
         for name in pipelines {
             let status = running.status_of(name);
             if status.is_some_and(|status| status.state == PipelineState::Running) {
@@ -252,5 +260,19 @@ impl State {
                     format!("{limit} consumers wait already, which is the limit; ask again later, or without `wait_ms`"),
                 )
             })
+    }
+}
+
+/// Does work to its end, also if whoever asked for it goes away: between a commit and what it changes in memory nothing
+/// may be dropped.
+pub(super) async fn to_its_end<T: Send + 'static, E: Into<Problem> + Send + 'static>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => Err(Problem::new(
+            Code::Internal,
+            format!("the work ended early: {error}; this is a bug of millstream, please report it"),
+        )),
     }
 }

@@ -14,8 +14,8 @@ use super::Answer;
 use crate::cli::exit::Usage;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longer than anything that a server waits for.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longer than a deploy of many tasks, or a compaction, takes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The server could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,12 @@ impl Remote {
             }
             Trust::OwnMachine => tls.disable_verification(true),
         };
-        let config = Agent::config_builder()
+        let mut config = Agent::config_builder();
+        if matches!(trust, Trust::OwnMachine) {
+            // What is on this machine is not asked through another one, which would see the token.
+            config = config.proxy(None);
+        }
+        let config = config
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))

@@ -129,6 +129,11 @@ impl Redrive {
         names.into_iter().collect()
     }
 
+    /// Forgets what is known of the place that letters go to; to be called whenever others may have parked records there.
+    pub fn look_again(&mut self) {
+        self.outgoing = None;
+    }
+
     /// The letters that stay, by reason; more may be added by each batch.
     pub fn stranded(&self) -> Vec<Stranded> {
         let stranded = self.stranded.iter();

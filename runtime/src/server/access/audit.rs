@@ -42,8 +42,8 @@ impl Event {
         }
     }
 
-    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status.as_u16();
+    pub(super) fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
         self
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State as StateOf};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hashbrown::HashMap;
@@ -20,6 +20,9 @@ use super::super::problem::{Code, Problem};
 use super::Role;
 use super::audit::{Audit, Event};
 use super::tokens::{Identity, Tokens};
+
+/// The status of a request whose client went away, as nginx writes it down.
+const CLIENT_GONE: u16 = 499;
 
 /// The name of the scheme in the OpenAPI document.
 pub(in crate::server) const SCHEME: &str = "token";
@@ -77,13 +80,18 @@ impl Access {
         }
     }
 
+    /// Whether the document says anything of a path.
+    fn is_documented(&self, path: &str) -> bool {
+        self.needs.keys().any(|(_, known)| known == path)
+    }
+
     fn audit(&self, event: &Event) {
         if let Entrance::Door { audit, .. } = &*self.entrance {
             audit.write(event);
         }
     }
 
-    fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+    fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Identity, Problem> {
         let refused = |text: &str| Problem::new(Code::Unauthenticated, text);
         let (local_token, is_open) = match &*self.entrance {
             Entrance::Owner => return Ok(Identity::all_powerful("owner")),
@@ -95,7 +103,7 @@ impl Access {
         };
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             if is_open && self.tokens.is_empty() {
-                is_from_here(headers)?;
+                is_from_here(headers, uri)?;
                 return Ok(Identity::all_powerful("anonymous"));
             }
             return Err(refused(
@@ -166,9 +174,10 @@ pub(in crate::server) async fn check(
         Some(Need::Nothing) => return next.run(request).await,
         Some(Need::Role(role)) => Some(*role),
         // There is nothing, or the method does not exist: any token may learn that.
-        None => None,
+        None if path.is_none_or(|path| access.is_documented(path.as_str())) => None,
+        None => Some(Role::Admin),
     };
-    let identity = match access.identify(request.headers()) {
+    let identity = match access.identify(request.headers(), request.uri()) {
         Ok(identity) => identity,
         Err(problem) => {
             access.audit(&Event::of(&request, None, problem.code.status()));
@@ -189,13 +198,32 @@ pub(in crate::server) async fn check(
     }
     let is_change = matches!(role, Some(Role::Deploy | Role::Admin))
         && !matches!(*request.method(), Method::GET | Method::HEAD);
-    let event = is_change.then(|| Event::of(&request, Some(&identity), axum::http::StatusCode::OK));
+    let written = is_change.then(|| Written {
+        event: Event::of(&request, Some(&identity), StatusCode::OK),
+        access: access.clone(),
+        // What a server writes down of a client that did not wait for its answer.
+        status: CLIENT_GONE,
+    });
     request.extensions_mut().insert(identity);
     let response = next.run(request).await;
-    if let Some(event) = event {
-        access.audit(&event.with_status(response.status()));
+    if let Some(mut written) = written {
+        written.status = response.status().as_u16();
     }
     response
+}
+
+/// Writes an event down when it is dropped.
+struct Written {
+    event: Event,
+    access: Access,
+    status: u16,
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        self.access
+            .audit(&self.event.clone().with_status(self.status));
+    }
 }
 
 /// The address from which a request comes; none within the process.
@@ -213,12 +241,22 @@ fn bearer(value: &str) -> Option<&str> {
 
 /// Where no token is needed, a web page must not be able to make somebody's browser ask: neither by a request across
 /// origins, nor under a name that it lets point here.
-fn is_from_here(headers: &HeaderMap) -> Result<(), Problem> {
-    for name in [header::HOST, header::ORIGIN] {
-        let Some(value) = headers.get(&name) else {
+fn is_from_here(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let named = [
+        ("host", text(header::HOST)),
+        // HTTP/2 has it in the place of `Host`.
+        (":authority", uri.authority().map(|it| it.as_str())),
+        ("origin", text(header::ORIGIN)),
+    ];
+    for (name, host) in named {
+        let Some(host) = host else {
             continue;
         };
-        let host = value.to_str().unwrap_or_default();
         if !is_loopback_host(host) {
             return Err(Problem::new(
                 Code::Forbidden,

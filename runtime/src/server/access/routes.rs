@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::super::extract::{Json, PathOf};
 use super::super::problem::{Code, Problem};
-use super::super::state::State;
+use super::super::state::{State, to_its_end};
 use super::{Role, StoredToken, TokenError};
 use crate::model::TokenName;
 
@@ -98,7 +98,12 @@ async fn create(
     Json(new): Json<NewToken>,
 ) -> Result<impl IntoResponse, Problem> {
     let tokens = &state.tokens;
-    let token = tokens.create(&new.name, new.roles, new.expires_ms).await?;
+    let creating = (tokens.clone(), new.name.clone());
+    let token = to_its_end(async move {
+        let (tokens, name) = creating;
+        tokens.create(&name, new.roles, new.expires_ms).await
+    })
+    .await?;
     let stored = tokens
         .list()
         .into_iter()
@@ -117,6 +122,7 @@ async fn revoke(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TokenName>,
 ) -> Result<StatusCode, Problem> {
-    state.tokens.revoke(&name).await?;
+    let tokens = state.tokens.clone();
+    to_its_end(async move { tokens.revoke(&name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -27,7 +27,7 @@ use crate::model::QueueName;
 
 const DEFAULT_LETTERS: usize = 100;
 const MAX_LETTERS: usize = 1_000;
-/// Bytes of an export's answer, beyond which no further letter is added.
+/// Bytes of letters beyond which no further one is added to an answer.
 const MAX_EXPORT_BYTES: usize = 8 << 20;
 
 /// Names the id at which an export goes on; missing at its end.
@@ -102,7 +102,7 @@ impl Page {
 }
 
 /// Dead letters, by id: where they come from, why and when they were given up on.
-#[utoipa::path(get, path = "/dead-letters", security(("token" = ["read"])), tag = "dead letters",
+#[utoipa::path(get, path = "/dead-letters", security(("token" = ["consume"])), tag = "dead letters",
     params(Selection, Page),
     responses((status = 200, body = LetterPage), (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -113,10 +113,12 @@ async fn list(
 ) -> Result<axum::Json<LetterPage>, Problem> {
     let max = page.max()?;
     let mut found = selection.letters(&state.data, page.from.unwrap_or(0))?;
-    let mut letters = Vec::new();
+    let (mut letters, mut bytes) = (Vec::new(), 0);
     while let Some(messages) = found.next_page().await? {
         for message in messages {
-            if letters.len() == max {
+            bytes += message.record()?.size_bytes();
+            let is_full = bytes > MAX_EXPORT_BYTES && !letters.is_empty();
+            if letters.len() == max || is_full {
                 let next = Some(message.offset);
                 return Ok(axum::Json(LetterPage { letters, next }));
             }
@@ -138,7 +140,7 @@ struct Of {
 }
 
 /// Everything about one dead letter: payload, headers, plugin, backtrace.
-#[utoipa::path(get, path = "/dead-letters/{id}", security(("token" = ["read"])), tag = "dead letters",
+#[utoipa::path(get, path = "/dead-letters/{id}", security(("token" = ["consume"])), tag = "dead letters",
     params(("id" = u64, Path, description = "Its id"), Of),
     responses((status = 200, body = LetterView), (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]

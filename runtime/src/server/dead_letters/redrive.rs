@@ -252,6 +252,8 @@ async fn turn(
 ) -> Result<bool, Problem> {
     let pipelines = redrive.pipelines();
     let standing_still = state.suspend(&pipelines).await?;
+    // They have run since the turn before.
+    redrive.look_again();
     let began = Instant::now();
     // Pipelines that run stand still once a second; where none does, a rate is kept in smaller steps.
     let steps = if standing_still.is_empty() { 10 } else { 1 };

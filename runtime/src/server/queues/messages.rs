@@ -27,6 +27,8 @@ const MAX_WAIT_MS: u64 = 60_000;
 const DEFAULT_PEEKED: usize = 10;
 const MAX_PEEKED: usize = 1_000;
 const MAX_RECEIPTS: usize = 10_000;
+/// A year, as for a queue's setting.
+const MAX_DELAY_MS: u64 = 31_536_000_000;
 
 pub(super) fn router() -> OpenApiRouter<State> {
     OpenApiRouter::new()
@@ -333,6 +335,12 @@ async fn release(
     Json(request): Json<ReleaseRequest>,
 ) -> Result<axum::Json<SettledView>, Problem> {
     let queue = state.data.queues.queue(&name)?;
+    if request.delay_ms > MAX_DELAY_MS {
+        return Err(Problem::invalid(format!(
+            "delay_ms is {}; expected at most {MAX_DELAY_MS}",
+            request.delay_ms
+        )));
+    }
     let receipts = receipts(&request.receipts)?;
     let released = queue.release(&receipts, request.delay_ms).await?;
     Ok(axum::Json(released.into()))

@@ -16,7 +16,7 @@ pub use view::{NewQueue, QueueSettings, QueueView, RemovedMessages};
 
 use super::extract::{Json, PathOf};
 use super::problem::Problem;
-use super::state::State;
+use super::state::{State, to_its_end};
 use crate::model::QueueName;
 
 pub(super) fn router() -> OpenApiRouter<State> {
@@ -46,10 +46,9 @@ async fn create(
     StateOf(state): StateOf<State>,
     Json(new): Json<NewQueue>,
 ) -> Result<impl IntoResponse, Problem> {
-    let queues = &state.data.queues;
-    let queue = queues
-        .create_queue(&new.name, new.settings.config())
-        .await?;
+    let queues = state.data.queues.clone();
+    let creating = async move { queues.create_queue(&new.name, new.settings.config()).await };
+    let queue = to_its_end(creating).await?;
     let view = QueueView::of(&queue, &queue.describe().await?);
     Ok((StatusCode::CREATED, axum::Json(view)))
 }
@@ -75,9 +74,10 @@ async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
 ) -> Result<axum::Json<RemovedMessages>, Problem> {
-    let queues = &state.data.queues;
+    let queues = state.data.queues.clone();
     let messages = queues.queue(&name)?.message_count().await?;
-    queues.delete_queue(&name).await?;
+    let deleted = name.clone();
+    to_its_end(async move { queues.delete_queue(&deleted).await }).await?;
     Ok(axum::Json(RemovedMessages { name, messages }))
 }
 

@@ -15,7 +15,7 @@ pub use view::{
 
 use super::extract::{Json, PathOf};
 use super::problem::{Code, Problem};
-use super::state::State;
+use super::state::{State, to_its_end};
 use crate::log::{Cleanup, TopicConfig};
 use crate::model::TopicName;
 
@@ -47,7 +47,8 @@ async fn create(
         ..TopicConfig::default()
     };
     new.settings.apply(&mut config)?;
-    let topic = state.data.log.create_topic(&new.name, config).await?;
+    let log = state.data.log.clone();
+    let topic = to_its_end(async move { log.create_topic(&new.name, config).await }).await?;
     Ok((StatusCode::CREATED, axum::Json(TopicView::of(&topic))))
 }
 
@@ -73,11 +74,12 @@ async fn alter(
     PathOf(name): PathOf<TopicName>,
     Json(settings): Json<TopicSettings>,
 ) -> Result<axum::Json<TopicView>, Problem> {
-    let log = &state.data.log;
+    let log = state.data.log.clone();
     let topic = log.topic(&name)?;
     let mut config = topic.config();
     settings.apply(&mut config)?;
-    log.alter_topic(&topic, config).await?;
+    let altered = topic.clone();
+    to_its_end(async move { log.alter_topic(&altered, config).await }).await?;
     Ok(axum::Json(TopicView::of(&topic)))
 }
 
@@ -89,13 +91,14 @@ async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
 ) -> Result<axum::Json<DeletedTopic>, Problem> {
-    let log = &state.data.log;
+    let log = state.data.log.clone();
     let TopicView {
         records,
         size_bytes,
         ..
     } = TopicView::of(&log.topic(&name)?);
-    log.delete_topic(&name).await?;
+    let deleted = name.clone();
+    to_its_end(async move { log.delete_topic(&deleted).await }).await?;
     Ok(axum::Json(DeletedTopic {
         name,
         records,
