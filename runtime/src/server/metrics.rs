@@ -385,7 +385,7 @@ impl Scrape {
         for status in &self.pipelines {
             let calls = &status.totals.calls;
             let bounds = CALL_BUCKETS_NS.iter().map(|ns| *ns as f64 / 1e9);
-            let bounds = bounds.chain([f64::MAX]);
+            let bounds = bounds.chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(calls.by_time).collect();
             let labels = labels(status);
             let mut metric = metric.encode_family(&labels)?;
