@@ -31,6 +31,8 @@ const STDERR_TAIL_BYTES: usize = 2 * 1024;
 pub struct LogLimit {
     tail: LogTail,
     lines: Mutex<LineRate>,
+    /// Of lines that the server's own log does not show.
+    kept: Mutex<LineRate>,
     stderr: Mutex<LineRate>,
 }
 
@@ -41,6 +43,7 @@ impl Default for LogLimit {
         Self {
             tail: LogTail::default(),
             lines: rate(MAX_LINES_PER_SECOND, MAX_LINES_PER_SECOND),
+            kept: rate(MAX_LINES_PER_SECOND, MAX_LINES_PER_SECOND),
             stderr: rate(STDERR_BURST, STDERR_LINES_PER_SECOND),
         }
     }
@@ -110,9 +113,18 @@ impl GuestLog {
     }
 
     fn limited_line(&self, rate: &Mutex<LineRate>, level: Level, context: &str, message: &str) {
+        if self.is_muted {
+            return;
+        }
+        let (context, message) = (cut_str(context, 256), cut_str(message, MAX_LINE_BYTES));
         // For whoever follows the plugin's log.
         let is_kept = level <= Level::INFO;
-        if self.is_muted || !(is_kept || is_enabled(level)) {
+        if !is_enabled(level) {
+            // It takes no room from the lines that are shown.
+            let kept = &self.limit.kept;
+            if is_kept && kept.lock().take(Instant::now()) != LinePermit::Denied {
+                self.limit.tail.add(level, self.partition, context, message);
+            }
             return;
         }
         let permit = rate.lock().take(Instant::now());
@@ -126,7 +138,6 @@ impl GuestLog {
                 "{dropped} log lines of the plugin were dropped: it may log {MAX_LINES_PER_SECOND} a second, and {STDERR_LINES_PER_SECOND} of them on stderr",
             ),
         }
-        let (context, message) = (cut_str(context, 256), cut_str(message, MAX_LINE_BYTES));
         if is_kept {
             self.limit.tail.add(level, self.partition, context, message);
         }
