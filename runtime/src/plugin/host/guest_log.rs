@@ -294,6 +294,18 @@ mod tests {
         lines
     }
 
+    /// Without a subscriber no level is shown.
+    #[test]
+    fn lines_that_are_not_shown_take_no_room_from_those_that_are() {
+        let log = log();
+        for _ in 0..2 * MAX_LINES_PER_SECOND {
+            log.line(Level::INFO, "", "kept");
+        }
+        assert!(!log.limit.tail.after(0).is_empty());
+        let permit = log.limit.lines.lock().take(Instant::now());
+        assert_eq!(permit, LinePermit::Granted { dropped: 0 });
+    }
+
     #[test]
     fn writes_are_split_into_lines() {
         assert_eq!(lines(&[b"a", b"b\nc\r\n", b"", b"d"]), ["ab", "c", "d"]);
