@@ -29,16 +29,12 @@ use crate::storage::schema::group_offset::CommittedOffset;
 pub(super) fn open_parked(
     pipeline: &PipelineRuntime,
     task: u32,
-    control: &TaskControl,
     status: &TaskStatus,
 ) -> Result<Arc<Mutex<Parked>>, TaskError> {
-    let mut parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
+    let parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
     status.parked.store(parked.len(), Ordering::Release);
     for number in parked.inputs() {
         parked_input(pipeline, *number)?;
-    }
-    if let Some(released_ms) = control.released_ms {
-        parked.release(released_ms);
     }
     Ok(Arc::new(Mutex::new(parked)))
 }
@@ -165,8 +161,10 @@ impl BatchRunner {
         self.processor = processor;
         self.recorder = Recorder::new(&pipeline, self.task);
         warn_of_timers(&pipeline, self.task, &self.timers.lock());
-        if let Some(trial) = &self.pipeline.trial {
-            self.parked.lock().release(trial.held_until_ms);
+        match &pipeline.trial {
+            Some(_) => self.parked.lock().hold(),
+            None if self.pipeline.trial.is_some() => self.parked.lock().release(),
+            None => {}
         }
         self.control.set_trial(pipeline.trial.clone());
         self.pipeline = pipeline;

@@ -50,7 +50,7 @@ impl ConsumerTask {
         status: Arc<TaskStatus>,
     ) -> Result<Self, TaskError> {
         let inputs = Input::open_all(&pipeline, task, &status)?;
-        let parked = open_parked(&pipeline, task, &control, &status)?;
+        let parked = open_parked(&pipeline, task, &status)?;
         Ok(Self {
             runner: BatchRunner::open(pipeline, task, parked, None, control, status)?,
             turn: 0,

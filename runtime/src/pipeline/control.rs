@@ -17,8 +17,6 @@ pub(super) struct TaskControl {
     /// the task waits for, it looks up.
     stop: watch::Sender<bool>,
     wish: Mutex<Wish>,
-    /// Records that a trial has held until this time, in ms since the epoch, are due at once.
-    pub(super) released_ms: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -50,15 +48,9 @@ impl Swap {
 
 impl TaskControl {
     pub(super) fn new() -> Arc<Self> {
-        Self::releasing(None)
-    }
-
-    /// For a task that goes on after a trial.
-    pub(super) fn releasing(released_ms: Option<u64>) -> Arc<Self> {
         Arc::new(Self {
             stop: watch::Sender::new(false),
             wish: Mutex::default(),
-            released_ms,
         })
     }
 

@@ -96,7 +96,7 @@ impl ConcurrentTask {
         let count = pipeline.spec.concurrency;
         let mut inputs = Input::open_all(&pipeline, task, &status)?;
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
-        let parked = open_parked(&pipeline, task, &control, &status)?;
+        let parked = open_parked(&pipeline, task, &status)?;
         let (report, done) = mpsc::unbounded_channel();
         let (mut lanes, mut timers) = (Vec::new(), Vec::new());
         for number in 0..count {

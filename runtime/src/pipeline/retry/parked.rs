@@ -35,8 +35,8 @@ pub(in crate::pipeline) struct Parked {
     next_sequence: u64,
     /// The numbers of the inputs that records came from when this was opened.
     inputs: BTreeSet<u32>,
-    /// Records that are due at this time are due now: a trial that held them has ended.
-    released_ms: Option<u64>,
+    /// Whether records are due now that a trial has held: no trial is under way.
+    held_are_due: bool,
 }
 
 struct Group {
@@ -64,7 +64,7 @@ pub(in crate::pipeline) struct Waiting {
 }
 
 impl Parked {
-    /// Reads which records of a task are parked.
+    /// Reads which records of a task are parked. What a trial has held is due at once.
     pub(in crate::pipeline) fn open(
         store: Store,
         pipeline_id: u32,
@@ -80,14 +80,17 @@ impl Parked {
             recent_bytes: 0,
             next_sequence: 0,
             inputs: BTreeSet::new(),
-            released_ms: None,
+            held_are_due: true,
         };
         let from = parked::key(pipeline_id, task, 0, 0);
         let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
         store.scan(KeyKind::Parked, &from, Some(&to), |key, value| {
             let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
             let value = bytes::Bytes::copy_from_slice(value);
-            let record = parked::parse_value(&value).ok_or_else(damaged)?;
+            let mut record = parked::parse_value(&value).ok_or_else(damaged)?;
+            if record.is_held() {
+                record.due_ms = 0;
+            }
             opened.insert(group, sequence, &record);
             opened.inputs.insert(record.input);
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
@@ -135,16 +138,17 @@ impl Parked {
             .map(|(due_ms, _)| *due_ms)
     }
 
-    /// Makes the records due at once that a trial has held until this time.
-    pub(in crate::pipeline) fn release(&mut self, held_until_ms: u64) {
-        self.released_ms = Some(held_until_ms);
-        let mut held = self.due.iter();
-        let held: Vec<GroupId> = held
-            .by_ref()
-            .filter(|(due_ms, _)| *due_ms == held_until_ms)
-            .map(|(_, group)| *group)
-            .collect();
-        for group in held {
+    /// From now on what a trial holds is due at its time, and not before.
+    pub(in crate::pipeline) fn hold(&mut self) {
+        self.held_are_due = false;
+    }
+
+    /// Makes due what a trial has held, at once.
+    pub(in crate::pipeline) fn release(&mut self) {
+        self.held_are_due = true;
+        // Those of which the first record is not held get their time back when it is read.
+        let groups: Vec<_> = self.due.iter().map(|(_, group)| *group).collect();
+        for group in groups {
             let has_faulted = self.groups.get(&group).is_some_and(|it| it.has_faulted);
             self.set_first(group, 0, has_faulted);
         }
@@ -253,7 +257,11 @@ impl Parked {
             // What was removed need not be passed over again.
             group.first_sequence = done.sequence + 1;
             // Not before everything else: whoever has been due for longer comes first.
-            self.set_first(done.group, done.parked.due_ms, false);
+            let due_ms = match done.parked.is_held() {
+                true => 0,
+                false => done.parked.due_ms,
+            };
+            self.set_first(done.group, due_ms, false);
         }
     }
 
@@ -289,7 +297,7 @@ impl Parked {
             let Some(head) = found.first() else {
                 continue;
             };
-            let is_released = self.released_ms == Some(head.parked.due_ms);
+            let is_released = self.held_are_due && head.parked.is_held();
             if head.parked.due_ms > now_ms && !is_released {
                 let (due_ms, has_faulted) = (head.parked.due_ms, head.parked.has_faulted);
                 self.set_first(group, due_ms, has_faulted);

@@ -95,8 +95,7 @@ impl Run {
         let Some(task) = self.tasks.get_mut(number as usize) else {
             return;
         };
-        let trial = task.pipeline.trial.as_ref();
-        task.control = TaskControl::releasing(trial.map(|trial| trial.held_until_ms));
+        task.control = TaskControl::new();
         task.pipeline = Arc::clone(&self.pipeline);
         if let Some(control) = self.controls.lock().get_mut(number as usize) {
             *control = Arc::clone(&task.control);

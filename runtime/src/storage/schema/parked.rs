@@ -5,7 +5,8 @@
 //!
 //! The value: version (`u8`, 1), flags (`u8`: 1 = it has faulted, so it is tried alone), number of the
 //! input in the pipeline's entry (`u32`; `0xffffffff` = it is a timer, with its key, its payload as the value, and its due time as
-//! the timestamp), attempts (`u32`; 0 = it only waits behind another), when it is due, first failed and
+//! the timestamp), attempts (`u32`; 0 = it only waits behind another or,
+//! if it has failed, a trial holds it for the version that comes next), when it is due, first failed and
 //! last failed (`u64` each, in ms since the epoch), the reason (`u16` length, UTF-8), then the record as
 //! a batch of one in Kafka's format, with its own offset. Numbers are big-endian.
 
@@ -26,7 +27,7 @@ const FIXED_LEN_BYTES: usize = 36;
 pub struct ParkedRecord {
     /// Number of the pipeline's input that it came from, as its entry lists them, or [`TIMERS_INPUT`](crate::model::TIMERS_INPUT).
     pub input: u32,
-    /// How often it has failed; 0 if it waits behind another record.
+    /// How often it has failed; 0 if it waits behind another record or is [held](Self::is_held).
     pub attempt_count: u32,
     /// Whether it made the plugin fault, so that it is tried alone.
     pub has_faulted: bool,
@@ -40,6 +41,13 @@ pub struct ParkedRecord {
     pub reason: String,
     /// The record, with its offset, as a batch of one.
     pub record: RecordBatch,
+}
+
+impl ParkedRecord {
+    /// Whether a trial of another version has given up on it, and left it to the version that comes next.
+    pub fn is_held(&self) -> bool {
+        self.attempt_count == 0 && self.first_failed_ms > 0
+    }
 }
 
 /// The start of all keys of a task.

@@ -204,3 +204,57 @@ fn records_in_memory_are_bounded() {
     assert!(parked.groups[&0].recent.len_bytes() <= 64 << 10);
     assert!(parked.recent_bytes >= MAX_RECENT_BYTES / 4);
 }
+
+/// However many records a trial has held, and whatever was parked behind them: when it ends, or the task starts
+/// anew, they are due, and not before.
+#[test]
+fn what_a_trial_has_held_is_due_when_it_ends() {
+    const HELD_UNTIL_MS: u64 = START_MS + 60_000;
+    let directory = TestStore::new();
+    for is_reopened in [false, true] {
+        let mut parked = open(&directory);
+        parked.hold();
+        let mut commit = Commit::new();
+        for group in [3, 7] {
+            for offset in 0..20 {
+                let mut held = record(offset, 0, HELD_UNTIL_MS);
+                held.first_failed_ms = START_MS;
+                parked.park(group, &held, &mut commit);
+                parked.park(group, &record(offset, 0, START_MS), &mut commit);
+            }
+        }
+        // Fails for another reason, and keeps its time.
+        parked.park(5, &record(1, 1, HELD_UNTIL_MS), &mut commit);
+        directory.commit(commit);
+        let due = parked.take_due(START_MS, 512, 1 << 20, |_| false);
+        assert!(due.unwrap().is_empty());
+        match is_reopened {
+            true => parked = open(&directory),
+            false => parked.release(),
+        }
+        while parked
+            .next_due_ms()
+            .is_some_and(|due_ms| due_ms <= START_MS)
+        {
+            let mut commit = Commit::new();
+            let due = parked.take_due(START_MS, 512, 1 << 20, |_| false);
+            for waiting in &due.unwrap() {
+                parked.remove(waiting, &mut commit);
+            }
+            directory.commit(commit);
+        }
+        assert_eq!(
+            (parked.len(), parked.next_due_ms()),
+            (1, Some(HELD_UNTIL_MS))
+        );
+        let mut commit = Commit::new();
+        for waiting in &parked
+            .take_due(HELD_UNTIL_MS, 1, 1 << 20, |_| false)
+            .unwrap()
+        {
+            parked.remove(waiting, &mut commit);
+        }
+        directory.commit(commit);
+        assert!(parked.is_empty());
+    }
+}
