@@ -7,7 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use crate::context::Context;
 use crate::setup;
 
-const BENCHES: &[&str] = &["plugin", "log", "queue", "pipeline", "poison", "service"];
+const BENCHES: &[&str] = &[
+    "plugin", "log", "queue", "pipeline", "poison", "service", "deploy", "server", "http",
+];
+/// Those that run no plugin.
+const WITHOUT_PLUGINS: &[&str] = &["log", "queue", "http"];
 
 /// Runs the benchmark `which`; `args` go to `millstream bench WHICH` as they are.
 pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
@@ -23,7 +27,7 @@ pub fn run(context: &Context, which: &str, args: &[&str]) -> Result<()> {
     let json = folder.join(format!("{which}.json"));
     let mut bench = context.millstream()?;
     bench.args(["bench", which]).arg("--json").arg(&json);
-    if !matches!(which, "log" | "queue") {
+    if !WITHOUT_PLUGINS.contains(&which) {
         bench
             .arg("--plugins")
             .arg(setup::plugins::built_components(context)?);

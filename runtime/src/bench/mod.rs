@@ -13,10 +13,18 @@
 //! - `poison`: the same with records that fail, against none that do; and what a key that fails all the time
 //!   does to the others.
 //! - `service`: a pipeline that calls a slow service, with many instances against one.
+//! - `deploy`: the latency of records while another version of a plugin is deployed again and again, against that
+//!   without.
+//! - `server`: how long `serve` takes to start with a lot of data, and what it takes of the machine while it has
+//!   nothing to do.
+//! - `http`: producing and consuming over HTTP, against a server that does nothing with what it is sent.
 
+mod deploy;
 mod environment;
+mod http;
 mod latency;
 mod log;
+mod paced;
 mod pipeline;
 mod plugin;
 mod poison;
@@ -25,6 +33,8 @@ mod queue;
 mod report;
 mod rounds;
 mod scratch;
+mod serve;
+mod server;
 mod service;
 mod synthetic;
 
@@ -47,6 +57,12 @@ pub enum BenchArgs {
     Poison(poison::Args),
     /// Measure a consumer that calls a slow service, with many instances against one
     Service(service::Args),
+    /// Measure what deploys under load do to the latency of records
+    Deploy(deploy::Args),
+    /// Measure how long `serve` takes to start, and what it takes of the machine while idle
+    Server(server::Args),
+    /// Measure producing and consuming over HTTP, against a server that keeps nothing
+    Http(http::Args),
 }
 
 /// What every benchmark takes.
@@ -73,6 +89,9 @@ pub async fn run(args: BenchArgs, as_json: bool) -> anyhow::Result<ExitCode> {
         BenchArgs::Pipeline(args) => (pipeline::run(&args).await?, args.common),
         BenchArgs::Poison(args) => (poison::run(&args).await?, args.common),
         BenchArgs::Service(args) => (service::run(&args).await?, args.common),
+        BenchArgs::Deploy(args) => (deploy::run(&args).await?, args.common),
+        BenchArgs::Server(args) => (server::run(&args).await?, args.common),
+        BenchArgs::Http(args) => (http::run(&args).await?, args.common),
     };
     report.publish(common.json.as_deref(), as_json)?;
     Ok(ExitCode::SUCCESS)

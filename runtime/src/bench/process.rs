@@ -1,4 +1,4 @@
-//! What this process has taken of the machine.
+//! What this process, or another one, has taken of the machine.
 
 use std::fs;
 use std::time::Duration;
@@ -23,9 +23,14 @@ pub(super) fn peak_memory_bytes() -> u64 {
 
 /// Processor time of all threads so far, of this process and the system on its behalf.
 pub(super) fn cpu_time() -> Duration {
+    cpu_time_of(std::process::id())
+}
+
+/// As [`cpu_time`], of another process.
+pub(super) fn cpu_time_of(process_id: u32) -> Duration {
     /// The unit of the proc file system, which is fixed for programs.
     const TICK_MS: u64 = 10;
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{process_id}/stat")).unwrap_or_default();
     // The second field is the program's name in parentheses, and may hold anything.
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks = behind_name
@@ -36,6 +41,13 @@ pub(super) fn cpu_time() -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * TICK_MS)
 }
 
+/// Resident size of a process now, in bytes.
+pub(super) fn memory_bytes_of(process_id: u32) -> u64 {
+    field_of(&format!("/proc/{process_id}/status"), "VmRSS")
+        .and_then(|text| kibibytes(&text))
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +55,7 @@ mod tests {
     #[test]
     fn memory_and_time_are_counted() {
         assert!(peak_memory_bytes() > 1 << 20);
+        assert!(memory_bytes_of(std::process::id()) > 1 << 20);
         let start = std::time::Instant::now();
         let before = cpu_time();
         while start.elapsed() < Duration::from_millis(60) {

@@ -10,19 +10,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use serde::Serialize;
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::block_in_place;
 
 use super::Args;
 use super::run::manifest;
 use crate::bench::latency::{Latency, LatencyRecorder};
+use crate::bench::paced::{Disturbance, OutputReaders, PacedSender, TICK, Unmeasured};
 use crate::bench::report::{Bound, Figures, Report};
 use crate::bench::rounds::{Side, order};
 use crate::bench::scratch::Scratch;
-use crate::bench::synthetic::Records;
 use crate::bench::{announce, process};
 use crate::group::Groups;
-use crate::log::{Cursor, Log, Producer, Topic};
-use crate::model::HeadersRef;
+use crate::log::Log;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
 use crate::queue::Queues;
@@ -32,12 +31,6 @@ use crate::storage::{Store, StoreOptions};
 const HOT: &[u8] = b"key-of-the-bad-day";
 /// One record in so many is one of the hot key.
 const HOT_EVERY: u64 = 10;
-/// How often records are sent.
-const TICK: Duration = Duration::from_millis(5);
-/// How long the last records may take before the run is given up.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// Records and bytes that are read from an output at a time.
-const READ: (usize, usize) = (4096, 1 << 20);
 
 /// Arguments of this part.
 #[derive(Debug, Clone, clap::Args)]
@@ -178,26 +171,31 @@ impl Setup<'_> {
         );
         let plugins = block_in_place(|| Plugins::load(self.engine, &manifest));
         let start = Instant::now();
-        let mut sender = Sender {
-            source: Records::new(self.args.value_bytes, 1),
-            producer: Producer::new(log.clone(), input),
-            fails: side == Side::Ours,
-            start,
-            value: Vec::new(),
+        let hot = || Unmeasured {
+            key: HOT,
+            word: match side {
+                Side::Plain => "fine",
+                Side::Ours => "retry-1000000",
+            },
         };
-        for _ in 0..self.args.hot_key.hot_backlog {
-            sender.send_hot().await?;
+        let mut sender = PacedSender::new(&log, input, self.args.value_bytes, start);
+        let args = &self.args.hot_key;
+        for _ in 0..args.hot_backlog {
+            sender.send_unmeasured(&hot()).await?;
         }
-        sender.producer.flush().await?;
+        sender.flush().await?;
         let pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;
         while pipelines.progress().lag_records > 0 {
             tokio::time::sleep(TICK).await;
         }
         process::reset_peak_memory();
         let retries = pipelines.progress().retries;
-        let readers = read_outputs(log.store(), &output, start)?;
-        let sent = sender.send_for(&self.args.hot_key).await?;
-        let latency = wait_for(readers, sent).await?;
+        let undisturbed = Arc::new(Disturbance::default());
+        let readers = OutputReaders::start(log.store(), &output, start, &undisturbed)?;
+        let duration = Duration::from_secs(args.hot_seconds);
+        let is_hot = |number: u64| number.is_multiple_of(HOT_EVERY).then(hot);
+        let sent = sender.send_for(duration, args.hot_rate, is_hot).await?;
+        let latency = readers.wait_for(sent).await?.all;
         let progress = pipelines.progress();
         totals.peak_memory_bytes = totals.peak_memory_bytes.max(process::peak_memory_bytes());
         if let Some(failure) = pipelines.stop().await.first() {
@@ -213,160 +211,5 @@ impl Setup<'_> {
         totals.parked_records = progress.parked_records;
         block_in_place(|| drop((log, groups, queues, pipelines, sender, output)));
         Ok(())
-    }
-}
-
-/// Sends records that say when they were sent.
-struct Sender {
-    source: Records,
-    producer: Producer,
-    fails: bool,
-    start: Instant,
-    value: Vec<u8>,
-}
-
-impl Sender {
-    async fn send_hot(&mut self) -> anyhow::Result<()> {
-        let word = if self.fails {
-            "retry-1000000 0"
-        } else {
-            "fine 0"
-        };
-        let (_, filling) = self.source.next();
-        self.value.clear();
-        self.value.extend_from_slice(word.as_bytes());
-        self.value.push(b' ');
-        self.value.extend_from_slice(filling);
-        let key = Some(HOT);
-        Ok(self
-            .producer
-            .send(None, 1, key, Some(&self.value), HeadersRef::EMPTY)
-            .await?)
-    }
-
-    async fn send_other(&mut self) -> anyhow::Result<()> {
-        let sent_us = self.start.elapsed().as_micros();
-        let (key, filling) = self.source.next();
-        self.value.clear();
-        self.value
-            .extend_from_slice(format!("fine {sent_us} ").as_bytes());
-        self.value.extend_from_slice(filling);
-        Ok(self
-            .producer
-            .send(None, 1, Some(key), Some(&self.value), HeadersRef::EMPTY)
-            .await?)
-    }
-
-    /// Sends records at an even rate; returns how many of other keys there were.
-    async fn send_for(&mut self, args: &HotKeyArgs) -> anyhow::Result<u64> {
-        let (mut number, mut others) = (0, 0);
-        let began = Instant::now();
-        let mut ticks = tokio::time::interval(TICK);
-        loop {
-            ticks.tick().await;
-            let elapsed = began.elapsed().min(Duration::from_secs(args.hot_seconds));
-            let due = (elapsed.as_secs_f64() * args.hot_rate as f64) as u64;
-            while number < due {
-                if number % HOT_EVERY == 0 {
-                    self.send_hot().await?;
-                } else {
-                    self.send_other().await?;
-                    others += 1;
-                }
-                number += 1;
-            }
-            self.producer.flush().await?;
-            if elapsed.as_secs() >= args.hot_seconds {
-                return Ok(others);
-            }
-        }
-    }
-}
-
-/// What a reader has seen of one output partition.
-type Seen = tokio::sync::watch::Receiver<u64>;
-
-/// Readers of the output's partitions, and how many records of other keys they have seen so far.
-struct Readers {
-    running: JoinSet<()>,
-    seen: Vec<Seen>,
-    latency: Arc<parking_lot::Mutex<LatencyRecorder>>,
-}
-
-fn read_outputs(store: &Store, output: &Topic, start: Instant) -> anyhow::Result<Readers> {
-    let latency = Arc::new(parking_lot::Mutex::new(LatencyRecorder::new()?));
-    let mut readers = Readers {
-        running: JoinSet::new(),
-        seen: Vec::new(),
-        latency: Arc::clone(&latency),
-    };
-    for partition in output.partitions() {
-        let end = partition.high_watermark();
-        let mut cursor = Cursor::new(store.clone(), Arc::clone(partition), end);
-        let (tell, seen) = tokio::sync::watch::channel(0);
-        let latency = Arc::clone(&latency);
-        readers.seen.push(seen);
-        readers.running.spawn(async move {
-            loop {
-                let mut count = 0;
-                let read = block_in_place(|| {
-                    let mut latency = latency.lock();
-                    cursor.read(READ.0, READ.1, |record| {
-                        if record.key != Some(HOT) {
-                            let sent_us = record.value.and_then(sent_us).unwrap_or_default();
-                            let sent = Duration::from_micros(sent_us);
-                            latency.record(start.elapsed().saturating_sub(sent));
-                            count += 1;
-                        }
-                    })
-                });
-                tell.send_modify(|seen| *seen += count);
-                // The run is given up for it.
-                if read.is_err() || tell.is_closed() {
-                    return;
-                }
-                if cursor.is_at_end() {
-                    cursor.wait().await;
-                }
-            }
-        });
-    }
-    Ok(readers)
-}
-
-/// Waits until all records of other keys are in the output.
-async fn wait_for(mut readers: Readers, sent: u64) -> anyhow::Result<LatencyRecorder> {
-    let began = Instant::now();
-    loop {
-        let seen: u64 = readers.seen.iter().map(|seen| *seen.borrow()).sum();
-        if seen == sent {
-            break;
-        }
-        ensure!(
-            seen < sent && began.elapsed() < TIMEOUT,
-            "{seen} of {sent} records of other keys have come out"
-        );
-        tokio::time::sleep(TICK).await;
-    }
-    readers.running.shutdown().await;
-    let latency = readers.latency.lock().clone();
-    Ok(latency)
-}
-
-/// When a record says that it was sent, in µs.
-fn sent_us(value: &[u8]) -> Option<u64> {
-    let mut words = value.split(|byte| *byte == b' ').skip(1);
-    std::str::from_utf8(words.next()?).ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_says_when_it_was_sent() {
-        assert_eq!(sent_us(b"fine 1234 abc #1"), Some(1234));
-        assert_eq!(sent_us(b"fine"), None);
-        assert_eq!(sent_us(b"fine abc"), None);
     }
 }
