@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::server::Server;
+use crate::server_pipelines::wait_until;
 use crate::support::records::last_values;
-use crate::support::{Consumed, Random, Sandbox, note};
+use crate::support::{Consumed, Random, Sandbox, note, plugins};
 
 /// The example's folder.
 pub fn example() -> PathBuf {
@@ -166,4 +168,78 @@ fn the_example_gives_exactly_the_right_table() {
         last_values(&sandbox.consume("carrier-stats")),
         expected_table()
     );
+}
+
+/// The second version counts broken flights, too. A rollback with state takes back what it has counted: the first
+/// one goes on from the table as it was at the deploy.
+///
+/// Fails when a rollback leaves a task's state or position as it is, or restores either without the other.
+#[test]
+fn a_rollback_with_state_restores_the_table_of_the_deploy() {
+    const BEFORE: &str = "300000";
+    const GOOD: &str = "336676";
+    let example_file = |name: &str| example().join(name).to_str().unwrap().to_owned();
+    let (flights, broken) = (
+        example_file("nycflights13.jsonl.zst"),
+        example_file("broken.jsonl"),
+    );
+    let produce = |sandbox: &Sandbox, file: &str, rest: &[&str]| {
+        let verb = [
+            "produce",
+            "topic:flights",
+            "--key-field",
+            "carrier",
+            "--file",
+            file,
+        ];
+        sandbox.succeed(&[&verb, rest].concat());
+    };
+    let table = |sandbox: &Sandbox| last_values(&sandbox.consume("carrier-stats"));
+
+    // What the first version counts of the good ones.
+    let plain = Sandbox::new();
+    let manifest = example_file("millstream.toml");
+    produce(&plain, &flights, &["--manifest", &manifest, "--max", GOOD]);
+    plain.succeed(&["run", &manifest, "--until-idle"]);
+    let of_the_good = table(&plain);
+
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let upload = |name: &str, package: &str, rest: &[&str]| {
+        let component = plugins::component(package);
+        let verb = ["plugin", "upload", name, component.to_str().unwrap()];
+        sandbox.succeed(&[&verb, rest].concat());
+    };
+    upload("rebook", "rebook", &[]);
+    upload("carrier-delays", "carrier-delays", &[]);
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let uploaded = text.lines().filter(|line| !line.starts_with("path = "));
+    let applied = sandbox.write_lines("applied.toml", uploaded.map(str::to_owned));
+    sandbox.succeed(&["apply", applied.to_str().unwrap()]);
+    let wait_until_idle = || {
+        wait_until("everything processed", || {
+            let pipelines = sandbox.json(&["pipeline", "list"]);
+            let pipelines = pipelines.as_array().unwrap().iter();
+            pipelines
+                .map(|it| it["lag_records"].as_u64().unwrap())
+                .sum::<u64>()
+                == 0
+        });
+    };
+    produce(&sandbox, &flights, &["--max", BEFORE]);
+    wait_until_idle();
+    upload("carrier-delays", "carrier-delays-v2", &["--deploy"]);
+    produce(&sandbox, &flights, &["--max", GOOD, "--resume"]);
+    produce(&sandbox, &broken, &[]);
+    wait_until_idle();
+    assert_eq!(table(&sandbox), expected_table());
+
+    let back = sandbox.json(&["plugin", "rollback", "carrier-delays", "--with-state"]);
+    assert_eq!(back["outcome"], "succeeded", "{back}");
+    wait_until_idle();
+    assert_eq!(table(&sandbox), of_the_good);
+    assert_ne!(of_the_good, expected_table());
+    let letters = sandbox.json(&["dead-letter", "list", "carrier-delays", "--max", "1000"]);
+    assert_eq!(letters.as_array().unwrap().len(), 100);
+    server.stop();
 }

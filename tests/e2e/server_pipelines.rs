@@ -23,8 +23,9 @@ fn variant(sandbox: &Sandbox, package: &str, name: &str) -> PathBuf {
     sandbox.write(&format!("{name}.wasm"), wasm)
 }
 
+/// Waits until something is so that takes a while.
 #[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < PATIENCE, "never came to be: {what}");

@@ -90,6 +90,11 @@ fn fields(counts: &Counts, output: &Output) -> Vec<(&'static str, String)> {
         ("changelog entries", counts.changelog_entries),
         ("parked records", counts.parked_records),
         ("timers", counts.timers),
+        ("plugins", counts.plugins),
+        ("components", counts.components),
+        ("manifests", counts.manifests),
+        ("deploys", counts.deploys),
+        ("tokens", counts.tokens),
     ];
     let mut fields: Vec<_> = numbers
         .into_iter()

@@ -1,13 +1,15 @@
-//! Topics, queues, pipelines, partition heads and committed offsets: everything of the family `meta`.
+//! Topics, queues, pipelines, partition heads, committed offsets and what was deployed: everything of the family
+//! `meta`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::place;
 use super::problem::{Problem, ProblemKind};
 use super::walk::{self, Visit};
-use super::{Counts, Report};
+use super::{Counts, Report, deployed};
 use crate::log::{Cleanup, StoredTopic};
 use crate::model::PipelineName;
 use crate::queue::StoredQueue;
@@ -91,7 +93,11 @@ impl Catalog {
 }
 
 /// Reads the catalogue, and then looks at what refers to it.
-pub(super) fn read(store: &ReadOnlyStore, report: &mut Report) -> Catalog {
+pub(super) fn read(
+    store: &ReadOnlyStore,
+    components: Option<&Path>,
+    report: &mut Report,
+) -> Catalog {
     let mut catalog = Catalog::default();
     let nothing = Catalog::default();
     walk::family(store, Family::Meta, &nothing, report, |visit, report| {
@@ -110,9 +116,17 @@ pub(super) fn read(store: &ReadOnlyStore, report: &mut Report) -> Catalog {
     // What cannot be read has been said: the second time it is only passed over.
     let mut referring = Report::default();
     walk::family(store, Family::Meta, &catalog, &mut referring, |visit, _| {
-        if let Visit::Entry(key, value) = visit
-            && let Err(problem) = catalog.refers(key, value, &mut report.counts)
-        {
+        let Visit::Entry(key, value) = visit else {
+            return;
+        };
+        let counts = &mut report.counts;
+        let looked_at = match key.first() {
+            Some(kind) if deployed::is_about(*kind) => {
+                deployed::look_at(key, value, components, counts)
+            }
+            _ => catalog.refers(key, value, counts),
+        };
+        if let Err(problem) = looked_at {
             report.problems.add(problem.at(key, &catalog));
         }
     });

@@ -4,6 +4,7 @@
 //! files; then each is decoded, and compared with what the others say. Nothing is changed.
 
 mod catalog;
+mod deployed;
 mod partitions;
 mod place;
 mod problem;
@@ -65,6 +66,16 @@ pub struct Counts {
     pub parked_records: u64,
     /// Timers that have not fired.
     pub timers: u64,
+    /// Plugins that were uploaded.
+    pub plugins: u64,
+    /// Components of their versions.
+    pub components: u64,
+    /// Manifests that were applied.
+    pub manifests: u64,
+    /// Deploys that are remembered.
+    pub deploys: u64,
+    /// Tokens that give access.
+    pub tokens: u64,
 }
 
 /// Looks at a data directory that no process has open.
@@ -73,11 +84,12 @@ pub struct Counts {
 /// Those of [`ReadOnlyStore::open`] that say nothing about the data: it is in use, or there is none.
 pub fn data_directory(data_dir: &Path) -> Result<Report, storage::Error> {
     let mut report = Report::default();
+    let components = &data_dir.join(layout::PLUGINS);
     match ReadOnlyStore::open(data_dir) {
-        Ok(store) => look_at(&store, &mut report),
+        Ok(store) => look_at(&store, Some(components), &mut report),
         Err(error @ (storage::Error::Engine { .. } | storage::Error::Damaged { .. })) => {
             let rest = ReadOnlyStore::open_before_damage(data_dir);
-            look_at_rest(rest.ok(), &error, &mut report);
+            look_at_rest(rest.ok(), components, &error, &mut report);
         }
         Err(error) => return Err(error),
     }
@@ -96,32 +108,39 @@ pub fn backup(folder: &Path) -> Result<Report, backup::Error> {
         report.problems.add(Problem::new(ProblemKind::File, reason));
     }
     let files = folder.join(layout::STORE);
+    let components = &folder.join(layout::PLUGINS);
     match ReadOnlyStore::open_checkpoint(&files) {
-        Ok(store) => look_at(&store, &mut report),
+        Ok(store) => look_at(&store, Some(components), &mut report),
         Err(error) => {
             let rest = ReadOnlyStore::open_checkpoint_before_damage(&files);
-            look_at_rest(rest.ok(), &error, &mut report);
+            look_at_rest(rest.ok(), components, &error, &mut report);
         }
     }
     Ok(report)
 }
 
-/// Looks at a store that is open for reading, such as a checkpoint of one that is written to.
+/// Looks at a store that is open for reading, such as a checkpoint of one that is written to; not at components, which
+/// lie beside it.
 pub fn store(store: &ReadOnlyStore) -> Report {
     let mut report = Report::default();
-    look_at(store, &mut report);
+    look_at(store, None, &mut report);
     report
 }
 
-fn look_at(store: &ReadOnlyStore, report: &mut Report) {
-    let catalog = catalog::read(store, report);
+fn look_at(store: &ReadOnlyStore, components: Option<&Path>, report: &mut Report) {
+    let catalog = catalog::read(store, components, report);
     partitions::look_at(store, &catalog, report);
     queues::look_at(store, &catalog, report);
     tasks::look_at(store, &catalog, report);
 }
 
 /// Looks at what can be opened of a damaged store, if anything can.
-fn look_at_rest(rest: Option<ReadOnlyStore>, error: &storage::Error, report: &mut Report) {
+fn look_at_rest(
+    rest: Option<ReadOnlyStore>,
+    components: &Path,
+    error: &storage::Error,
+    report: &mut Report,
+) {
     let Some(store) = rest else {
         let problem = Problem::new(ProblemKind::Store, error.to_string());
         return report.problems.add(problem);
@@ -129,5 +148,5 @@ fn look_at_rest(rest: Option<ReadOnlyStore>, error: &storage::Error, report: &mu
     let reason = format!("the write-ahead log is damaged: {error}");
     let problem = Problem::new(ProblemKind::WriteAheadLog, reason);
     report.problems.add(problem);
-    look_at(&store, report);
+    look_at(&store, Some(components), report);
 }

@@ -19,8 +19,10 @@ pub enum ProblemKind {
     Unreadable,
     /// A key of no known kind, or malformed.
     Key,
-    /// The entry of a topic, a queue or a pipeline is malformed.
+    /// The entry of a topic, a queue, a pipeline, a plugin, a manifest, a deploy or a token is malformed.
     Entry,
+    /// A plugin's component is missing, or not what was uploaded.
+    Component,
     /// A record batch is damaged: its CRC, its header, its compression or its records.
     Batch,
     /// Offsets are missing, or there twice.
@@ -55,6 +57,7 @@ impl ProblemKind {
                 "restore a backup, or move the groups behind it (`millstream group reset --to OFFSET`)"
             }
             Self::Key | Self::Entry => "restore a backup",
+            Self::Component => "upload the version again, or restore a backup",
             Self::Head => "restore a backup; readers see what the head says, and no more",
             Self::Orphan => "nothing reads it, so that it does no harm; report it as a bug",
             Self::GroupOffset => "set it anew with `millstream group reset`",

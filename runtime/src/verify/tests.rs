@@ -13,11 +13,11 @@ use crate::storage::schema::group_offset::{self, CommittedOffset};
 use crate::storage::schema::parked::{self, ParkedRecord};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{
-    KeyKind, batch as batch_key, changelog, deduplication, group_gaps, pipeline, queue_chunk,
-    state, timer,
+    KeyKind, batch as batch_key, changelog, deduplication, deploy, group_gaps, manifest, pipeline,
+    plugin, queue_chunk, state, timer, token,
 };
 use crate::storage::tests::support::{START_MS, TestStore, block_on, encode, record};
-use crate::storage::{Commit, Partition, Store};
+use crate::storage::{Commit, Partition, Store, layout};
 
 const PIPELINE: u32 = 0;
 /// Batches of each partition of the topic; three records each.
@@ -63,6 +63,9 @@ impl Fixture {
         });
         let mut commit = Commit::new();
         add_pipeline(&mut commit);
+        add_deployed(&mut commit);
+        fs::create_dir_all(directory.path().join(layout::PLUGINS)).unwrap();
+        fs::write(component_file(&directory), COMPONENT).unwrap();
         directory.commit(commit);
         Self {
             directory,
@@ -169,6 +172,36 @@ fn add_pipeline(commit: &mut Commit) {
     );
 }
 
+/// What lies as the component of the plugin.
+const COMPONENT: &[u8] = b"component";
+/// Its SHA-256.
+const DIGEST: &str = "6985ca1f4daa5a584a28eae043a239cb96689af1337ea13afb63e00c2bf512fa";
+
+fn component_file(directory: &TestStore) -> PathBuf {
+    let folder = directory.path().join(layout::PLUGINS);
+    folder.join(format!("{DIGEST}.wasm"))
+}
+
+fn add_deployed(commit: &mut Commit) {
+    let plugin_entry = format!(r#"{{"current":"{DIGEST}","versions":[{{"digest":"{DIGEST}"}}]}}"#);
+    commit.put(KeyKind::Plugin, plugin::key("count"), plugin_entry.into());
+    let empty = || Bytes::from_static(b"{}");
+    commit.put(KeyKind::Manifest, manifest::key("flights"), empty());
+    commit.put(KeyKind::Deploy, deploy::key(1), empty());
+    commit.put(KeyKind::Token, token::key("ann"), empty());
+}
+
+#[test]
+fn components_that_are_missing_or_changed_are_named() {
+    let fixture = Fixture::new();
+    fs::write(component_file(&fixture.directory), b"changed").unwrap();
+    let problem = fixture.problem();
+    assert_eq!(problem.kind, ProblemKind::Component, "{problem:?}");
+    let fixture = Fixture::new();
+    fs::remove_file(component_file(&fixture.directory)).unwrap();
+    assert_eq!(fixture.problem().kind, ProblemKind::Component);
+}
+
 #[test]
 fn nothing_is_wrong_with_what_is_whole() {
     let mut fixture = Fixture::new();
@@ -182,6 +215,8 @@ fn nothing_is_wrong_with_what_is_whole() {
     assert_eq!((counts.state_entries, counts.changelog_entries), (1, 1));
     assert_eq!((counts.parked_records, counts.timers), (1, 1));
     assert_eq!(counts.deduplication_entries, 1);
+    assert_eq!((counts.plugins, counts.components), (1, 1));
+    assert_eq!((counts.manifests, counts.deploys, counts.tokens), (1, 1, 1));
 }
 
 #[test]
@@ -382,7 +417,9 @@ fn malformed_entries_of_every_kind_are_named() {
         chunk.acknowledged.insert(700);
         queue_chunk::value(&chunk)
     };
-    let cases: [(KeyKind, Vec<u8>, Vec<u8>, ProblemKind); 14] = [
+    let other_current = format!(r#"{{"current":"{}","versions":[]}}"#, "0".repeat(64));
+    let no_digest = r#"{"current":"../x","versions":[{"digest":"../x"}]}"#;
+    let cases: [(KeyKind, Vec<u8>, Vec<u8>, ProblemKind); 20] = [
         (
             KeyKind::Topic,
             vec![0x01, 0, 0, 0, 9],
@@ -462,6 +499,37 @@ fn malformed_entries_of_every_kind_are_named() {
             ProblemKind::PipelineData,
         ),
         (KeyKind::State, vec![0x30, 0], vec![], ProblemKind::Key),
+        (
+            KeyKind::Plugin,
+            plugin::key("other"),
+            b"{}".into(),
+            ProblemKind::Entry,
+        ),
+        (
+            KeyKind::Plugin,
+            plugin::key("other"),
+            other_current.into(),
+            ProblemKind::Entry,
+        ),
+        (
+            KeyKind::Plugin,
+            plugin::key("other"),
+            no_digest.into(),
+            ProblemKind::Entry,
+        ),
+        (
+            KeyKind::Manifest,
+            manifest::key("other"),
+            b"[]".into(),
+            ProblemKind::Entry,
+        ),
+        (
+            KeyKind::Token,
+            token::key("other"),
+            b"".into(),
+            ProblemKind::Entry,
+        ),
+        (KeyKind::Deploy, vec![0x0a, 1], vec![], ProblemKind::Key),
     ];
     for (kind, key, value, expected) in cases {
         let fixture = Fixture::new();
