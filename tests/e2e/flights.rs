@@ -205,17 +205,7 @@ fn a_rollback_with_state_restores_the_table_of_the_deploy() {
 
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &[]);
-    let upload = |name: &str, package: &str, rest: &[&str]| {
-        let component = plugins::component(package);
-        let verb = ["plugin", "upload", name, component.to_str().unwrap()];
-        sandbox.succeed(&[&verb, rest].concat());
-    };
-    upload("rebook", "rebook", &[]);
-    upload("carrier-delays", "carrier-delays", &[]);
-    let text = std::fs::read_to_string(&manifest).unwrap();
-    let uploaded = text.lines().filter(|line| !line.starts_with("path = "));
-    let applied = sandbox.write_lines("applied.toml", uploaded.map(str::to_owned));
-    sandbox.succeed(&["apply", applied.to_str().unwrap()]);
+    sandbox.succeed(&["apply", &manifest]);
     let wait_until_idle = || {
         wait_until("everything processed", || {
             let pipelines = sandbox.json(&["pipeline", "list"]);
@@ -228,7 +218,9 @@ fn a_rollback_with_state_restores_the_table_of_the_deploy() {
     };
     produce(&sandbox, &flights, &["--max", BEFORE]);
     wait_until_idle();
-    upload("carrier-delays", "carrier-delays-v2", &["--deploy"]);
+    let next = plugins::component("carrier-delays-v2");
+    let next = next.to_str().unwrap();
+    sandbox.succeed(&["plugin", "upload", "carrier-delays", next, "--deploy"]);
     produce(&sandbox, &flights, &["--max", GOOD, "--resume"]);
     produce(&sandbox, &broken, &[]);
     wait_until_idle();
