@@ -24,7 +24,7 @@ impl Server {
             .arg("--data-dir")
             .arg(data)
             .args(["--durability", &durability.to_string()])
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--quiet", "serve", "--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()

@@ -128,20 +128,17 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     )?;
     let component = std::fs::read(&component)
         .with_context(|| format!("cannot read {}", component.display()))?;
-    let filled = Scratch::create(&parent)?;
-    announce(&format!("writing {} MB", args.data_bytes / 1_000_000));
-    fill(&filled.path().join("data"), args.data_bytes).await?;
     let (mut start, mut memory, mut cpu) = (Sides::default(), Sides::default(), Sides::default());
     for round in 0..args.rounds {
         for side in order(round) {
             announce(&format!("{side:?}, round {}", round + 1));
+            let scratch = Scratch::create(&parent)?;
+            if side == Side::Ours {
+                // Anew each time: a server that has ended leaves nothing in the write-ahead log.
+                fill(&scratch.path().join("data"), args.data_bytes).await?;
+            }
             block_in_place(|| -> anyhow::Result<()> {
-                let empty = Scratch::create(&parent)?;
-                let with_data = match side {
-                    Side::Plain => &empty,
-                    Side::Ours => &filled,
-                };
-                start.of(side).push(start_seconds(with_data.path())?);
+                start.of(side).push(start_seconds(scratch.path())?);
                 let idle = Scratch::create(&parent)?;
                 let pipelines = match side {
                     Side::Plain => 0,

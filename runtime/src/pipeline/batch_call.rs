@@ -91,6 +91,9 @@ impl BatchRunner {
             Processed::Native => Vec::new(),
         };
         let changes = self.processor.take_changes();
+        if !failed.is_empty() && self.pipeline.spec.retry.order != RetryOrder::None {
+            self.know_groups(batch);
+        }
         let overtaken = self.overtaken(batch, selection, &failed);
         let can_be_told_apart = || changes.is_empty() && processed.has_sources();
         if !overtaken.is_empty() && !can_be_told_apart() {
@@ -121,10 +124,6 @@ impl BatchRunner {
         }
         self.blocked_pause = None;
         checkpoint.counts.records_out += commit.record_count();
-        if !overtaken.is_empty() {
-            // It has seen records that are to come again.
-            self.reopen()?;
-        }
         Ok(Called::Succeeded {
             failed,
             overtaken,

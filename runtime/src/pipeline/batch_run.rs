@@ -150,6 +150,7 @@ impl BatchRunner {
     ) -> Result<Progress, TaskError> {
         let mut parts = vec![Part::new(0..batch.columns.len())];
         self.held_groups.clear();
+        self.groups.clear();
         // The record on which a part of the batch is said to fault.
         let mut suspect = None;
         let (mut has_faulted, mut is_misled) = (false, false);
@@ -236,6 +237,7 @@ impl BatchRunner {
         batch: &Batch,
         stop: &watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
+        self.groups.clear();
         let all = self.commit_progress(batch).await?;
         let records_in = all.len() as u64;
         let (called, mut checkpoint) = loop {
@@ -317,18 +319,24 @@ impl BatchRunner {
     }
 
     /// The indexes of a part's records that may run; those whose group waits go to `behind`.
-    fn select(&self, batch: &Batch, range: &Range<usize>, behind: &mut Vec<usize>) -> Vec<usize> {
+    fn select(
+        &mut self,
+        batch: &Batch,
+        range: &Range<usize>,
+        behind: &mut Vec<usize>,
+    ) -> Vec<usize> {
         // What a lane is given waits for none but those of its own batch. Its timers were not chosen so.
         let is_chosen = self.lane.is_some() && !batch.columns.are_timers();
         let is_own = batch.is_parked() || is_chosen;
-        let parked = self.parked.lock();
         let waits_for_nobody = match is_own {
             true => self.held_groups.is_empty(),
-            false => parked.is_empty(),
+            false => self.parked.lock().is_empty(),
         };
         if waits_for_nobody {
             return range.clone().collect();
         }
+        self.know_groups(batch);
+        let parked = self.parked.lock();
         let mut selection = Vec::with_capacity(range.len());
         for index in range.clone() {
             let group = self.group(batch, index);

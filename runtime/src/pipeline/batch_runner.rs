@@ -73,6 +73,8 @@ pub(super) struct BatchRunner {
     pub(super) has_parked: bool,
     /// Groups of a batch of parked records of which one stays parked: those after it must wait.
     pub(super) held_groups: HashSet<GroupId>,
+    /// The groups of the batch's records, once one of them had to be known.
+    pub(super) groups: Vec<GroupId>,
     pub(super) timers: Arc<Mutex<TaskTimers>>,
     /// Timers that the parts of a batch of timers have set and cancelled so far.
     pub(super) changed_timers: HashSet<(u64, Bytes)>,
@@ -119,6 +121,7 @@ impl BatchRunner {
             parked,
             has_parked: false,
             held_groups: HashSet::new(),
+            groups: Vec::new(),
             timers: Arc::new(Mutex::new(timers)),
             changed_timers: HashSet::new(),
             gathered: Checkpoint::default(),

@@ -16,7 +16,7 @@ use super::runtime::PipelineRuntime;
 use super::{PositionAfterFailure, TaskError};
 use crate::log;
 use crate::manifest::Delivery;
-use crate::model::{BatchBuilder, Compression, HeadersBuf, RecordBatch, Target, TimerId};
+use crate::model::{BatchBuilder, HeadersBuf, RecordBatch, Target, TimerId};
 use crate::plugin::Columns;
 use crate::queue::letter;
 use crate::storage::schema::parked::ParkedRecord;
@@ -39,7 +39,19 @@ impl BatchRunner {
         Ok(())
     }
 
+    /// Finds out the groups of all of a batch's records.
+    pub(super) fn know_groups(&mut self, batch: &Batch) {
+        if self.groups.is_empty() {
+            let mut groups = std::mem::take(&mut self.groups);
+            groups.extend((0..batch.columns.len()).map(|index| self.group(batch, index)));
+            self.groups = groups;
+        }
+    }
+
     pub(super) fn group(&self, batch: &Batch, index: usize) -> GroupId {
+        if let Some(group) = self.groups.get(index) {
+            return *group;
+        }
         match &batch.origin {
             Origin::Parked(waiting) => waiting.get(index).map_or(0, |waiting| waiting.group),
             Origin::Queue(leased) => leased.groups.get(index).copied().unwrap_or_default(),
@@ -436,14 +448,11 @@ pub(super) fn fresh(
 fn record_of(columns: &Columns, index: usize) -> Result<RecordBatch, crate::model::batch::Error> {
     let mut headers = HeadersBuf::new();
     columns.headers(index).write_to(&mut headers)?;
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.push(
+    let batch = BatchBuilder::single(
         columns.timestamp_ms(index),
         columns.key(index),
         columns.value(index),
         headers.as_headers(),
     )?;
-    let batch = builder.build()?;
-    let batch = batch.ok_or(crate::model::batch::Error::BatchFull)?;
     Ok(batch.assign(columns.offset(index)))
 }

@@ -3,18 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 use super::plugins;
 use super::{Consumed, Finished, Running};
 
-/// A temporary folder; it goes with this value.
+/// A temporary folder; it goes with this value. A test that has gone well leaves a data directory with which
+/// nothing is wrong: `millstream verify` says so in the end.
 pub struct Sandbox {
     folder: TempDir,
     commands: AtomicU32,
     durability: &'static str,
+    is_damaged: AtomicBool,
 }
 
 impl Sandbox {
@@ -32,7 +34,13 @@ impl Sandbox {
                 .unwrap(),
             commands: AtomicU32::new(0),
             durability,
+            is_damaged: AtomicBool::new(false),
         }
+    }
+
+    /// The test damages the data directory on purpose.
+    pub fn will_be_damaged(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
     }
 
     /// A path in the folder.
@@ -217,5 +225,20 @@ to = "topic:out"
         }
         records.sort_by_key(|record| record.partition);
         records
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let is_whole = !self.is_damaged.load(Ordering::Relaxed);
+        if !is_whole || std::thread::panicking() || !self.data_dir().join("FORMAT").exists() {
+            return;
+        }
+        let verified = self.run(&["verify", "--output", "json"]);
+        if verified.stderr.contains("is in use") {
+            // Whoever holds it ends after this.
+            return;
+        }
+        verified.expect_code(0);
     }
 }

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::model::compression::{Compression, Compressor};
 
+/// What the encoding of a record needs at most besides its key, value and headers.
+const MAX_RECORD_OVERHEAD_BYTES: usize = 48;
+
 /// Collects records and encodes them as one batch. Reusable: [`build`](Self::build) leaves it
 /// empty and keeps its memory.
 #[derive(Debug)]
@@ -54,6 +57,24 @@ impl BatchBuilder {
             base_timestamp_ms: 0,
             max_timestamp_ms: 0,
         }
+    }
+
+    /// A batch of one record, uncompressed, for which a builder's room would be too much.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push), but for [`Error::BatchFull`].
+    pub fn single(
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<EncodedBatch, Error> {
+        let fields = [key, value, Some(headers.as_encoded())];
+        let fields = fields.into_iter().flatten().map(<[u8]>::len);
+        let mut builder = Self::new(Compression::None);
+        builder.buffer = vec![0; HEADER_BYTES + fields.sum::<usize>() + MAX_RECORD_OVERHEAD_BYTES];
+        builder.push(timestamp_ms, key, value, headers)?;
+        builder.build()?.ok_or(Error::BatchFull)
     }
 
     /// Marks the batches to come with the time from which a compacted topic may drop their

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::plan::Planned;
 use crate::log::Topic;
 use crate::manifest::RetryOrder;
-use crate::model::{BatchBuilder, Compression, HeadersBuf, PipelineName, RecordRef, batch};
+use crate::model::{BatchBuilder, HeadersBuf, PipelineName, RecordRef, batch};
 use crate::pipeline::Error;
 use crate::pipeline::retry::{Parked, record_group};
 use crate::queue::{MessageBatch, Queue, letter};
@@ -218,14 +218,12 @@ fn append(
 
 /// A record as if it had not failed yet, due at once, where it was.
 fn fresh(planned: &Planned, record: &RecordRef<'_>) -> Result<ParkedRecord, batch::Error> {
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.push(
+    let batch = BatchBuilder::single(
         record.timestamp_ms,
         record.key,
         record.value,
         record.headers,
     )?;
-    let batch = builder.build()?.ok_or(batch::Error::BatchFull)?;
     Ok(ParkedRecord {
         input: planned.input,
         attempt_count: 0,
