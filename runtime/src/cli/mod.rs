@@ -235,7 +235,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Logs(args) => logs::run(args, &global, &mut output).await,
         Command::Plugin(command) => plugin::run(command, &global, &mut output).await,
         Command::Token(command) => token::run(command, &global, &mut output).await,
-        Command::Backup(args) => backup::run(&args, &global, &mut output),
+        Command::Backup(args) => backup::run(&args, &global, &mut output).await,
         Command::Restore(args) => restore::run(&args, &global, &mut output),
         Command::Verify(args) => verify::run(args, &global, &mut output).await,
         Command::Health(args) => health::run(args, &mut output).await,

@@ -6,6 +6,7 @@
 //! told.
 
 mod access;
+mod backups;
 mod connections;
 mod dead_letters;
 mod document;
@@ -28,6 +29,7 @@ mod state;
 mod topics;
 
 pub use access::{NewToken, Role, TlsFiles, TokenView};
+pub use backups::{BackupView, NewBackup};
 pub use dead_letters::{
     LetterCount, LetterPage, LetterView, Page, PurgedLetters, RedriveDestination, RedriveRequest,
     RedriveView, Selection, StrandedView, WhereTo,

@@ -105,6 +105,12 @@ codes! {
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "The request is too large";
     /// The body has a media type that the server does not read here.
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The media type is not supported";
+    /// The server makes another backup.
+    BackupUnderWay = "backup-under-way", CONFLICT, "Another backup is being made";
+    /// The folder of the backup cannot be made or written to.
+    BackupFailed = "backup-failed", CONFLICT, "The backup could not be made";
+    /// There is no room on the disk of the server.
+    DiskFull = "disk-full", INSUFFICIENT_STORAGE, "The disk is full";
     /// The queue is full.
     QueueFull = "queue-full", CONFLICT, "The queue is full";
     /// A limit of the data directory is reached.

@@ -15,8 +15,8 @@ use super::access::{self, Access, Entrance, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
-    dead_letters, document, error_pages, groups, health, metrics, pipelines, plugins, queues,
-    records, topics,
+    backups, dead_letters, document, error_pages, groups, health, metrics, pipelines, plugins,
+    queues, records, topics,
 };
 
 /// The API on an open data directory, for its owner, who may do everything.
@@ -39,6 +39,7 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(dead_letters::router())
         .merge(pipelines::router())
         .merge(plugins::router(state.limits.plugin_bytes))
+        .merge(backups::router())
         .merge(access::router());
     let (router, document) = OpenApiRouter::with_openapi(document::without_operations())
         .merge(health::router())

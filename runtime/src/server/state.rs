@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::access::Tokens;
+use super::backups::Backups;
 use super::dead_letters::Redrives;
 use super::problem::{Code, Problem};
 use crate::deploy::Deployments;
@@ -81,6 +82,7 @@ pub(super) struct Shared {
     /// What runs; none within a command that works on its own data directory.
     deployments: Option<Deployments>,
     pub(super) redrives: Redrives,
+    pub(super) backups: Backups,
     stopping: Stopping,
     /// Requests under way.
     requests: watch::Sender<usize>,
@@ -166,6 +168,7 @@ impl State {
             waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
             limits,
             redrives: Redrives::default(),
+            backups: Backups::default(),
             stopping,
             requests: watch::Sender::new(0),
         }))

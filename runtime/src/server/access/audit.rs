@@ -27,6 +27,9 @@ pub(super) struct Event {
     peer: Option<String>,
     method: String,
     path: String,
+    /// What it is about, where the path does not say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     status: u16,
 }
 
@@ -38,12 +41,14 @@ impl Event {
             peer: peer(request).map(|address| address.to_string()),
             method: request.method().to_string(),
             path: request.uri().path().to_owned(),
+            subject: None,
             status: status.as_u16(),
         }
     }
 
-    pub(super) fn with_status(mut self, status: u16) -> Self {
+    pub(super) fn ended(mut self, status: u16, subject: Option<String>) -> Self {
         self.status = status;
+        self.subject = subject;
         self
     }
 }

@@ -4,8 +4,9 @@
 //! says nothing needs `admin`.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State as StateOf};
 use axum::http::request::Parts;
@@ -60,6 +61,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let identity = parts.extensions.get::<Identity>();
         Ok(Self(identity.map(|identity| identity.name.to_string())))
+    }
+}
+
+/// What a request is about, where its path does not say so; a handler sets it for the audit log.
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct Subject(Arc<OnceLock<String>>);
+
+impl Subject {
+    pub(in crate::server) fn set(&self, subject: impl fmt::Display) {
+        // The first one counts.
+        let _ = self.0.set(subject.to_string());
     }
 }
 
@@ -198,13 +210,16 @@ pub(in crate::server) async fn check(
     }
     let is_change = matches!(role, Some(Role::Deploy | Role::Admin))
         && !matches!(*request.method(), Method::GET | Method::HEAD);
+    let subject = Subject::default();
     let written = is_change.then(|| Written {
         event: Event::of(&request, Some(&identity), StatusCode::OK),
         access: access.clone(),
+        subject: subject.clone(),
         // What a server writes down of a client that did not wait for its answer.
         status: CLIENT_GONE,
     });
     request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(subject);
     let response = next.run(request).await;
     if let Some(mut written) = written {
         written.status = response.status().as_u16();
@@ -216,13 +231,15 @@ pub(in crate::server) async fn check(
 struct Written {
     event: Event,
     access: Access,
+    subject: Subject,
     status: u16,
 }
 
 impl Drop for Written {
     fn drop(&mut self) {
-        self.access
-            .audit(&self.event.clone().with_status(self.status));
+        let event = self.event.clone();
+        let subject = self.subject.0.get().cloned();
+        self.access.audit(&event.ended(self.status, subject));
     }
 }
 
