@@ -333,3 +333,60 @@ fn what_a_plugin_logs_can_be_followed() {
     assert_eq!(line["level"], "error");
     server.stop();
 }
+
+#[test]
+fn a_server_runs_signed_plugins_only() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let made = sandbox.json(&["plugin", "keygen", "ours.pem"]);
+    let id = made["id"].as_str().unwrap();
+    sandbox
+        .run(&["plugin", "keygen", "ours.pem"])
+        .expect_code(2)
+        .expect_error(&["no key is written over"]);
+    sandbox.succeed(&["plugin", "keygen", "others.pem"]);
+    let mode = std::fs::metadata(sandbox.path("ours.pem")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o077, 0, "others read the private key");
+    sandbox
+        .run(&["serve", "--trusted-key", "ours.pem"])
+        .expect_code(2)
+        .expect_error(&["no Ed25519 public key"]);
+    let rules = ["--require-signature", "--trusted-key", "ours.pem.pub"];
+    let server = Server::start(&sandbox, &rules);
+
+    let file = variant(&sandbox, "testing-stateful-count", "even");
+    let file = file.to_str().unwrap();
+    let upload = ["plugin", "upload", "count", file];
+    sandbox
+        .run(&upload)
+        .expect_code(1)
+        .expect_error(&["is not signed", "plugin sign FILE"]);
+    sandbox.succeed(&["plugin", "sign", file, "--key", "others.pem"]);
+    sandbox
+        .run(&upload)
+        .expect_code(1)
+        .expect_error(&["is not among the trusted ones"]);
+    server
+        .send(
+            "POST",
+            "/v1/plugins/count/versions",
+            "application/wasm",
+            "x",
+        )
+        .expect_problem(403, "unsigned-plugin");
+    // The file `.sig` beside the component is sent with it.
+    sandbox.succeed(&["plugin", "sign", file, "--key", "ours.pem"]);
+    assert_eq!(sandbox.json(&upload)["signer"], id);
+    let described = sandbox.json(&["plugin", "describe", "count"]);
+    assert_eq!(described["versions"][0]["signer"], id);
+    assert!(sandbox.succeed(&["plugin", "list"]).contains(id));
+
+    sandbox.run(&["apply", "millstream.toml"]).expect_code(1);
+    sandbox.succeed(&["apply", "millstream.toml", "--sign", "ours.pem"]);
+    let mut workload = Workload::new(3);
+    produce(&sandbox, &mut workload, 100);
+    wait_until("100 records processed", || is_processed(&sandbox, 100));
+    assert!(sandbox.succeed(&["plugin", "deploys"]).contains(id));
+    server.stop();
+}

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::{PipelineName, PluginName};
-use crate::plugin::{self, Digest};
+use crate::plugin::{self, Digest, SignatureError};
 use crate::{manifest, pipeline, storage};
 
 /// Something could not be uploaded, applied or deployed.
@@ -92,6 +92,26 @@ pub enum Error {
     NotUsed {
         /// The plugin.
         name: PluginName,
+    },
+    /// Only signed versions may run, and this one is not.
+    #[error(
+        "version {digest} of plugin `{name}` is not signed, and this server runs signed plugins only; sign its component with `millstream plugin sign FILE --key KEY`, and upload it again"
+    )]
+    UnsignedPlugin {
+        /// The plugin.
+        name: PluginName,
+        /// The version.
+        digest: Digest,
+    },
+    /// The signature of a version does not count.
+    #[error("the signature of version {digest} of plugin `{name}` does not count: {reason}")]
+    UntrustedSignature {
+        /// The plugin.
+        name: PluginName,
+        /// The version.
+        digest: Digest,
+        /// Why.
+        reason: SignatureError,
     },
     /// There is no deploy of this number.
     #[error("there is no deploy {id}, or it is not remembered any more")]

@@ -152,9 +152,12 @@ impl Deployments {
         Plugins::loaded(&self.shared.engine, loaded)
     }
 
-    /// The current version of a plugin.
+    /// The current version of a plugin, if it may run.
     pub(super) fn current(&self, name: &PluginName) -> Result<crate::plugin::Plugin, Error> {
         let stored = self.stored_plugin(name)?;
+        if let Some(version) = stored.version(&stored.current) {
+            self.check_signed(name, version)?;
+        }
         self.load(name, &stored.current)
     }
 

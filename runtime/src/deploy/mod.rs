@@ -21,6 +21,7 @@ mod plugins;
 mod records;
 mod rollout;
 mod shadow;
+mod signatures;
 mod state;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use self::manifests::{ManifestView, NotRestored};
 pub use self::plugins::{PluginView, Uploaded, VersionView};
 pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
 pub use self::shadow::{Difference, ShadowReport};
+pub use self::signatures::SignatureRules;
 pub use self::state::Unsent;
 use crate::group::Groups;
 use crate::log::Log;
@@ -65,6 +67,7 @@ struct Shared {
     pipelines: Pipelines,
     components: Components,
     checkpoints: Checkpoints,
+    signatures: SignatureRules,
     /// Compiled plugins that are in use, by digest.
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// One change of the records at a time.
@@ -97,6 +100,7 @@ impl Deployments {
         queues: &Queues,
         groups: &Groups,
         engine: &PluginEngine,
+        signatures: SignatureRules,
     ) -> Result<Self, Error> {
         let store = log.store().clone();
         let components = block_in_place(|| Components::open(store.path()))?;
@@ -111,6 +115,7 @@ impl Deployments {
             shared: Arc::new(Shared {
                 pipelines: Pipelines::new(log, queues, groups, engine.max_instances()),
                 checkpoints: Checkpoints::new(store.path()),
+                signatures,
                 store,
                 log: log.clone(),
                 queues: queues.clone(),

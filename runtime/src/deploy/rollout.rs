@@ -19,7 +19,8 @@ impl Deployments {
     /// when it has begun ([`wait_for`](Self::wait_for)).
     ///
     /// # Errors
-    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`]; [`Error::DeployFailed`] if the
+    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`], [`Error::UnsignedPlugin`],
+    /// [`Error::UntrustedSignature`]; [`Error::DeployFailed`] if the
     /// version cannot run in one of the pipelines: then all of them run what they ran before.
     pub async fn deploy(
         &self,
@@ -137,9 +138,10 @@ impl Deployments {
     ) -> Result<Deploy, Error> {
         self.check_not_under_way(name)?;
         let stored = self.stored_plugin(name)?;
-        if stored.version(&to).is_none() {
-            return Err(unknown_version(name, &to));
-        }
+        let version = stored.version(&to);
+        let version = version.ok_or_else(|| unknown_version(name, &to))?;
+        self.check_signed(name, version)?;
+        let signer = version.signer();
         let deploy = Deploy {
             id: self.next_deploy_id(),
             plugin: name.clone(),
@@ -148,6 +150,7 @@ impl Deployments {
             started_at_ms: self.now_ms(),
             ended_at_ms: None,
             by,
+            signer,
             mode,
             outcome: Outcome::Running,
             reason: None,
@@ -274,7 +277,7 @@ impl Deployments {
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
         let to = self.load(&deploy.plugin, &deploy.to)?;
         // Before anything has changed: it may have to be taken back.
-        let from = match &deploy.from {
+        let from = match self.allowed_before(deploy) {
             Some(from) => Some(self.load(&deploy.plugin, from)?),
             None => None,
         };

@@ -26,7 +26,7 @@ const PROBLEMS: &[(&str, StatusCode, &str)] = &[
     (
         "Forbidden",
         StatusCode::FORBIDDEN,
-        "The token does not have the role.",
+        "The token does not have the role; or the plugin is not signed as the server asks for.",
     ),
     (
         "TooLarge",

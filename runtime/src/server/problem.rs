@@ -63,6 +63,10 @@ codes! {
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "A token is needed";
     /// The token does not have the role.
     Forbidden = "forbidden", FORBIDDEN, "The token does not allow this";
+    /// Only signed versions of plugins may run, and this one is not.
+    UnsignedPlugin = "unsigned-plugin", FORBIDDEN, "The plugin is not signed";
+    /// The signature of the plugin does not count.
+    UntrustedSignature = "untrusted-signature", FORBIDDEN, "The plugin's signature does not count";
     /// There is no such path.
     UnknownPath = "unknown-path", NOT_FOUND, "There is nothing at this path";
     /// There is no such topic.
@@ -317,6 +321,8 @@ impl From<deploy::Error> for Problem {
             deploy::Error::NoCanaryPartition { .. } | deploy::Error::NotUsed { .. } => {
                 Code::InvalidRequest
             }
+            deploy::Error::UnsignedPlugin { .. } => Code::UnsignedPlugin,
+            deploy::Error::UntrustedSignature { .. } => Code::UntrustedSignature,
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. } | deploy::Error::UnderWay { .. } => Code::Conflict,

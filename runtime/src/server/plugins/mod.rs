@@ -5,7 +5,7 @@ mod view;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State as StateOf};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,10 +19,11 @@ pub use view::{
 
 use super::access::Caller;
 use super::extract::{Body, Json, PathOf, QueryOf};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::state::State;
 use crate::deploy::Mode;
 use crate::model::PluginName;
+use crate::plugin::{Signature, SignatureError};
 
 /// The longest canary or shadow: a week.
 const MAX_TRIAL_MS: u64 = 7 * 24 * 3_600_000;
@@ -138,15 +139,35 @@ async fn describe(
     Ok(axum::Json(PluginDescription::new(plugin, version)))
 }
 
+/// The header with the signature of a component.
+pub(crate) const SIGNATURE: &str = "millstream-signature";
+
+/// The signature that was sent with a component.
+fn signature(headers: &HeaderMap) -> Result<Option<Signature>, Problem> {
+    let Some(value) = headers.get(SIGNATURE) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().unwrap_or_default().parse();
+    parsed.map(Some).map_err(|error: SignatureError| {
+        Problem::new(
+            Code::UntrustedSignature,
+            format!("the header `{SIGNATURE}` does not count: {error}"),
+        )
+    })
+}
+
 /// The bytes of a component.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 struct Component(#[expect(dead_code, reason = "the handler reads the body itself")] Bytes);
 
 /// Upload a component as a version of a plugin. It is compiled and held against the pipelines that use the plugin; they
-/// go on with the version that they run until this one is deployed.
+/// go on with the version that they run until this one is deployed. A server that trusts keys checks the signature of
+/// the component; one that requires signatures takes none without.
 #[utoipa::path(post, path = "/plugins/{plugin}/versions", security(("token" = ["deploy"])), tag = "plugins",
-    params(("plugin" = String, Path, description = "The plugin's name")),
+    params(("plugin" = String, Path, description = "The plugin's name"),
+        ("millstream-signature" = Option<String>, Header, description = "The component's signature: `ed25519 KEY-ID BASE64`, as `millstream plugin sign` writes it",
+            pattern = "^ed25519 [0-9a-f]{16} [A-Za-z0-9+/]{86}==$")),
     request_body(content = Component, content_type = "application/wasm"),
     responses((status = 200, body = UploadedView), (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
@@ -155,9 +176,13 @@ async fn upload(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
     Caller(by): Caller,
+    headers: HeaderMap,
     Body(wasm): Body,
 ) -> Result<axum::Json<UploadedView>, Problem> {
-    let uploaded = state.deployments()?.upload(&name, wasm, by).await?;
+    let uploaded = state
+        .deployments()?
+        .upload(&name, wasm, signature(&headers)?, by)
+        .await?;
     Ok(axum::Json(UploadedView::of(uploaded)))
 }
 
