@@ -83,6 +83,11 @@ impl Server {
         }
     }
 
+    /// Sends a token from now on.
+    pub fn log_in(&mut self, token: &str) {
+        self.token = Some(token.to_owned());
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }

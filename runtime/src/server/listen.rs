@@ -107,6 +107,7 @@ impl Server {
                 path: store.path().display().to_string(),
                 reason: error.to_string(),
             })?;
+        audit.summarize();
         let entrance = Entrance::Door {
             local_token,
             is_open: options.listen.ip().is_loopback(),

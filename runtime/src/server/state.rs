@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
-use super::access::Tokens;
+use super::access::{Standing, Tokens};
 use super::backups::Backups;
 use super::dead_letters::Redrives;
 use super::problem::{Code, Problem};
@@ -184,6 +184,17 @@ impl State {
         let mut stopping = self.stopping.0.subscribe();
         // The sender lives as long as this.
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+    }
+
+    /// Returns when whoever waits is to stop waiting: the server goes down.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`]: it would not be let in any more.
+    pub(super) async fn let_go(&self, standing: &Standing) -> Result<(), Problem> {
+        tokio::select! {
+            () = self.stopping() => Ok(()),
+            problem = standing.ended() => Err(problem),
+        }
     }
 
     /// Counts a request until what is returned is dropped.

@@ -20,6 +20,7 @@ use utoipa::openapi::path::Operation;
 use super::super::problem::{Code, Problem};
 use super::Role;
 use super::audit::{Audit, Event};
+use super::standing::Standing;
 use super::tokens::{Identity, Tokens};
 
 /// The status of a request whose client went away, as nginx writes it down.
@@ -29,6 +30,9 @@ const CLIENT_GONE: u16 = 499;
 pub(in crate::server) const SCHEME: &str = "token";
 /// The scope of an operation that everybody may call.
 const ANYONE: &str = "anyone";
+
+/// Who came without a token, while none was needed. A token may have the same name.
+const ANONYMOUS: &str = "anonymous";
 
 /// What an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +107,12 @@ impl Access {
         }
     }
 
+    fn audit_refusal(&self, event: &Event) {
+        if let Entrance::Door { audit, .. } = &*self.entrance {
+            audit.write_refusal(event);
+        }
+    }
+
     fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Identity, Problem> {
         let refused = |text: &str| Problem::new(Code::Unauthenticated, text);
         let (local_token, is_open) = match &*self.entrance {
@@ -116,7 +126,7 @@ impl Access {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             if is_open && self.tokens.is_empty() {
                 is_from_here(headers, uri)?;
-                return Ok(Identity::all_powerful("anonymous"));
+                return Ok(Identity::all_powerful(ANONYMOUS));
             }
             return Err(refused(
                 "a token is needed: send `Authorization: Bearer TOKEN`; `millstream token create` makes one",
@@ -192,12 +202,12 @@ pub(in crate::server) async fn check(
     let identity = match access.identify(request.headers(), request.uri()) {
         Ok(identity) => identity,
         Err(problem) => {
-            access.audit(&Event::of(&request, None, problem.code.status()));
+            access.audit_refusal(&Event::of(&request, None, problem.code.status()));
             return problem.into_response();
         }
     };
     if let Some(role) = role.filter(|role| !identity.may(*role)) {
-        access.audit(&Event::of(
+        access.audit_refusal(&Event::of(
             &request,
             Some(&identity),
             Code::Forbidden.status(),
@@ -218,6 +228,9 @@ pub(in crate::server) async fn check(
         // What a server writes down of a client that did not wait for its answer.
         status: CLIENT_GONE,
     });
+    let is_anonymous = !identity.has_token() && &*identity.name == ANONYMOUS;
+    let standing = Standing::new(identity.clone(), access.tokens.clone(), is_anonymous);
+    request.extensions_mut().insert(standing);
     request.extensions_mut().insert(identity);
     request.extensions_mut().insert(subject);
     let response = next.run(request).await;

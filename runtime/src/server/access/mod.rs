@@ -6,6 +6,7 @@ mod guard;
 mod local;
 mod role;
 mod routes;
+mod standing;
 mod tls;
 mod tokens;
 
@@ -20,4 +21,5 @@ pub(super) use audit::Audit;
 pub(super) use guard::{Access, Caller, Entrance, SCHEME, Subject, check, is_for_anyone};
 pub(super) use local::Announced;
 pub(super) use routes::router;
+pub(super) use standing::Standing;
 pub(super) use tokens::random_token;

@@ -6,6 +6,7 @@ use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::{Code, Problem};
 use super::super::state::State;
@@ -69,6 +70,7 @@ pub(super) async fn logs(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
     QueryOf(After { after, wait_ms }): QueryOf<After>,
+    standing: Standing,
 ) -> Result<axum::Json<Vec<LogLineView>>, Problem> {
     let pipelines = state.deployments()?.pipelines();
     let unknown = || {
@@ -85,7 +87,7 @@ pub(super) async fn logs(
         tokio::select! {
             () = pipelines.log_added(&name) => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms.min(MAX_WAIT_MS))) => {}
-            () = state.stopping() => {}
+            ended = state.let_go(&standing) => ended?,
         }
         lines = pipelines.logs_after(&name, after).ok_or_else(unknown)?;
     }

@@ -17,7 +17,7 @@ pub use view::{
     UploadedView, VersionView,
 };
 
-use super::access::Caller;
+use super::access::{Caller, Standing};
 use super::extract::{Body, Json, PathOf, QueryOf};
 use super::problem::{Code, Problem};
 use super::state::State;
@@ -259,13 +259,17 @@ async fn describe_deploy(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,
     QueryOf(Patience { wait_ms }): QueryOf<Patience>,
+    standing: Standing,
 ) -> Result<axum::Json<DeployView>, Problem> {
     let deployments = state.deployments()?;
     let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));
     let deploy = tokio::select! {
         ended = deployments.wait_for(id), if wait_ms > 0 => ended?,
         () = tokio::time::sleep(wait) => deployments.deploy_of(id)?,
-        () = state.stopping() => deployments.deploy_of(id)?,
+        ended = state.let_go(&standing) => {
+            ended?;
+            deployments.deploy_of(id)?
+        }
     };
     Ok(axum::Json(DeployView::of(deploy)))
 }

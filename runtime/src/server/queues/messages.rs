@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::super::access::Standing;
 use super::super::extract::{Body, Json, PathOf, QueryOf};
 use super::super::json_record::{JsonRecord, QueueWriter};
 use super::super::problem::{Code, Problem};
@@ -259,6 +260,7 @@ fn state_of(message: &PeekedMessage) -> (&'static str, Option<u64>) {
 async fn lease(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
+    standing: Standing,
     Json(body): Json<LeaseBody>,
 ) -> Result<impl IntoResponse, Problem> {
     let queue = state.data.queues.queue(&name)?;
@@ -290,7 +292,10 @@ async fn lease(
         messages = tokio::select! {
             // A lease that has begun is not given up: its messages would be away until the timeout.
             leased = queue.lease(&request) => leased?,
-            () = stopping_while_idle(&state, &queue) => Vec::new(),
+            ended = ended_while_idle(&state, &standing, &queue) => {
+                ended?;
+                Vec::new()
+            }
         };
     }
     let json = QueueWriter::new(&name);
@@ -301,12 +306,17 @@ async fn lease(
     Ok(([(header::CONTENT_TYPE, JSON_LINES)], lines))
 }
 
-/// Returns when the server goes down and the queue has nothing that a lease could have begun to take.
-async fn stopping_while_idle(state: &State, queue: &Queue) {
-    state.stopping().await;
+/// Returns when whoever waits is to stop, and the queue has nothing that a lease could have begun to take.
+async fn ended_while_idle(
+    state: &State,
+    standing: &Standing,
+    queue: &Queue,
+) -> Result<(), Problem> {
+    let ended = state.let_go(standing).await;
     while queue.has_ready().unwrap_or(false) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    ended
 }
 
 /// Acknowledge messages: they are gone.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::task::block_in_place;
 use utoipa::IntoParams;
 
+use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::Problem;
 use super::super::state::State;
@@ -96,6 +97,7 @@ pub(super) async fn fetch(
     PathOf(name): PathOf<TopicName>,
     QueryOf(position): QueryOf<Position>,
     QueryOf(amount): QueryOf<Amount>,
+    standing: Standing,
 ) -> Result<Response, Problem> {
     let limits = amount.limits()?;
     let topic = state.data.log.topic(&name)?;
@@ -106,7 +108,7 @@ pub(super) async fn fetch(
         tokio::select! {
             () = any_readable(&readers) => {}
             () = tokio::time::sleep(limits.wait) => {}
-            () = state.stopping() => {}
+            ended = state.let_go(&standing) => ended?,
         }
         lines = block_in_place(|| read(&mut readers, &limits))?;
     }
