@@ -188,6 +188,98 @@ fn a_rollback_with_state_counts_again_from_the_deploy_on() {
     server.stop();
 }
 
+#[test]
+fn a_rollback_with_state_that_fails_midway_is_run_again() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "deploy::state-restored=1*return->off");
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let mut workload = Workload::new(5);
+    produce(&sandbox, &mut workload, 300);
+    wait_until("300 records processed", || is_processed(&sandbox, 300));
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let next = next.to_str().unwrap();
+    sandbox.succeed(&["plugin", "upload", "count", next, "--deploy"]);
+    let back = ["plugin", "rollback", "count", "--with-state"];
+    sandbox
+        .run(&back)
+        .expect_code(1)
+        .expect_error(&["half put back", "--with-state"]);
+    server
+        .post("/v1/pipelines/count/resume", &Value::Null)
+        .expect_problem(409, "rollback-unfinished");
+    produce(&sandbox, &mut workload, 200);
+    server.stop();
+    let server = Server::start(&sandbox, &[]);
+    server
+        .post("/v1/pipelines/count/resume", &Value::Null)
+        .expect_problem(409, "rollback-unfinished");
+    assert_eq!(sandbox.json(&back)["outcome"], "succeeded");
+    wait_until("500 records processed", || is_processed(&sandbox, 500));
+    workload.assert_counted_once(&sandbox);
+    server.stop();
+}
+
+#[test]
+fn a_server_is_ready_once_its_pipelines_have_been_started() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let server = Server::start(&sandbox, &[]);
+    server.get("/readyz").expect(200);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    server.stop();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "deploy::restore=sleep(3000)");
+    let process = sandbox.start_command(command);
+    let local = sandbox.data_dir().join("server.json");
+    wait_until("server.json", || local.exists());
+    let local: Value = serde_json::from_slice(&std::fs::read(local).unwrap()).unwrap();
+    let url = format!("{}/readyz", local["url"].as_str().unwrap());
+    let agent = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = agent.build().new_agent();
+    let mut early = agent.get(&url).call().unwrap();
+    assert_eq!(early.status().as_u16(), 503);
+    let reasons = early.body_mut().read_to_string().unwrap();
+    assert!(reasons.contains("pipelines"), "{reasons}");
+    let server = Server::of(process);
+    server.get("/readyz").expect(200);
+    server.stop();
+}
+
+#[test]
+fn whoever_waits_for_a_deploy_hears_that_the_store_takes_no_writes() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env(
+        "FAILPOINTS",
+        "commit::before-write=400*off->return(no room)",
+    );
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    sandbox.succeed(&["topic", "create", "other"]);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let uploaded = sandbox.json(&["plugin", "upload", "count", next.to_str().unwrap()]);
+    let request = serde_json::json!({
+        "digest": uploaded["digest"], "canary": [0], "duration_ms": 600_000,
+    });
+    let begun = server.post("/v1/plugins/count/deploy", &request);
+    let id = begun.expect(200).json()["id"].clone();
+    let mut poisoned = server.post_lines("/v1/topics/other/records", "{\"value\":\"x\"}\n");
+    while poisoned.status == 200 {
+        poisoned = server.post_lines("/v1/topics/other/records", "{\"value\":\"x\"}\n");
+    }
+    poisoned.expect_problem(503, "store-poisoned");
+    let stop = format!("/v1/deploys/{id}/stop");
+    let started = Instant::now();
+    server
+        .post(&stop, &Value::Null)
+        .expect_problem(503, "store-poisoned");
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
 /// The new version fails on every record of its partition: it is taken back, the old one processes what it failed on, and
 /// there is no dead letter anywhere.
 #[test]

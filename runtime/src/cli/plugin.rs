@@ -351,7 +351,10 @@ fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<Endi
             output.line(format_args!("  {reason}"))?;
         }
         match &deploy.report {
-            Some(report) => output.line(format_args!("  {report:#}")),
+            Some(report) => {
+                let text = serde_json::to_string_pretty(report).unwrap_or_default();
+                output.line(format_args!("  {text}"))
+            }
             None => Ok(()),
         }
     })?;

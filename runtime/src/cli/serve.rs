@@ -72,6 +72,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::size)]
     max_body_bytes: u64,
 
+    /// What the bodies of all requests under way may hold together; more are told to come back
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
+    max_inflight_bytes: u64,
+
     /// Connections at a time; more wait
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
     max_connections: usize,
@@ -117,6 +121,7 @@ impl ServeArgs {
             tls: files.map(|(certificates, key)| TlsFiles { certificates, key }),
             limits: Limits {
                 body_bytes: usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX),
+                inflight_bytes: usize::try_from(self.max_inflight_bytes).unwrap_or(usize::MAX),
                 connections: self.max_connections,
                 waiting_consumers: self.max_waiting_consumers,
                 free_disk_bytes: self.min_free_disk,
@@ -168,6 +173,7 @@ pub(super) async fn run(
             not_restored.manifest, not_restored.error
         ));
     }
+    server.started();
     let started = Started {
         url: server.url().to_owned(),
     };

@@ -75,6 +75,21 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
+    /// A rollback with state has failed midway.
+    #[error(
+        "rollback {id} of plugin `{name}` has failed midway ({reason}), so that the state of {} is half put back; run it again: `millstream plugin rollback {name} --with-state`",
+        names(.pipelines)
+    )]
+    RollbackUnfinished {
+        /// The deploy's number.
+        id: u64,
+        /// The plugin.
+        name: PluginName,
+        /// The pipelines whose state is half put back.
+        pipelines: Vec<PipelineName>,
+        /// Why it has failed.
+        reason: String,
+    },
     /// No pipeline that runs has one of the canary's partitions.
     #[error(
         "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"

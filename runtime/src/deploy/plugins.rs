@@ -89,6 +89,7 @@ impl Deployments {
         signature: Option<Signature>,
         by: Option<String>,
     ) -> Result<Uploaded, Error> {
+        let compiling = self.may_compile().await;
         let (plugin, signature) = block_in_place(|| {
             let digest = Digest::of(&wasm);
             let rules = &self.shared.signatures;
@@ -97,6 +98,7 @@ impl Deployments {
             let plugin = self.shared.engine.load(wasm.clone(), name.as_str())?;
             Ok::<_, Error>((plugin, signature))
         })?;
+        drop(compiling);
         let signature = signature.map(|signature| signature.to_string());
         let _change = self.shared.changes.lock().await;
         self.keep_loaded(&plugin)?;
@@ -272,7 +274,7 @@ impl Deployments {
     ///
     /// # Errors
     /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`]
-    pub fn version(
+    pub async fn version(
         &self,
         name: &PluginName,
         digest: Option<&Digest>,
@@ -282,10 +284,12 @@ impl Deployments {
         let version = stored
             .version(digest)
             .ok_or_else(|| unknown_version(name, digest))?;
+        let compiling = self.may_compile().await;
         let plugin = match *digest == stored.current {
             true => self.load(name, digest)?,
             false => self.compile(name, digest)?,
         };
+        drop(compiling);
         Ok(VersionView {
             version: version.clone(),
             imports: plugin.imports().to_vec(),

@@ -105,9 +105,7 @@ impl From<backup::Error> for Problem {
 /// at all. Answers when all of it is on disk; it is made to its end also if the client does not wait. One is made at a
 /// time. `millstream restore` makes a data directory of it.
 #[utoipa::path(post, path = "/backups", tag = "backups", security(("token" = ["admin"])), request_body = NewBackup,
-    responses((status = 201, body = BackupView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 507, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = BackupView), (status = 409), (status = 507)))]
 async fn create(
     StateOf(state): StateOf<State>,
     subject: Option<Extension<Subject>>,

@@ -14,6 +14,7 @@ mod error_pages;
 mod extract;
 mod groups;
 mod health;
+mod intake;
 pub(crate) mod json_record;
 mod listen;
 mod metrics;
@@ -45,7 +46,8 @@ pub use pipelines::{
 };
 pub use plugins::{
     DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,
-    PluginView, RollbackRequest, UploadedView, VersionView,
+    PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView, ShadowView,
+    UnsentView, UploadedView, VersionView,
 };
 pub use problem::{Code, Problem};
 pub use queues::{

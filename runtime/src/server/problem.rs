@@ -87,6 +87,10 @@ codes! {
     UnknownRedrive = "unknown-redrive", NOT_FOUND, "There is no such redrive";
     /// The deploy did not succeed; the version before it runs.
     DeployFailed = "deploy-failed", CONFLICT, "The deploy failed";
+    /// A rollback with state has failed midway, and has to be run again first.
+    RollbackUnfinished = "rollback-unfinished", CONFLICT, "A rollback with state is half done";
+    /// The deploy has no checkpoint to which state could go back.
+    UnknownCheckpoint = "unknown-checkpoint", NOT_FOUND, "There is no such checkpoint";
     /// Only a running server can do it.
     ServerNeeded = "server-needed", CONFLICT, "A running server is needed";
     /// There is no such plugin, or no such version of it.
@@ -123,6 +127,8 @@ codes! {
     Busy = "busy", TOO_MANY_REQUESTS, "Too many requests are under way";
     /// The server is going down, or another commit has to be decided first.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Not available now";
+    /// The requests under way hold as much memory as they may together.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The server has no room for the request now";
     /// The store takes no writes any more.
     StorePoisoned = "store-poisoned", SERVICE_UNAVAILABLE, "The store takes no writes";
     /// Stored data cannot be read.
@@ -180,13 +186,14 @@ impl std::error::Error for Problem {}
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.code.status();
-        if status.is_server_error() {
+        // Whoever sends more than there is room for must not fill the log as well.
+        if status.is_server_error() && self.code != Code::Overloaded {
             tracing::error!(code = self.code.as_str(), error = %self.detail, "a request failed");
         }
         // A problem has no map with keys that are not text, and nothing else fails.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
-        if matches!(self.code, Code::Busy | Code::Unavailable) {
+        if matches!(self.code, Code::Busy | Code::Unavailable | Code::Overloaded) {
             let seconds = HeaderValue::from_static(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
@@ -316,8 +323,9 @@ impl From<deploy::Error> for Problem {
             deploy::Error::Storage(error) => return error.into(),
             deploy::Error::UnknownPlugin { .. }
             | deploy::Error::UnknownVersion { .. }
-            | deploy::Error::NoEarlierVersion { .. }
-            | deploy::Error::NoCheckpoint { .. } => Code::UnknownPlugin,
+            | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
+            deploy::Error::NoCheckpoint { .. } => Code::UnknownCheckpoint,
+            deploy::Error::RollbackUnfinished { .. } => Code::RollbackUnfinished,
             deploy::Error::NoCanaryPartition { .. } | deploy::Error::NotUsed { .. } => {
                 Code::InvalidRequest
             }

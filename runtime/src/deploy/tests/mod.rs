@@ -407,3 +407,19 @@ fn records_of_later_versions_are_read() {
     let stored: records::StoredPlugin = serde_json::from_str(&text).unwrap();
     assert_eq!(stored.versions[0].uploaded_by, None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_wait_for_their_turn_to_be_compiled() {
+    let server = Server::start().await;
+    let compiles = &server.deployments.shared.compiles;
+    let all = compiles.acquire_many(MAX_COMPILES as u32).await.unwrap();
+    let name = p();
+    let upload = || {
+        let wasm = Guest::passthrough().build();
+        server.deployments.upload(&name, wasm, None, None)
+    };
+    let waiting = tokio::time::timeout(Duration::from_millis(300), upload()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    drop(all);
+    upload().await.unwrap();
+}

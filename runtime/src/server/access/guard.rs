@@ -7,12 +7,15 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State as StateOf};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use hashbrown::HashMap;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::Operation;
@@ -25,6 +28,10 @@ use super::tokens::{Identity, Tokens};
 
 /// The status of a request whose client went away, as nginx writes it down.
 const CLIENT_GONE: u16 = 499;
+
+/// Bytes that are read of the body of a request that is refused, and for how long.
+const DRAINED_BYTES: usize = 64 << 10;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The name of the scheme in the OpenAPI document.
 pub(in crate::server) const SCHEME: &str = "token";
@@ -65,6 +72,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let identity = parts.extensions.get::<Identity>();
         Ok(Self(identity.map(|identity| identity.name.to_string())))
+    }
+}
+
+/// Who makes a request, to be asked what else it may do.
+pub(in crate::server) struct Rights(Identity);
+
+impl Rights {
+    pub(in crate::server) fn may(&self, role: Role) -> bool {
+        self.0.may(role)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Rights {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let needed = || Problem::new(Code::Unauthenticated, "a token is needed");
+        identity.map(Self).ok_or_else(needed)
     }
 }
 
@@ -184,6 +210,13 @@ pub(in crate::server) async fn check(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::DELETE
+    ) {
+        // No operation with these methods takes one.
+        drain(std::mem::take(request.body_mut())).await;
+    }
     let path = request.extensions().get::<MatchedPath>();
     let operation = path.map(|path| (request.method().clone(), path.as_str().to_owned()));
     let need = match &operation {
@@ -203,7 +236,7 @@ pub(in crate::server) async fn check(
         Ok(identity) => identity,
         Err(problem) => {
             access.audit_refusal(&Event::of(&request, None, problem.code.status()));
-            return problem.into_response();
+            return refuse(request, problem).await;
         }
     };
     if let Some(role) = role.filter(|role| !identity.may(*role)) {
@@ -216,7 +249,7 @@ pub(in crate::server) async fn check(
             "the token `{}` does not have the role `{role}`, which this needs",
             identity.name
         );
-        return Problem::new(Code::Forbidden, text).into_response();
+        return refuse(request, Problem::new(Code::Forbidden, text)).await;
     }
     let is_change = matches!(role, Some(Role::Deploy | Role::Admin))
         && !matches!(*request.method(), Method::GET | Method::HEAD);
@@ -238,6 +271,29 @@ pub(in crate::server) async fn check(
         written.status = response.status().as_u16();
     }
     response
+}
+
+/// Answers a request that is refused.
+async fn refuse(request: Request, problem: Problem) -> Response {
+    drain(request.into_body()).await;
+    problem.into_response()
+}
+
+/// Reads a small body that nobody wants: an answer that is faster than the body ends the connection, and the client may
+/// not even see the answer.
+async fn drain(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        let mut left = DRAINED_BYTES;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // One that does not come is not waited for.
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, reading).await;
 }
 
 /// Writes an event down when it is dropped.

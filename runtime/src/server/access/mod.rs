@@ -18,7 +18,7 @@ pub use tokens::{Error as TokenError, StoredToken, Tokens};
 pub(crate) use local::LocalServer;
 
 pub(super) use audit::Audit;
-pub(super) use guard::{Access, Caller, Entrance, SCHEME, Subject, check, is_for_anyone};
+pub(super) use guard::{Access, Caller, Entrance, Rights, SCHEME, Subject, check, is_for_anyone};
 pub(super) use local::Announced;
 pub(super) use routes::router;
 pub(super) use standing::Standing;

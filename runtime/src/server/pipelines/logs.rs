@@ -62,10 +62,7 @@ impl From<LogLine> for LogLineView {
 /// The last lines that a pipeline's plugin logged, of level info and above, oldest first.
 #[utoipa::path(get, path = "/pipelines/{pipeline}/logs", security(("token" = ["read"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name"), After),
-    responses((status = 200, body = Vec<LogLineView>), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Vec<LogLineView>), (status = 404), (status = 409), (status = 429)))]
 pub(super) async fn logs(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::report::ReportView;
 use crate::deploy::{
     Deploy, Mode, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
 };
@@ -127,8 +128,7 @@ pub struct DeployView {
     /// `all`, `canary`, `shadow` or `rollback`.
     pub mode: String,
     /// What was found out about the version while it was tried out, or what a rollback could not take back.
-    #[schema(value_type = Option<Object>)]
-    pub report: Option<serde_json::Value>,
+    pub report: Option<ReportView>,
     /// `running`, `succeeded`, `failed`, `rolled-back`, `observed` or `interrupted`.
     pub outcome: String,
     /// Why, if it did not just succeed.
@@ -215,9 +215,7 @@ impl DeployView {
             by: deploy.by,
             signer: deploy.signer,
             mode: mode(&deploy.mode).to_owned(),
-            report: deploy
-                .report
-                .and_then(|report| serde_json::to_value(report).ok()),
+            report: deploy.report.map(ReportView::from),
             outcome: deploy.outcome.as_str().to_owned(),
             reason: deploy.reason,
             pipelines: deploy.pipelines,

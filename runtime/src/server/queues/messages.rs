@@ -126,10 +126,7 @@ impl From<Settled> for SettledView {
 #[utoipa::path(post, path = "/queues/{queue}/messages", security(("token" = ["produce"])), tag = "messages",
     params(("queue" = String, Path, description = "The queue's name")),
     request_body(content = String, content_type = "application/x-ndjson"),
-    responses((status = 200, body = EnqueuedView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = EnqueuedView), (status = 404), (status = 409)))]
 async fn enqueue(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -209,9 +206,7 @@ struct Peek {
 /// Look at messages without taking them out, whatever they wait for. One JSON object a line.
 #[utoipa::path(get, path = "/queues/{queue}/messages", security(("token" = ["consume"])), tag = "messages",
     params(("queue" = String, Path, description = "The queue's name"), Peek),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404)))]
 async fn peek(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -253,10 +248,7 @@ fn state_of(message: &PeekedMessage) -> (&'static str, Option<u64>) {
 /// is delivered again.
 #[utoipa::path(post, path = "/queues/{queue}/lease", security(("token" = ["consume"])), tag = "messages", request_body = LeaseBody,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404), (status = 429)))]
 async fn lease(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -322,8 +314,7 @@ async fn ended_while_idle(
 /// Acknowledge messages: they are gone.
 #[utoipa::path(post, path = "/queues/{queue}/acknowledge", security(("token" = ["consume"])), tag = "messages", request_body = ReceiptsRequest,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = SettledView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SettledView), (status = 404)))]
 async fn acknowledge(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -337,8 +328,7 @@ async fn acknowledge(
 /// Release messages: they are delivered again, to whoever asks next.
 #[utoipa::path(post, path = "/queues/{queue}/release", security(("token" = ["consume"])), tag = "messages", request_body = ReleaseRequest,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = SettledView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SettledView), (status = 404)))]
 async fn release(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -359,8 +349,7 @@ async fn release(
 /// Extend leases.
 #[utoipa::path(post, path = "/queues/{queue}/extend", security(("token" = ["consume"])), tag = "messages", request_body = ExtendRequest,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = SettledView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SettledView), (status = 404)))]
 async fn extend(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,

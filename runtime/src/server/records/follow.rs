@@ -43,11 +43,8 @@ struct Events {
 /// document, and is the last one.
 #[utoipa::path(get, path = "/topics/{topic}/stream", security(("token" = ["consume"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name"), Position),
-    responses((status = 200, body = String, content_type = "text/event-stream"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 416, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404), (status = 416),
+        (status = 429)))]
 pub(super) async fn follow(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
@@ -59,7 +56,7 @@ pub(super) async fn follow(
     let last = headers.get("last-event-id");
     let readers = match last.and_then(|id| id.to_str().ok()) {
         Some(offsets) => readers_at(&state.data, &topic, offsets)?,
-        None => position.readers(&state.data, &topic)?,
+        None => block_in_place(|| position.readers(&state.data, &topic))?,
     };
     let events = Events {
         _waiting: state.may_wait()?,
