@@ -151,17 +151,7 @@ pub(super) async fn run(
             trial,
         } => {
             let uploaded = upload(&client, &name, &file, &signing).await?;
-            output.result(&uploaded, |output| {
-                let word = if uploaded.new {
-                    "uploaded"
-                } else {
-                    "has already"
-                };
-                output.line(format_args!(
-                    "{word} version {} of plugin `{name}`",
-                    uploaded.digest
-                ))
-            })?;
+            output.result(&uploaded, |output| write_uploaded(&uploaded, output))?;
             output.flush()?;
             tell(&uploaded);
             if is_deploy && !uploaded.current {
@@ -241,6 +231,17 @@ pub(super) async fn deploy(
         deploy = client.get(&path, &[("wait_ms", WAIT_MS)]).await?;
     }
     Ok(deploy)
+}
+
+fn write_uploaded(uploaded: &UploadedView, output: &mut Output) -> Result<(), output::Error> {
+    let word = match uploaded.new {
+        true => "uploaded",
+        false => "has already",
+    };
+    output.line(format_args!(
+        "{word} version {} of plugin `{}`",
+        uploaded.digest, uploaded.name
+    ))
 }
 
 /// Says what is different about a version, and what to do about that.

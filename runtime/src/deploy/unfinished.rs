@@ -77,6 +77,10 @@ impl Deployments {
         for mut earlier in self.unfinished()? {
             if earlier.plugin == done.plugin && earlier.id != done.id {
                 earlier.is_restoring = false;
+                if earlier.outcome == Outcome::Running {
+                    earlier.outcome = Outcome::Interrupted;
+                    earlier.ended_at_ms = done.ended_at_ms;
+                }
                 records::put_deploy(commit, &earlier)?;
             }
         }
@@ -106,6 +110,6 @@ fn of(deploy: Deploy) -> Error {
         id: deploy.id,
         name: deploy.plugin,
         pipelines: deploy.pipelines,
-        reason: deploy.reason.unwrap_or_default(),
+        reason: deploy.reason.unwrap_or_else(|| "it did not end".to_owned()),
     }
 }
