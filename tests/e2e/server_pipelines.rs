@@ -249,6 +249,27 @@ fn a_server_is_ready_once_its_pipelines_have_been_started() {
 }
 
 #[test]
+fn whoever_hears_that_a_trial_has_ended_can_begin_the_next_one() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    // What the trial's task has left to do takes its time.
+    command.env("FAILPOINTS", "deploy::trial-over=sleep(2000)");
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let uploaded = sandbox.json(&["plugin", "upload", "count", next.to_str().unwrap()]);
+    let digest = uploaded["digest"].as_str().unwrap();
+    let shadow = [
+        "plugin", "deploy", "count", digest, "--shadow", "--for", "50ms",
+    ];
+    assert_eq!(sandbox.json(&shadow)["outcome"], "observed");
+    let deployed = sandbox.json(&["plugin", "deploy", "count", digest]);
+    assert_eq!(deployed["outcome"], "succeeded", "{deployed}");
+    server.stop();
+}
+
+#[test]
 fn whoever_waits_for_a_deploy_hears_that_the_store_takes_no_writes() {
     let sandbox = Sandbox::new();
     sandbox.manifest(counting::MANIFEST);

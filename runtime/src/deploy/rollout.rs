@@ -230,6 +230,7 @@ impl Deployments {
         let mut under_way = self.shared.under_way.lock();
         let task = tokio::spawn(async move {
             work.await;
+            fail::fail_point!("deploy::trial-over");
             this.no_longer_under_way(&watched);
             this.shared.ended.send_modify(|count| *count += 1);
         });

@@ -190,15 +190,3 @@ async fn a_shadow_that_faults_harms_nobody() {
     let status = server.deployments.pipelines().status().remove(0);
     assert_eq!((status.totals.retries, status.totals.dead_letters), (0, 0));
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_hears_that_a_trial_has_ended_can_begin_the_next_one() {
-    let (server, _, new) = server("", &passthrough_too()).await;
-    for _ in 0..20 {
-        let deployments = &server.deployments;
-        let mode = Mode::Shadow { duration_ms: 1 };
-        let shadow = deployments.deploy(&p(), &new, mode, None).await.unwrap();
-        let ended = tokio::time::timeout(TIMEOUT, deployments.wait_for(shadow.id)).await;
-        assert_eq!(ended.unwrap().unwrap().outcome, Outcome::Observed);
-    }
-}
