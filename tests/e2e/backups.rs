@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
+
+use crate::server::Server;
 use crate::support::{Running, Sandbox};
 
 const RECORDS: usize = 3_000;
@@ -211,4 +215,101 @@ fn damage_is_named_with_exit_code_1() {
     assert_eq!(sandbox.json(&["verify"])["problem_count"], 0);
     let nowhere = sandbox.bare_command(&["verify", "--data-dir", &path(&sandbox, "nowhere")]);
     sandbox.start_command(nowhere).wait().expect_code(3);
+}
+
+#[test]
+fn a_server_is_backed_up_while_it_takes_records() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    server
+        .post("/v1/topics", &json!({"name": "numbers"}))
+        .expect(201);
+    let is_over = AtomicBool::new(false);
+    let acknowledged = AtomicUsize::new(0);
+    let backup = path(&sandbox, "backup");
+    let before = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let lines = "{\"value\":\"x\"}\n".repeat(50);
+                server
+                    .post_lines("/v1/topics/numbers/records", &lines)
+                    .expect(200);
+                acknowledged.fetch_add(50, Ordering::SeqCst);
+            }
+        });
+        while acknowledged.load(Ordering::SeqCst) < 1_000 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let before = acknowledged.load(Ordering::SeqCst);
+        let taken = sandbox.run(&["backup", "backup", "--output", "json"]);
+        // Writers went on.
+        let after = acknowledged.load(Ordering::SeqCst);
+        is_over.store(true, Ordering::Relaxed);
+        let taken: serde_json::Value = serde_json::from_str(&taken.expect_code(0).stdout).unwrap();
+        assert_eq!(taken["backup"], backup.as_str());
+        assert!(after > before, "{after} after the backup, {before} before");
+        before
+    });
+    let all = acknowledged.load(Ordering::SeqCst);
+
+    let report = sandbox.json(&["verify", "--backup", &backup]);
+    assert_eq!(report["problem_count"], 0, "{report}");
+    let restored = path(&sandbox, "restored");
+    restore(&sandbox, &backup, &restored).wait().expect_code(0);
+    let count = records_of(&sandbox, &restored);
+    assert!(
+        (before..=all).contains(&count),
+        "{before} <= {count} <= {all}"
+    );
+    assert_eq!(count % 50, 0, "a commit is there as a whole");
+
+    // What a server needs the directory for.
+    sandbox
+        .run(&["verify"])
+        .expect_code(3)
+        .expect_error(&["millstream backup DIR", "verify --backup DIR"]);
+    sandbox
+        .run(&["verify", "--server", "http://127.0.0.1:1"])
+        .expect_code(2)
+        .expect_error(&["asks no server"]);
+    server.stop();
+    let audit = fs::read_to_string(sandbox.data_dir().join("audit.jsonl")).unwrap();
+    let line = audit.lines().find(|line| line.contains("/v1/backups"));
+    let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    assert_eq!(line["subject"], backup.as_str());
+    assert_eq!(line["status"], 201);
+}
+
+#[test]
+fn a_server_refuses_backups_that_cannot_be() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "backup::file=sleep(2000)");
+    let server = Server::of(sandbox.start_command(command));
+    let ask = |folder: &str| server.post("/v1/backups", &json!({ "folder": folder }));
+    ask("backup").expect_problem(400, "invalid-request");
+    let inside = sandbox.data_dir().join("backup");
+    ask(inside.to_str().unwrap()).expect_problem(400, "invalid-request");
+    ask(&path(&sandbox, "data")).expect_problem(409, "already-exists");
+    ask(&path(&sandbox, "missing/backup")).expect_problem(409, "backup-failed");
+    let url = server.url().to_owned();
+    sandbox
+        .run(&["backup", "backup", "--server", &url])
+        .expect_code(2)
+        .expect_error(&["machine of the server", "whole path"]);
+    let existing = path(&sandbox, "data");
+    sandbox
+        .run(&["backup", &existing])
+        .expect_code(2)
+        .expect_error(&["exists already"]);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ask(&path(&sandbox, "first")));
+        let partial = sandbox.path("first.partial");
+        while !partial.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        ask(&path(&sandbox, "second")).expect_problem(409, "backup-under-way");
+        first.join().unwrap().expect(201);
+    });
+    ask(&path(&sandbox, "second")).expect(201);
 }

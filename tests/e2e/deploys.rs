@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream::deploy::{Deployments, Mode, Outcome};
+use millstream::deploy::{Deployments, Mode, Outcome, SignatureRules};
 use millstream::group::Groups;
 use millstream::log::{Cursor, Log, Producer};
 use millstream::model::{HeadersRef, PluginName};
@@ -44,13 +44,19 @@ impl Server {
         let log = Log::open(store.clone()).unwrap();
         let queues = Queues::open(store.clone()).unwrap();
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
-        let deployments = Deployments::open(&log, &queues, &Groups::new(store), &engine)
-            .await
-            .unwrap();
+        let deployments = Deployments::open(
+            &log,
+            &queues,
+            &Groups::new(store),
+            &engine,
+            SignatureRules::default(),
+        )
+        .await
+        .unwrap();
         let mut versions = Vec::new();
         for package in ["testing-ledger", "testing-ledger-next"] {
             let wasm = std::fs::read(component(package)).unwrap();
-            let uploaded = deployments.upload(&plugin(), wasm.into(), None).await;
+            let uploaded = deployments.upload(&plugin(), wasm.into(), None, None).await;
             versions.push(uploaded.unwrap().version.digest);
         }
         let manifest = format!(

@@ -28,6 +28,7 @@ mod queues;
 mod replay;
 mod retries;
 mod server;
+mod server_access;
 mod server_pipelines;
 mod support;
 mod timers;

@@ -162,6 +162,13 @@ fn with_json_everything_on_standard_error_is_json() {
         "{lines:?}"
     );
 
+    let finished = sandbox.run(&["topic", "describe", "--nothing", "--log-format", "json"]);
+    let lines = json_lines(&finished.expect_code(2));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let message = lines[0]["message"].as_str().unwrap();
+    assert!(message.starts_with("unexpected argument"), "{message}");
+    assert!(message.contains("Usage:"), "{message}");
+
     for failpoint in [
         "commit::before-write=panic(on purpose)",
         "commit::before-write=return(full)",

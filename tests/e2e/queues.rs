@@ -1,7 +1,11 @@
 //! Queues on the command line.
 
-use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
+use crate::server::Server;
 use crate::support::Sandbox;
 
 /// The lines of a JSON output.
@@ -220,4 +224,55 @@ fn a_manifest_declares_queues() {
     assert_eq!(described["dead_letters"], 0);
     let checked = sandbox.json(&["check", manifest]);
     assert_eq!(checked["queues"][0]["dead_letter"], "d");
+}
+
+#[test]
+fn whoever_stops_following_a_queue_keeps_no_message() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    // Longer than the test.
+    let queue = json!({"name": "work", "settings": {"visibility_timeout_ms": 3_600_000}});
+    server.post("/v1/queues", &queue).expect(201);
+    for turn in 0..4_u64 {
+        let follow = ["consume", "queue:work", "--ack", "--follow"];
+        let following = sandbox.start(&follow);
+        let is_over = AtomicBool::new(false);
+        let (written, sent) = std::thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                let mut sent = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let line = "{\"value\":\"x\"}\n";
+                    server
+                        .post_lines("/v1/queues/work/messages", line)
+                        .expect(200);
+                    sent += 1;
+                }
+                sent
+            });
+            std::thread::sleep(Duration::from_millis(900 + 70 * turn));
+            let started = Instant::now();
+            following.interrupt();
+            let written = following.wait().expect_code(0).stdout.lines().count();
+            assert!(started.elapsed() < Duration::from_secs(6));
+            is_over.store(true, Ordering::Relaxed);
+            (written, sending.join().unwrap())
+        });
+        let rest = sandbox.succeed(&["consume", "queue:work", "--ack"]);
+        assert_eq!(written + rest.lines().count(), sent);
+    }
+    // One that waits for messages leaves soon, too; so does one that waits for records.
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    for source in ["queue:work", "topic:t"] {
+        let mut arguments = vec!["consume", source, "--follow"];
+        if source.starts_with("queue") {
+            arguments.push("--ack");
+        }
+        let following = sandbox.start(&arguments);
+        std::thread::sleep(Duration::from_millis(1_500));
+        let started = Instant::now();
+        following.interrupt();
+        following.wait().expect_code(0);
+        assert!(started.elapsed() < Duration::from_secs(6), "{source}");
+    }
+    server.stop();
 }

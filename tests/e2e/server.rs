@@ -61,7 +61,11 @@ impl Server {
 
     fn listen(sandbox: &Sandbox, address: &str, arguments: &[&str]) -> Self {
         let serve = [&["serve", "--listen", address], arguments].concat();
-        let mut process = sandbox.start(&serve);
+        Self::of(sandbox.start(&serve))
+    }
+
+    /// The server of a process that starts.
+    pub fn of(mut process: Running) -> Self {
         process.wait_until("the server to listen", |process| {
             process.stdout().contains("listening on")
         });
@@ -77,6 +81,15 @@ impl Server {
             agent: config.build().new_agent(),
             token: None,
         }
+    }
+
+    /// Sends a token from now on.
+    pub fn log_in(&mut self, token: &str) {
+        self.token = Some(token.to_owned());
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     pub fn send(&self, method: &str, path: &str, media_type: &str, body: &str) -> Answered {

@@ -189,6 +189,119 @@ fn a_rollback_with_state_counts_again_from_the_deploy_on() {
     server.stop();
 }
 
+#[test]
+fn a_rollback_with_state_that_fails_midway_is_run_again() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "deploy::state-restored=1*return->off");
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let mut workload = Workload::new(5);
+    produce(&sandbox, &mut workload, 300);
+    wait_until("300 records processed", || is_processed(&sandbox, 300));
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let next = next.to_str().unwrap();
+    sandbox.succeed(&["plugin", "upload", "count", next, "--deploy"]);
+    let back = ["plugin", "rollback", "count", "--with-state"];
+    sandbox
+        .run(&back)
+        .expect_code(1)
+        .expect_error(&["half put back", "--with-state"]);
+    server
+        .post("/v1/pipelines/count/resume", &Value::Null)
+        .expect_problem(409, "rollback-unfinished");
+    produce(&sandbox, &mut workload, 200);
+    server.stop();
+    let server = Server::start(&sandbox, &[]);
+    server
+        .post("/v1/pipelines/count/resume", &Value::Null)
+        .expect_problem(409, "rollback-unfinished");
+    assert_eq!(sandbox.json(&back)["outcome"], "succeeded");
+    wait_until("500 records processed", || is_processed(&sandbox, 500));
+    workload.assert_counted_once(&sandbox);
+    server.stop();
+}
+
+#[test]
+fn a_server_is_ready_once_its_pipelines_have_been_started() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let server = Server::start(&sandbox, &[]);
+    server.get("/readyz").expect(200);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    server.stop();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "deploy::restore=sleep(3000)");
+    let process = sandbox.start_command(command);
+    let local = sandbox.data_dir().join("server.json");
+    wait_until("server.json", || local.exists());
+    let local: Value = serde_json::from_slice(&std::fs::read(local).unwrap()).unwrap();
+    let url = format!("{}/readyz", local["url"].as_str().unwrap());
+    let agent = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = agent.build().new_agent();
+    let mut early = agent.get(&url).call().unwrap();
+    assert_eq!(early.status().as_u16(), 503);
+    let reasons = early.body_mut().read_to_string().unwrap();
+    assert!(reasons.contains("pipelines"), "{reasons}");
+    let server = Server::of(process);
+    server.get("/readyz").expect(200);
+    server.stop();
+}
+
+#[test]
+fn whoever_hears_that_a_trial_has_ended_can_begin_the_next_one() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    // What the trial's task has left to do takes its time.
+    command.env("FAILPOINTS", "deploy::trial-over=sleep(2000)");
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let uploaded = sandbox.json(&["plugin", "upload", "count", next.to_str().unwrap()]);
+    let digest = uploaded["digest"].as_str().unwrap();
+    let shadow = [
+        "plugin", "deploy", "count", digest, "--shadow", "--for", "50ms",
+    ];
+    assert_eq!(sandbox.json(&shadow)["outcome"], "observed");
+    let deployed = sandbox.json(&["plugin", "deploy", "count", digest]);
+    assert_eq!(deployed["outcome"], "succeeded", "{deployed}");
+    server.stop();
+}
+
+#[test]
+fn whoever_waits_for_a_deploy_hears_that_the_store_takes_no_writes() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env(
+        "FAILPOINTS",
+        "commit::before-write=400*off->return(no room)",
+    );
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    sandbox.succeed(&["topic", "create", "other"]);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let uploaded = sandbox.json(&["plugin", "upload", "count", next.to_str().unwrap()]);
+    let request = serde_json::json!({
+        "digest": uploaded["digest"], "canary": [0], "duration_ms": 600_000,
+    });
+    let begun = server.post("/v1/plugins/count/deploy", &request);
+    let id = begun.expect(200).json()["id"].clone();
+    let mut poisoned = server.post_lines("/v1/topics/other/records", "{\"value\":\"x\"}\n");
+    while poisoned.status == 200 {
+        poisoned = server.post_lines("/v1/topics/other/records", "{\"value\":\"x\"}\n");
+    }
+    poisoned.expect_problem(503, "store-poisoned");
+    let stop = format!("/v1/deploys/{id}/stop");
+    let started = Instant::now();
+    server
+        .post(&stop, &Value::Null)
+        .expect_problem(503, "store-poisoned");
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
 /// The new version fails on every record of its partition: it is taken back, the old one processes what it failed on, and
 /// there is no dead letter anywhere.
 #[test]
@@ -332,5 +445,62 @@ fn what_a_plugin_logs_can_be_followed() {
     let lines = sandbox.succeed(&["logs", "suspect", "--no-follow", "--output", "json"]);
     let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!(line["level"], "error");
+    server.stop();
+}
+
+#[test]
+fn a_server_runs_signed_plugins_only() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let made = sandbox.json(&["plugin", "keygen", "ours.pem"]);
+    let id = made["id"].as_str().unwrap();
+    sandbox
+        .run(&["plugin", "keygen", "ours.pem"])
+        .expect_code(2)
+        .expect_error(&["no key is written over"]);
+    sandbox.succeed(&["plugin", "keygen", "others.pem"]);
+    let mode = std::fs::metadata(sandbox.path("ours.pem")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o077, 0, "others read the private key");
+    sandbox
+        .run(&["serve", "--trusted-key", "ours.pem"])
+        .expect_code(2)
+        .expect_error(&["no Ed25519 public key"]);
+    let rules = ["--require-signature", "--trusted-key", "ours.pem.pub"];
+    let server = Server::start(&sandbox, &rules);
+
+    let file = variant(&sandbox, "testing-stateful-count", "even");
+    let file = file.to_str().unwrap();
+    let upload = ["plugin", "upload", "count", file];
+    sandbox
+        .run(&upload)
+        .expect_code(1)
+        .expect_error(&["is not signed", "plugin sign FILE"]);
+    sandbox.succeed(&["plugin", "sign", file, "--key", "others.pem"]);
+    sandbox
+        .run(&upload)
+        .expect_code(1)
+        .expect_error(&["is not among the trusted ones"]);
+    server
+        .send(
+            "POST",
+            "/v1/plugins/count/versions",
+            "application/wasm",
+            "x",
+        )
+        .expect_problem(403, "unsigned-plugin");
+    // The file `.sig` beside the component is sent with it.
+    sandbox.succeed(&["plugin", "sign", file, "--key", "ours.pem"]);
+    assert_eq!(sandbox.json(&upload)["signer"], id);
+    let described = sandbox.json(&["plugin", "describe", "count"]);
+    assert_eq!(described["versions"][0]["signer"], id);
+    assert!(sandbox.succeed(&["plugin", "list"]).contains(id));
+
+    sandbox.run(&["apply", "millstream.toml"]).expect_code(1);
+    sandbox.succeed(&["apply", "millstream.toml", "--sign", "ours.pem"]);
+    let mut workload = Workload::new(3);
+    produce(&sandbox, &mut workload, 100);
+    wait_until("100 records processed", || is_processed(&sandbox, 100));
+    assert!(sandbox.succeed(&["plugin", "deploys"]).contains(id));
     server.stop();
 }

@@ -6,12 +6,16 @@ Names that it makes up lead to nothing, so every other request is sent to someth
 
 import itertools
 import json
+import tempfile
 
 import schemathesis
 
 EXISTING = {"topic": "orders", "queue": "work"}
 # Consumers may wait for a minute, and a test has no time for that.
 LONGEST_WAIT_MS = 20
+
+# Where backups go, whatever folder was made up.
+backups = tempfile.TemporaryDirectory()
 
 count = itertools.count()
 
@@ -38,6 +42,9 @@ def before_call(context, case, kwargs):
     for parameters in (case.query, case.body):
         if isinstance(parameters, dict) and isinstance(parameters.get("wait_ms"), int):
             parameters["wait_ms"] = min(parameters["wait_ms"], LONGEST_WAIT_MS)
+    folder = case.body.get("folder") if isinstance(case.body, dict) else None
+    if isinstance(folder, str) and folder.startswith("/"):
+        case.body["folder"] = f"{backups.name}/{next(count)}"
     if case.method != "DELETE" and next(count) % 2 == 0:
         for name in EXISTING.keys() & (case.path_parameters or {}).keys():
             case.path_parameters[name] = EXISTING[name]

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::{plugin, setup};
 
 /// Builds the plugin in `dir`, uploads it under its package's name, or that after `--name`, and deploys it. The other
-/// arguments go to `millstream plugin upload`: `--server URL`, `--canary PARTITIONS --for DURATION`, ….
+/// arguments go to `millstream plugin upload`: `--server URL`, `--sign KEY`, `--canary PARTITIONS --for DURATION`, ….
 pub fn run(context: &Context, dir: &str, args: &[&str]) -> Result<()> {
     let (name, args) = split_name(args)?;
     setup::ensure(context, setup::RUN)?;

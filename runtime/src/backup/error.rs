@@ -88,6 +88,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there was no room for it.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Io { reason, .. }
+            | Self::Store(
+                storage::Error::Io { reason, .. } | storage::Error::Engine { reason, .. },
+            ) => storage::is_disk_full(reason),
+            _ => false,
+        }
+    }
+
     pub(super) fn io(
         action: &'static str,
         path: &Path,

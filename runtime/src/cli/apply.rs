@@ -25,6 +25,8 @@ pub(super) struct ApplyArgs {
     /// Leave the plugins on the server as they are, instead of uploading and deploying those that have changed
     #[arg(long)]
     keep_plugins: bool,
+    #[command(flatten)]
+    signing: plugin::Signing,
 }
 
 /// Uploads and deploys the plugins that have changed, and applies the manifest.
@@ -44,7 +46,7 @@ pub(super) async fn run(
     }
     if !args.keep_plugins {
         for spec in &manifest.plugins {
-            let uploaded = plugin::upload(&client, &spec.name, &spec.path).await?;
+            let uploaded = plugin::upload(&client, &spec.name, &spec.path, &args.signing).await?;
             if !uploaded.current {
                 let trial = plugin::Trial::default();
                 plugin::deploy(&client, &spec.name, &uploaded.digest, &trial).await?;

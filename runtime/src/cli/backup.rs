@@ -4,17 +4,24 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use anyhow::Context as _;
+
 use super::GlobalArgs;
-use super::exit::Ending;
-use super::open::{Access, DataDirectory};
+use super::client::{Client, Place};
+use super::exit::{Ending, Usage};
+use super::open::Access;
 use super::output::{Error, Output};
 use super::quantity::format_time_ms;
 use crate::backup::{self, FileList};
+use crate::server::{self, Code, NewBackup, Problem};
 
 /// Arguments of `backup`.
 #[derive(Debug, clap::Args)]
 pub(super) struct BackupArgs {
     /// The folder to make, which must not exist
+    ///
+    /// While a server holds the data directory it makes the backup, as its own user, and goes on
+    /// serving meanwhile. With --server the folder is on the machine of that server: give its whole path.
     ///
     /// On the file system of the data directory it shares the store's files by hard links: it takes
     /// little time and space, and is lost with that file system. Copy it to another machine, or name
@@ -29,8 +36,21 @@ pub(super) struct BackupView {
     data_dir: PathBuf,
     taken_at_ms: u64,
     millstream_version: String,
-    files: usize,
+    files: u64,
     size_bytes: u64,
+}
+
+impl From<server::BackupView> for BackupView {
+    fn from(made: server::BackupView) -> Self {
+        Self {
+            backup: made.folder,
+            data_dir: made.data_dir,
+            taken_at_ms: made.taken_at_ms,
+            files: made.files,
+            size_bytes: made.size_bytes,
+            millstream_version: made.millstream_version,
+        }
+    }
 }
 
 impl BackupView {
@@ -39,7 +59,7 @@ impl BackupView {
             backup: backup.to_owned(),
             data_dir: global.data_dir.clone(),
             taken_at_ms: list.taken_at_ms,
-            files: list.files.len(),
+            files: list.files.len() as u64,
             size_bytes: list.size_bytes(),
             millstream_version: list.millstream_version,
         }
@@ -61,13 +81,47 @@ impl BackupView {
 }
 
 /// Runs the verb.
-pub(super) fn run(
+pub(super) async fn run(
     args: &BackupArgs,
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let data = DataDirectory::open(global, Access::Existing)?;
-    let list = backup::create(data.log.store(), &args.dir)?;
-    BackupView::new(&args.dir, global, list).show(output)?;
+    let made = match Place::find(global, Access::Existing)? {
+        Place::Directory(data) => {
+            let list = tokio::task::block_in_place(|| backup::create(data.log.store(), &args.dir))?;
+            BackupView::new(&args.dir, global, list)
+        }
+        Place::Server(server) => ask(&Client::Remote(server), args, global).await?,
+    };
+    made.show(output)?;
     Ok(Ending::Done)
+}
+
+/// Lets a server make the backup.
+async fn ask(
+    client: &Client,
+    args: &BackupArgs,
+    global: &GlobalArgs,
+) -> anyhow::Result<BackupView> {
+    if global.server.is_some() && !args.dir.is_absolute() {
+        return Err(Usage(format!(
+            "the folder is made on the machine of the server, so that `{}` is not enough; give its whole path",
+            args.dir.display()
+        ))
+        .into());
+    }
+    // The server has another current folder.
+    let folder = std::path::absolute(&args.dir)
+        .with_context(|| format!("`{}` is no path", args.dir.display()))?;
+    let made: anyhow::Result<server::BackupView> =
+        client.post("/v1/backups", &NewBackup { folder }).await;
+    match made {
+        Ok(made) => Ok(made.into()),
+        // It ends as it does without a server.
+        Err(error) => Err(match error.downcast::<Problem>() {
+            Ok(problem) if problem.code == Code::AlreadyExists => Usage(problem.detail).into(),
+            Ok(problem) => problem.into(),
+            Err(error) => error,
+        }),
+    }
 }

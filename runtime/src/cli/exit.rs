@@ -55,6 +55,9 @@ pub(super) struct BadManifest(pub(super) String);
 /// The exit code of an interrupted command: 128 + SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
 
+/// The exit code of wrong usage.
+const MISUSED: u8 = 2;
+
 /// The exit code of a replay in which the plugin fails.
 const RECORD_FAILED: u8 = 4;
 
@@ -83,6 +86,22 @@ pub(super) fn report(result: anyhow::Result<Ending>) -> ExitCode {
     // Nothing can be done about a standard error that is closed.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
     ExitCode::from(code(&error))
+}
+
+/// Says what is wrong with the arguments, or shows the help that they ask for, and returns the exit code.
+pub(super) fn report_misuse(error: &clap::Error) -> ExitCode {
+    let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(MISUSED));
+    let arguments = std::env::args_os().skip(1);
+    if error.use_stderr() && telemetry::is_json_asked_for(arguments) {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        // Nothing can be done about a standard error that is closed.
+        let _ = writeln!(std::io::stderr().lock(), "{}", telemetry::error_line(text));
+    } else {
+        // Nor about either of them.
+        let _ = error.print();
+    }
+    code
 }
 
 fn is_closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -152,7 +171,7 @@ fn code(error: &anyhow::Error) -> u8 {
             )
     };
     if error.chain().any(is_misuse) {
-        2
+        MISUSED
     } else if error.chain().any(is_unusable_directory) {
         3
     } else {

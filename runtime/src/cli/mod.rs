@@ -39,6 +39,7 @@ mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -198,10 +199,15 @@ enum Command {
     Bench(crate::bench::BenchArgs),
 }
 
+/// How long threads that are left, when a command has ended, may take.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    exit::report(start(cli))
+    match Cli::try_parse() {
+        Ok(cli) => exit::report(start(cli)),
+        Err(error) => exit::report_misuse(&error),
+    }
 }
 
 fn start(cli: Cli) -> anyhow::Result<Ending> {
@@ -213,7 +219,10 @@ fn start(cli: Cli) -> anyhow::Result<Ending> {
         .max_blocking_threads(crate::pipeline::MAX_THREADS)
         .build()
         .context("cannot start the threads")?;
-    runtime.block_on(dispatch(cli))
+    let ending = runtime.block_on(dispatch(cli));
+    // What is left waits for an answer that nobody reads any more.
+    runtime.shutdown_timeout(LEAVING);
+    ending
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
@@ -235,7 +244,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Logs(args) => logs::run(args, &global, &mut output).await,
         Command::Plugin(command) => plugin::run(command, &global, &mut output).await,
         Command::Token(command) => token::run(command, &global, &mut output).await,
-        Command::Backup(args) => backup::run(&args, &global, &mut output),
+        Command::Backup(args) => backup::run(&args, &global, &mut output).await,
         Command::Restore(args) => restore::run(&args, &global, &mut output),
         Command::Verify(args) => verify::run(args, &global, &mut output).await,
         Command::Health(args) => health::run(args, &mut output).await,

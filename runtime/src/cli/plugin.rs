@@ -1,5 +1,7 @@
 //! `millstream plugin`: upload, list, describe, deploy, roll back and delete plugins of a server.
 
+mod signature;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -16,8 +18,10 @@ use super::progress::note;
 use super::quantity::{duration_ms, format_time_ms};
 use crate::model::PluginName;
 use crate::server::{
-    DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest, UploadedView,
+    DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest, SIGNATURE,
+    UploadedView,
 };
+pub(super) use signature::Signing;
 
 /// The media type of a component.
 const WASM: &str = "application/wasm";
@@ -49,7 +53,24 @@ pub(super) enum PluginCommand {
         #[arg(long)]
         deploy: bool,
         #[command(flatten)]
+        signing: Signing,
+        #[command(flatten)]
         trial: Trial,
+    },
+    /// Make a key with which components are signed
+    ///
+    /// The private key is written to FILE, for its owner only, the public one to FILE.pub, both in PEM.
+    Keygen {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Sign a component: its signature is written to FILE.sig, which `upload` and `apply` send
+    Sign {
+        /// The component
+        file: PathBuf,
+        /// The private key, in PEM
+        #[arg(long, value_name = "KEY", env = "MILLSTREAM_SIGNING_KEY")]
+        key: PathBuf,
     },
     /// Give a version to all pipelines that use the plugin, at their next batch boundary
     Deploy {
@@ -107,8 +128,15 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    // These ask no server.
+    match &command {
+        PluginCommand::Keygen { file } => return signature::keygen(file, output),
+        PluginCommand::Sign { file, key } => return signature::sign(file, key, output),
+        _ => {}
+    }
     let client = Client::connect(global, Access::Existing)?;
     match command {
+        PluginCommand::Keygen { .. } | PluginCommand::Sign { .. } => {}
         PluginCommand::List => list(&client, output).await?,
         PluginCommand::Describe { name } => {
             let path = format!("/v1/plugins/{name}");
@@ -119,20 +147,11 @@ pub(super) async fn run(
             name,
             file,
             deploy: is_deploy,
+            signing,
             trial,
         } => {
-            let uploaded = upload(&client, &name, &file).await?;
-            output.result(&uploaded, |output| {
-                let word = if uploaded.new {
-                    "uploaded"
-                } else {
-                    "has already"
-                };
-                output.line(format_args!(
-                    "{word} version {} of plugin `{name}`",
-                    uploaded.digest
-                ))
-            })?;
+            let uploaded = upload(&client, &name, &file, &signing).await?;
+            output.result(&uploaded, |output| write_uploaded(&uploaded, output))?;
             output.flush()?;
             tell(&uploaded);
             if is_deploy && !uploaded.current {
@@ -174,11 +193,22 @@ pub(super) async fn upload(
     client: &Client,
     name: &PluginName,
     file: &Path,
+    signing: &Signing,
 ) -> anyhow::Result<UploadedView> {
     let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let signature = signing.signature(file, &wasm)?;
+    let header = signature.as_ref().map(|it| (SIGNATURE, it.to_string()));
     let path = format!("/v1/plugins/{name}/versions");
-    let answer = client.post_bytes(&path, WASM, Bytes::from(wasm)).await?;
-    Ok(serde_json::from_slice(&answer.body)?)
+    let answer = client
+        .post_with(&path, WASM, Bytes::from(wasm), header)
+        .await?;
+    let uploaded: UploadedView = serde_json::from_slice(&answer.body)?;
+    if signature.is_some() && uploaded.signer.is_none() {
+        note(
+            "the server trusts no keys, so that it has neither checked nor kept the signature; see `serve --trusted-key`",
+        );
+    }
+    Ok(uploaded)
 }
 
 /// Gives a version to all pipelines that use the plugin.
@@ -201,6 +231,17 @@ pub(super) async fn deploy(
         deploy = client.get(&path, &[("wait_ms", WAIT_MS)]).await?;
     }
     Ok(deploy)
+}
+
+fn write_uploaded(uploaded: &UploadedView, output: &mut Output) -> Result<(), output::Error> {
+    let word = match uploaded.new {
+        true => "uploaded",
+        false => "has already",
+    };
+    output.line(format_args!(
+        "{word} version {} of plugin `{}`",
+        uploaded.digest, uploaded.name
+    ))
 }
 
 /// Says what is different about a version, and what to do about that.
@@ -231,14 +272,19 @@ async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {
             Column::Text("plugin"),
             Column::Text("current"),
             Column::Number("versions"),
+            Column::Text("signed by"),
             Column::Text("used by"),
         ]);
         for plugin in &plugins {
+            let mut versions = plugin.versions.iter();
+            let current = versions.find(|version| version.digest == plugin.current);
+            let signer = current.and_then(|version| version.signer.clone());
             let used_by: Vec<_> = plugin.used_by.iter().map(ToString::to_string).collect();
             table.row([
                 plugin.name.to_string(),
                 short(&plugin.current),
                 plugin.versions.len().to_string(),
+                signer.unwrap_or_else(none),
                 used_by.join(","),
             ]);
         }
@@ -273,16 +319,15 @@ fn write(description: &PluginDescription, output: &mut Output) -> Result<(), out
         Column::Number("bytes"),
         Column::Text("uploaded"),
         Column::Text("by"),
+        Column::Text("signed by"),
     ]);
     for version in &plugin.versions {
         table.row([
             version.digest.clone(),
             output.bytes(version.size_bytes),
             format_time_ms(version.uploaded_ms),
-            version
-                .uploaded_by
-                .clone()
-                .unwrap_or_else(|| "-".to_owned()),
+            version.uploaded_by.clone().unwrap_or_else(none),
+            version.signer.clone().unwrap_or_else(none),
         ]);
     }
     output.table(&table)
@@ -307,7 +352,10 @@ fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<Endi
             output.line(format_args!("  {reason}"))?;
         }
         match &deploy.report {
-            Some(report) => output.line(format_args!("  {report:#}")),
+            Some(report) => {
+                let text = serde_json::to_string_pretty(report).unwrap_or_default();
+                output.line(format_args!("  {text}"))
+            }
             None => Ok(()),
         }
     })?;
@@ -327,10 +375,10 @@ async fn deploys(client: &Client, output: &mut Output) -> anyhow::Result<()> {
             Column::Text("from"),
             Column::Text("to"),
             Column::Text("by"),
+            Column::Text("signed by"),
             Column::Text("outcome"),
         ]);
         for deploy in &deploys {
-            let none = || "-".to_owned();
             table.row([
                 deploy.id.to_string(),
                 format_time_ms(deploy.started_ms),
@@ -338,12 +386,17 @@ async fn deploys(client: &Client, output: &mut Output) -> anyhow::Result<()> {
                 deploy.from.as_deref().map_or_else(none, short),
                 short(&deploy.to),
                 deploy.by.clone().unwrap_or_else(none),
+                deploy.signer.clone().unwrap_or_else(none),
                 deploy.outcome.clone(),
             ]);
         }
         output.table_or(&table, "Nothing was deployed yet.")
     })?;
     Ok(())
+}
+
+fn none() -> String {
+    "-".to_owned()
 }
 
 /// The start of a digest.

@@ -8,14 +8,14 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::GlobalArgs;
-use super::exit::Ending;
+use super::exit::{Ending, Usage};
 use super::interrupt::Interrupt;
 use super::open::{Access, DataDirectory};
 use super::output::Output;
 use super::{progress, quantity};
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, SignatureRules};
 use crate::log::Maintenance;
-use crate::plugin::{EngineOptions, PluginEngine};
+use crate::plugin::{EngineOptions, PluginEngine, PublicKey, TrustedKeys};
 use crate::queue;
 use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
 use crate::storage::layout;
@@ -53,9 +53,28 @@ pub(super) struct ServeArgs {
     )]
     tls_key: Option<PathBuf>,
 
+    /// Run only plugins that one of the trusted keys has signed
+    ///
+    /// That holds for what is uploaded, and for what was uploaded before.
+    #[arg(long, requires = "trusted_key")]
+    require_signature: bool,
+
+    /// A public key, in PEM, whose signatures of plugins count (may be repeated)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MILLSTREAM_TRUSTED_KEYS",
+        value_delimiter = ','
+    )]
+    trusted_key: Vec<PathBuf>,
+
     /// The largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::size)]
     max_body_bytes: u64,
+
+    /// What the bodies of all requests under way may hold together; more are told to come back
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
+    max_inflight_bytes: u64,
 
     /// Connections at a time; more wait
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
@@ -79,6 +98,22 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
+    fn signatures(&self) -> anyhow::Result<SignatureRules> {
+        let read = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let key = PublicKey::from_pem(&text);
+            key.map_err(|error| {
+                anyhow::Error::new(Usage(format!("cannot trust {}: {error}", path.display())))
+            })
+        };
+        let trusted = self.trusted_key.iter().map(read);
+        Ok(SignatureRules {
+            trusted: TrustedKeys::new(trusted.collect::<anyhow::Result<_>>()?),
+            required: self.require_signature,
+        })
+    }
+
     fn options(&self) -> ServerOptions {
         let files = self.tls_certificates.clone().zip(self.tls_key.clone());
         ServerOptions {
@@ -86,6 +121,7 @@ impl ServeArgs {
             tls: files.map(|(certificates, key)| TlsFiles { certificates, key }),
             limits: Limits {
                 body_bytes: usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX),
+                inflight_bytes: usize::try_from(self.max_inflight_bytes).unwrap_or(usize::MAX),
                 connections: self.max_connections,
                 waiting_consumers: self.max_waiting_consumers,
                 free_disk_bytes: self.min_free_disk,
@@ -109,6 +145,7 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
     let interrupt = Interrupt::listen("finishing what is under way")?;
+    let signatures = args.signatures()?;
     let DataDirectory {
         log,
         queues,
@@ -119,7 +156,7 @@ pub(super) async fn run(
         max_instances: args.max_instances,
     })
     .context("cannot run plugins")?;
-    let deployments = Deployments::open(&log, &queues, &groups, &engine).await?;
+    let deployments = Deployments::open(&log, &queues, &groups, &engine, signatures).await?;
     let data = Data {
         log: log.clone(),
         queues: queues.clone(),
@@ -136,6 +173,7 @@ pub(super) async fn run(
             not_restored.manifest, not_restored.error
         ));
     }
+    server.started();
     let started = Started {
         url: server.url().to_owned(),
     };

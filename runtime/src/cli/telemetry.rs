@@ -1,5 +1,6 @@
 //! Log lines on standard error.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::OnceLock;
 
@@ -116,6 +117,28 @@ pub(super) fn json_line(level: Level, message: &str) -> Option<String> {
     }
 }
 
+/// An error as a JSON line.
+pub(super) fn error_line(message: &str) -> String {
+    Line::new(Level::Error, message).text().unwrap_or_default()
+}
+
+/// Whether arguments that cannot be read as a whole ask for JSON lines, or else the environment does.
+pub(super) fn is_json_asked_for(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut format = None;
+    let mut is_next = false;
+    for argument in arguments.take_while(|argument| argument != "--") {
+        let argument = argument.to_string_lossy();
+        if is_next {
+            format = Some(argument.clone().into_owned());
+        } else if let Some(value) = argument.strip_prefix("--log-format=") {
+            format = Some(value.to_owned());
+        }
+        is_next = argument == "--log-format";
+    }
+    let format = format.or_else(|| std::env::var("MILLSTREAM_LOG_FORMAT").ok());
+    format.as_deref() == Some("json")
+}
+
 /// A panic as a JSON line; with a backtrace if `RUST_BACKTRACE` asks for it.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let message = format!("panic: {}", panic.payload_as_str().unwrap_or("of no text"));
@@ -150,5 +173,26 @@ impl<'a> MakeWriter<'a> for AboveProgress {
 
     fn make_writer(&'a self) -> Self {
         Self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_asked_for_also_in_arguments_that_are_wrong() {
+        let asked = |words: &[&str]| is_json_asked_for(words.iter().map(OsString::from));
+        assert!(asked(&["topic", "lst", "--log-format", "json"]));
+        assert!(asked(&["--log-format=json", "--what"]));
+        for words in [
+            &["topic", "--log-format", "text"][..],
+            &["--log-format=json", "--log-format=text"],
+            &["--", "--log-format", "json"],
+            &["json"],
+            &[],
+        ] {
+            assert!(!asked(words), "{words:?}");
+        }
     }
 }

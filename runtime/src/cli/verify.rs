@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::GlobalArgs;
-use super::exit::{Ending, NoDataDirectory};
+use super::exit::{Ending, NoDataDirectory, Usage};
 use super::open;
 use super::output::{Column, Error, Output, Table};
+use crate::storage;
 use crate::verify::{self, Counts, Report};
 
 /// Arguments of `verify`.
@@ -24,6 +25,12 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    if let (None, Some(url)) = (&args.backup, &global.server) {
+        return Err(Usage(format!(
+            "verify reads files on this machine and asks no server ({url}); run it on the machine of the server without --server (MILLSTREAM_SERVER), or verify a backup: `millstream backup DIR`, then `millstream verify --backup DIR`"
+        ))
+        .into());
+    }
     if args.backup.is_none() && open::is_missing(&global.data_dir) {
         return Err(NoDataDirectory(global.data_dir.display().to_string()).into());
     }
@@ -34,7 +41,13 @@ pub(super) async fn run(
             None => verify::data_directory(&data_dir)?,
         })
     });
-    let report = looked.await.context("verify stopped")??;
+    let report = looked.await.context("verify stopped")?;
+    let report = report.map_err(|error| match error.downcast_ref() {
+        Some(storage::Error::Locked { .. }) => error.context(
+            "verify needs the data directory for itself; while a server runs on it, make a backup with `millstream backup DIR` and verify that with `millstream verify --backup DIR`",
+        ),
+        _ => error,
+    })?;
     output.result(&report, |output| show(&report, output))?;
     Ok(match report.problems.is_empty() {
         true => Ending::Done,

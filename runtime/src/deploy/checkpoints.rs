@@ -22,11 +22,11 @@ impl Checkpoints {
         }
     }
 
-    /// Takes the checkpoint of a deploy, and deletes the oldest ones.
-    pub(super) fn take(&self, store: &Store, id: u64) -> Result<(), Error> {
+    /// Takes the checkpoint of a deploy, and deletes the oldest ones but for those that are `needed`.
+    pub(super) fn take(&self, store: &Store, id: u64, needed: &[u64]) -> Result<(), Error> {
         fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
         // First, so that what they held on to is free.
-        self.prune(KEPT - 1)?;
+        self.prune(KEPT - 1, needed)?;
         store.checkpoint(&self.path(id))?;
         Ok(())
     }
@@ -37,17 +37,23 @@ impl Checkpoints {
     }
 
     pub(super) fn open(&self, id: u64) -> Result<ReadOnlyStore, Error> {
+        // RocksDB makes the folder that it does not find.
+        if !self.has(id) {
+            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(Error::io("read", &self.path(id))(missing));
+        }
         Ok(ReadOnlyStore::open_checkpoint(&self.path(id))?)
     }
 
-    /// Deletes all but the newest, and what was cut off.
-    fn prune(&self, kept: usize) -> Result<(), Error> {
+    /// Deletes all but the newest and the needed ones, and what was cut off.
+    fn prune(&self, kept: usize, needed: &[u64]) -> Result<(), Error> {
         let mut ids = Vec::new();
         let entries = fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))?;
         for entry in entries {
             let path = entry.map_err(Error::io("read", &self.folder))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
             match name.and_then(|name| name.parse::<u64>().ok()) {
+                Some(id) if needed.contains(&id) => {}
                 Some(id) => ids.push(id),
                 None => fs::remove_dir_all(&path).map_err(Error::io("delete", &path))?,
             }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::{PipelineName, PluginName};
-use crate::plugin::{self, Digest};
+use crate::plugin::{self, Digest, SignatureError};
 use crate::{manifest, pipeline, storage};
 
 /// Something could not be uploaded, applied or deployed.
@@ -75,6 +75,21 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
+    /// A rollback with state has failed midway.
+    #[error(
+        "rollback {id} of plugin `{name}` has failed midway ({reason}), so that the state of {} is half put back; run it again: `millstream plugin rollback {name} --with-state`",
+        names(.pipelines)
+    )]
+    RollbackUnfinished {
+        /// The deploy's number.
+        id: u64,
+        /// The plugin.
+        name: PluginName,
+        /// The pipelines whose state is half put back.
+        pipelines: Vec<PipelineName>,
+        /// Why it has failed.
+        reason: String,
+    },
     /// No pipeline that runs has one of the canary's partitions.
     #[error(
         "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"
@@ -92,6 +107,26 @@ pub enum Error {
     NotUsed {
         /// The plugin.
         name: PluginName,
+    },
+    /// Only signed versions may run, and this one is not.
+    #[error(
+        "version {digest} of plugin `{name}` is not signed, and this server runs signed plugins only; sign its component with `millstream plugin sign FILE --key KEY`, and upload it again"
+    )]
+    UnsignedPlugin {
+        /// The plugin.
+        name: PluginName,
+        /// The version.
+        digest: Digest,
+    },
+    /// The signature of a version does not count.
+    #[error("the signature of version {digest} of plugin `{name}` does not count: {reason}")]
+    UntrustedSignature {
+        /// The plugin.
+        name: PluginName,
+        /// The version.
+        digest: Digest,
+        /// Why.
+        reason: SignatureError,
     },
     /// There is no deploy of this number.
     #[error("there is no deploy {id}, or it is not remembered any more")]

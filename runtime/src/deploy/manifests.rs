@@ -43,6 +43,7 @@ impl Deployments {
 
     async fn restore_now(&self) -> Result<Vec<NotRestored>, Error> {
         let _change = self.shared.changes.lock().await;
+        fail::fail_point!("deploy::restore");
         let mut not_restored = Vec::new();
         for (name, applied) in records::manifests(&self.shared.store)? {
             if let Err(error) = self.restore_manifest(&name, &applied).await {
@@ -68,10 +69,10 @@ impl Deployments {
                 reason: error.to_string(),
             })
         });
+        // What a rollback has left half done waits for it to be run again.
+        let held = [self.half_restored()?, applied.paused.clone()].concat();
         let pipelines = &self.shared.pipelines;
-        pipelines
-            .apply_paused(&manifest, &plugins, &applied.paused)
-            .await?;
+        pipelines.apply_paused(&manifest, &plugins, &held).await?;
         Ok(())
     }
 
@@ -92,6 +93,9 @@ impl Deployments {
         let _change = self.shared.changes.lock().await;
         let manifest = resolve("manifest", &text)?;
         self.check_uploaded(&manifest)?;
+        for spec in &manifest.pipelines {
+            self.check_whole(&spec.name)?;
+        }
         for spec in &manifest.plugins {
             self.check_not_under_way(&spec.name)?;
         }
@@ -152,9 +156,12 @@ impl Deployments {
         Plugins::loaded(&self.shared.engine, loaded)
     }
 
-    /// The current version of a plugin.
+    /// The current version of a plugin, if it may run.
     pub(super) fn current(&self, name: &PluginName) -> Result<crate::plugin::Plugin, Error> {
         let stored = self.stored_plugin(name)?;
+        if let Some(version) = stored.version(&stored.current) {
+            self.check_signed(name, version)?;
+        }
         self.load(name, &stored.current)
     }
 
@@ -192,11 +199,12 @@ impl Deployments {
     /// Starts a pipeline that is paused or has failed, at the position that it has.
     ///
     /// # Errors
-    /// [`Error::Pipeline`] if there is none of this name, or it cannot be started.
+    /// [`Error::Pipeline`] if there is none of this name, or it cannot be started; [`Error::RollbackUnfinished`]
     pub async fn resume(&self, name: &PipelineName) -> Result<(), Error> {
         let (this, name) = (self.clone(), name.clone());
         self.to_its_end(async move {
             let _change = this.shared.changes.lock().await;
+            this.check_whole(&name)?;
             this.shared.pipelines.resume(&name).await?;
             this.note(&name, |applied| applied.paused.retain(|it| *it != name))
                 .await
@@ -228,6 +236,9 @@ impl Deployments {
                 .await?;
             }
             this.shared.pipelines.remove(&name, delete_data).await?;
+            if delete_data {
+                this.forget_half_restored(&name).await?;
+            }
             match manifest {
                 Some(manifest) if this.shared.pipelines.names_of(&manifest).is_empty() => {
                     this.forget(&manifest).await

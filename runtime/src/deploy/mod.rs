@@ -21,14 +21,16 @@ mod plugins;
 mod records;
 mod rollout;
 mod shadow;
+mod signatures;
 mod state;
+mod unfinished;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, SemaphorePermit, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
 pub use self::canary::{CanaryReport, Sample};
@@ -39,6 +41,7 @@ pub use self::manifests::{ManifestView, NotRestored};
 pub use self::plugins::{PluginView, Uploaded, VersionView};
 pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
 pub use self::shadow::{Difference, ShadowReport};
+pub use self::signatures::SignatureRules;
 pub use self::state::Unsent;
 use crate::group::Groups;
 use crate::log::Log;
@@ -50,6 +53,9 @@ use crate::storage::Store;
 
 /// Compiled plugins that are kept in memory, besides those that are current.
 const MAX_LOADED: usize = 32;
+
+/// Components that are compiled at a time for those who upload or look at them.
+const MAX_COMPILES: usize = 2;
 
 /// What a server runs. Clones share it.
 #[derive(Clone)]
@@ -65,6 +71,9 @@ struct Shared {
     pipelines: Pipelines,
     components: Components,
     checkpoints: Checkpoints,
+    signatures: SignatureRules,
+    /// The right to compile for somebody who asks: that takes much memory, and all processors by itself.
+    compiles: tokio::sync::Semaphore,
     /// Compiled plugins that are in use, by digest.
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// One change of the records at a time.
@@ -97,6 +106,7 @@ impl Deployments {
         queues: &Queues,
         groups: &Groups,
         engine: &PluginEngine,
+        signatures: SignatureRules,
     ) -> Result<Self, Error> {
         let store = log.store().clone();
         let components = block_in_place(|| Components::open(store.path()))?;
@@ -111,11 +121,13 @@ impl Deployments {
             shared: Arc::new(Shared {
                 pipelines: Pipelines::new(log, queues, groups, engine.max_instances()),
                 checkpoints: Checkpoints::new(store.path()),
+                signatures,
                 store,
                 log: log.clone(),
                 queues: queues.clone(),
                 engine: engine.clone(),
                 components,
+                compiles: tokio::sync::Semaphore::new(MAX_COMPILES),
                 loaded: Mutex::default(),
                 changes: Arc::default(),
                 closed: Mutex::default(),
@@ -205,6 +217,12 @@ impl Deployments {
     fn users(&self, name: &PluginName) -> Vec<PipelineName> {
         let pipelines = self.shared.pipelines.plugin_users(name);
         pipelines.into_iter().map(|spec| spec.name).collect()
+    }
+
+    /// Waits for its turn to compile.
+    async fn may_compile(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.shared.compiles.acquire().await.ok()
     }
 
     fn now_ms(&self) -> u64 {

@@ -8,7 +8,7 @@ use super::records::{self, Deploy, Mode, Outcome, StoredPlugin};
 use super::{Deployments, Error, PluginVersion};
 use crate::model::{PipelineName, PluginName};
 use crate::pipeline::Refusal;
-use crate::plugin::{Difference, Digest, ImportedInterface, Plugin};
+use crate::plugin::{Difference, Digest, ImportedInterface, Plugin, Signature};
 use crate::storage::Commit;
 
 /// Versions of a plugin that are kept; the oldest go first, but never the current one.
@@ -65,18 +65,20 @@ pub struct VersionView {
 impl Deployments {
     /// Keeps a component as a version of a plugin. Pipelines that run another version of it go on with that
     /// until this one is deployed ([`deploy`](Self::deploy)); the first version is current at once. `by` is
-    /// the name of the token with which it was uploaded.
+    /// the name of the token with which it was uploaded. A version that is there already gets the signature.
     ///
     /// # Errors
-    /// [`Error::Plugin`] if it is no plugin; nothing is kept then.
+    /// [`Error::Plugin`] if it is no plugin, [`Error::UnsignedPlugin`], [`Error::UntrustedSignature`]; nothing is kept
+    /// then.
     pub async fn upload(
         &self,
         name: &PluginName,
         wasm: Bytes,
+        signature: Option<Signature>,
         by: Option<String>,
     ) -> Result<Uploaded, Error> {
         let (this, name) = (self.clone(), name.clone());
-        self.to_its_end(async move { this.upload_now(&name, wasm, by).await })
+        self.to_its_end(async move { this.upload_now(&name, wasm, signature, by).await })
             .await
     }
 
@@ -84,24 +86,37 @@ impl Deployments {
         &self,
         name: &PluginName,
         wasm: Bytes,
+        signature: Option<Signature>,
         by: Option<String>,
     ) -> Result<Uploaded, Error> {
-        let plugin = block_in_place(|| {
+        let compiling = self.may_compile().await;
+        let (plugin, signature) = block_in_place(|| {
+            let digest = Digest::of(&wasm);
+            let rules = &self.shared.signatures;
+            // What is not trusted is not even compiled.
+            let signature = rules.check_upload(name, &digest, signature, &wasm)?;
             let plugin = self.shared.engine.load(wasm.clone(), name.as_str())?;
-            Ok::<_, Error>(plugin)
+            Ok::<_, Error>((plugin, signature))
         })?;
+        drop(compiling);
+        let signature = signature.map(|signature| signature.to_string());
         let _change = self.shared.changes.lock().await;
         self.keep_loaded(&plugin)?;
         block_in_place(|| self.shared.components.store(plugin.digest(), &wasm))?;
         let stored = records::plugin(&self.shared.store, name)?;
         let known = stored.as_ref().and_then(|it| it.version(plugin.digest()));
-        let version = known.cloned().unwrap_or_else(|| PluginVersion {
+        let mut version = known.cloned().unwrap_or_else(|| PluginVersion {
             digest: plugin.digest().clone(),
             size_bytes: wasm.len() as u64,
             uploaded_at_ms: self.now_ms(),
             uploaded_by: by.clone(),
+            signature: None,
         });
         let is_new = known.is_none();
+        let is_signed_anew = signature.is_some() && signature != version.signature;
+        if is_signed_anew {
+            version.signature = signature;
+        }
         let differences = match &stored {
             Some(stored) => plugin.differences_to(&self.load(name, &stored.current)?),
             None => Vec::new(),
@@ -109,8 +124,13 @@ impl Deployments {
         let is_current = stored
             .as_ref()
             .is_none_or(|stored| stored.current == version.digest);
-        if is_new {
-            self.add_version(name, stored, version.clone(), by).await?;
+        match stored {
+            Some(stored) if !is_new => {
+                if is_signed_anew {
+                    self.sign_version(name, stored, &version).await?;
+                }
+            }
+            stored => self.add_version(name, stored, version.clone(), by).await?,
         }
         Ok(Uploaded {
             name: name.clone(),
@@ -122,6 +142,24 @@ impl Deployments {
             differences,
             misfits: self.misfits(name, &plugin),
         })
+    }
+
+    /// Notes the signature of a version that is there already.
+    async fn sign_version(
+        &self,
+        name: &PluginName,
+        mut stored: StoredPlugin,
+        version: &PluginVersion,
+    ) -> Result<(), Error> {
+        for known in &mut stored.versions {
+            if known.digest == version.digest {
+                known.signature.clone_from(&version.signature);
+            }
+        }
+        let mut commit = Commit::new();
+        records::put_plugin(&mut commit, name, &stored)?;
+        self.shared.store.commit(commit).await?;
+        Ok(())
     }
 
     async fn add_version(
@@ -144,6 +182,7 @@ impl Deployments {
                     started_at_ms: now_ms,
                     ended_at_ms: Some(now_ms),
                     by,
+                    signer: version.signer(),
                     mode: Mode::All,
                     outcome: Outcome::Succeeded,
                     reason: None,
@@ -235,7 +274,7 @@ impl Deployments {
     ///
     /// # Errors
     /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`]
-    pub fn version(
+    pub async fn version(
         &self,
         name: &PluginName,
         digest: Option<&Digest>,
@@ -245,10 +284,12 @@ impl Deployments {
         let version = stored
             .version(digest)
             .ok_or_else(|| unknown_version(name, digest))?;
+        let compiling = self.may_compile().await;
         let plugin = match *digest == stored.current {
             true => self.load(name, digest)?,
             false => self.compile(name, digest)?,
         };
+        drop(compiling);
         Ok(VersionView {
             version: version.clone(),
             imports: plugin.imports().to_vec(),

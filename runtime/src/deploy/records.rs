@@ -6,7 +6,7 @@ use super::canary::CanaryReport;
 use super::shadow::ShadowReport;
 use super::state::Unsent;
 use crate::model::{PipelineName, PluginName};
-use crate::plugin::Digest;
+use crate::plugin::{Digest, Signature};
 use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
 use crate::storage::{Commit, Error, Scan, Store};
 
@@ -26,6 +26,17 @@ pub struct PluginVersion {
     /// The name of the token with which it was; `None` without one.
     #[serde(default)]
     pub uploaded_by: Option<String>,
+    /// The signature of its component, which a key has made that was trusted when it was uploaded.
+    #[serde(default)]
+    pub signature: Option<String>,
+}
+
+impl PluginVersion {
+    /// The id of the key that has signed it.
+    pub fn signer(&self) -> Option<String> {
+        let signature = self.signature.as_deref()?.parse::<Signature>().ok()?;
+        Some(signature.key().to_string())
+    }
 }
 
 /// What is stored of a plugin.
@@ -86,6 +97,9 @@ pub struct Deploy {
     /// The name of the token with which it was asked for; `None` without one.
     #[serde(default)]
     pub by: Option<String>,
+    /// The id of the key that has signed the version; `None` without a signature.
+    #[serde(default)]
+    pub signer: Option<String>,
     /// How it was deployed.
     pub mode: Mode,
     /// How it went.

@@ -11,7 +11,10 @@ use super::{Deployments, Error, UnderWay};
 use crate::model::{PipelineName, PluginName};
 use crate::pipeline;
 use crate::plugin::{Digest, Plugin};
-use crate::storage::Commit;
+use crate::storage::{self, Commit};
+
+/// How often whoever waits for a deploy looks whether its end can be noted at all.
+const HEALTH_CHECK: Duration = Duration::from_secs(1);
 
 impl Deployments {
     /// Makes a version of a plugin current, and gives it to all pipelines that use the plugin, task by task.
@@ -19,7 +22,8 @@ impl Deployments {
     /// when it has begun ([`wait_for`](Self::wait_for)).
     ///
     /// # Errors
-    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`]; [`Error::DeployFailed`] if the
+    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`], [`Error::UnsignedPlugin`],
+    /// [`Error::UntrustedSignature`]; [`Error::DeployFailed`] if the
     /// version cannot run in one of the pipelines: then all of them run what they ran before.
     pub async fn deploy(
         &self,
@@ -136,10 +140,14 @@ impl Deployments {
         by: Option<String>,
     ) -> Result<Deploy, Error> {
         self.check_not_under_way(name)?;
-        let stored = self.stored_plugin(name)?;
-        if stored.version(&to).is_none() {
-            return Err(unknown_version(name, &to));
+        if !matches!(mode, Mode::Rollback { restores: Some(_) }) {
+            self.check_plugin_whole(name)?;
         }
+        let stored = self.stored_plugin(name)?;
+        let version = stored.version(&to);
+        let version = version.ok_or_else(|| unknown_version(name, &to))?;
+        self.check_signed(name, version)?;
+        let signer = version.signer();
         let deploy = Deploy {
             id: self.next_deploy_id(),
             plugin: name.clone(),
@@ -148,6 +156,7 @@ impl Deployments {
             started_at_ms: self.now_ms(),
             ended_at_ms: None,
             by,
+            signer,
             mode,
             outcome: Outcome::Running,
             reason: None,
@@ -171,7 +180,14 @@ impl Deployments {
             return;
         }
         let shared = &self.shared;
-        let taken = block_in_place(|| shared.checkpoints.take(&shared.store, deploy.id));
+        let taken = self.unfinished().and_then(|unfinished| {
+            let restores = unfinished.iter().filter_map(|it| match it.mode {
+                Mode::Rollback { restores } => restores,
+                _ => None,
+            });
+            let needed: Vec<u64> = restores.collect();
+            block_in_place(|| shared.checkpoints.take(&shared.store, deploy.id, &needed))
+        });
         if let Err(error) = taken {
             tracing::warn!(deploy = deploy.id, plugin = %deploy.plugin, %error, "no checkpoint could be taken, so the deploy cannot be rolled back with state");
         }
@@ -208,13 +224,14 @@ impl Deployments {
         F: Future<Output = ()> + Send + 'static,
     {
         let (stop, stopped) = watch::channel(false);
-        let (this, plugin) = (self.clone(), deploy.plugin.clone());
+        let (this, watched) = (self.clone(), deploy.clone());
         let work = work(stopped);
         // Before the work begins, which takes it out again.
         let mut under_way = self.shared.under_way.lock();
         let task = tokio::spawn(async move {
             work.await;
-            this.shared.under_way.lock().remove(&plugin);
+            fail::fail_point!("deploy::trial-over");
+            this.no_longer_under_way(&watched);
             this.shared.ended.send_modify(|count| *count += 1);
         });
         under_way.insert(
@@ -227,18 +244,34 @@ impl Deployments {
         );
     }
 
+    fn no_longer_under_way(&self, deploy: &Deploy) {
+        let mut under_way = self.shared.under_way.lock();
+        if under_way
+            .get(&deploy.plugin)
+            .is_some_and(|it| it.id == deploy.id)
+        {
+            under_way.remove(&deploy.plugin);
+        }
+    }
+
     /// Waits until a deploy has ended.
     ///
     /// # Errors
-    /// [`Error::UnknownDeploy`]
+    /// [`Error::UnknownDeploy`]; [`Error::Storage`] if the store takes no writes any more, so that the end of none can
+    /// be noted.
     pub async fn wait_for(&self, id: u64) -> Result<Deploy, Error> {
         let mut ended = self.shared.ended.subscribe();
         loop {
             ended.mark_unchanged();
             let deploy = self.deploy_of(id)?;
-            if deploy.outcome != Outcome::Running || ended.changed().await.is_err() {
+            if deploy.outcome != Outcome::Running {
                 return Ok(deploy);
             }
+            if let Some(failure) = self.shared.store.health().failure {
+                return Err(storage::Error::from(failure).into());
+            }
+            // The sender lives as long as this.
+            let _ = tokio::time::timeout(HEALTH_CHECK, ended.changed()).await;
         }
     }
 
@@ -274,7 +307,7 @@ impl Deployments {
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
         let to = self.load(&deploy.plugin, &deploy.to)?;
         // Before anything has changed: it may have to be taken back.
-        let from = match &deploy.from {
+        let from = match self.allowed_before(deploy) {
             Some(from) => Some(self.load(&deploy.plugin, from)?),
             None => None,
         };
@@ -321,11 +354,14 @@ impl Deployments {
         let mut commit = Commit::new();
         records::put_deploy(&mut commit, &deploy)?;
         if outcome == Outcome::Succeeded {
+            self.finish_earlier(&mut commit, &deploy)?;
             let mut stored = self.stored_plugin(&deploy.plugin)?;
             stored.current = deploy.to.clone();
             records::put_plugin(&mut commit, &deploy.plugin, &stored)?;
         }
         self.shared.store.commit(commit).await?;
+        // First: whoever hears that it has ended may begin the next one.
+        self.no_longer_under_way(&deploy);
         self.shared.ended.send_modify(|count| *count += 1);
         fail::fail_point!("deploy::ended");
         tracing::info!(deploy = deploy.id, plugin = %deploy.plugin, outcome = deploy.outcome.as_str(), reason = deploy.reason, "the deploy has ended");
@@ -346,7 +382,13 @@ impl Deployments {
             } = deploy.mode
                 && deploy.is_restoring
             {
-                self.restore_state(deploy, id).await?;
+                if let Err(error) = self.restore_state(deploy.clone(), id).await {
+                    match self.leave_unfinished(deploy, error).await {
+                        // It is noted, and everything else can be done.
+                        Error::RollbackUnfinished { .. } => {}
+                        error => return Err(error),
+                    }
+                }
             } else {
                 let reason = "the process ended before the deploy did".to_owned();
                 self.end(deploy, Outcome::Interrupted, Some(reason)).await?;

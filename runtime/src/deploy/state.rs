@@ -4,7 +4,7 @@
 //! What they had is in the checkpoint that was taken then. It is read once to its end before anything is changed,
 //! so that a damaged one changes nothing. Then the tasks are stopped, the deploy's record says that state is being
 //! put back, and it is put back in commits of bounded size; the last one makes the old version current and
-//! says that all is done. A process that is killed in between begins again with that when it starts, before
+//! says that all is done. If that fails, `unfinished.rs` keeps the pipelines from running. A process that is killed in between begins again with that when it starts, before
 //! any pipeline does. Nothing of it depends on how far it came.
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use super::records::{self, Deploy, Mode, Outcome, Report};
 use super::{Deployments, Error};
 use crate::model::{PipelineName, PluginName, Target};
 use crate::pipeline::{self, PipelineIdentity};
-use crate::plugin::Digest;
+use crate::plugin::{Digest, Plugin};
 use crate::storage::schema::{
     KeyKind, group_gaps, group_offset, partition_head, pipeline as pipeline_key,
 };
@@ -57,7 +57,8 @@ impl Deployments {
     /// back; messages that were taken out of queues since do not come back.
     ///
     /// # Errors
-    /// As [`rollback`](Self::rollback); [`Error::NoCheckpoint`] if there is none of that deploy any more.
+    /// As [`rollback`](Self::rollback); [`Error::NoCheckpoint`] if there is none of that deploy any more;
+    /// [`Error::RollbackUnfinished`] if it fails midway, after which it has to be run again.
     pub async fn rollback_with_state(
         &self,
         name: &PluginName,
@@ -74,6 +75,7 @@ impl Deployments {
         let plugin = self.load(name, &earlier)?;
         let mode = Mode::Rollback { restores: Some(id) };
         let mut deploy = self.begin(name, earlier, mode, by).await?;
+        self.add_half_restored(&mut deploy)?;
         if let Err(error) = block_in_place(|| self.check_checkpoint(&deploy, id)) {
             return self.fail(deploy, error).await;
         }
@@ -84,20 +86,42 @@ impl Deployments {
         let mut commit = Commit::new();
         records::put_deploy(&mut commit, &deploy)?;
         self.shared.store.commit(commit).await?;
-        let deploy = self.restore_state(deploy, id).await?;
+        let deploy = match self.restore_state(deploy.clone(), id).await {
+            Ok(deploy) => deploy,
+            Err(error) => return Err(self.leave_unfinished(deploy, error).await),
+        };
         for pipeline in &deploy.pipelines {
-            match self.shared.pipelines.swap(pipeline, None, &plugin).await {
-                Ok(_) | Err(pipeline::Error::NotApplied { .. }) => {}
-                Err(source) => {
-                    return Err(Error::DeployFailed {
-                        id: deploy.id,
-                        name: name.clone(),
-                        source: Box::new(source),
-                    });
-                }
+            if let Err(source) = self.start_again(pipeline, &plugin).await? {
+                return Err(Error::DeployFailed {
+                    id: deploy.id,
+                    name: name.clone(),
+                    source: Box::new(source),
+                });
             }
         }
         Ok(deploy)
+    }
+
+    /// Starts a pipeline whose state is whole again, unless it is paused.
+    async fn start_again(
+        &self,
+        pipeline: &PipelineName,
+        plugin: &Plugin,
+    ) -> Result<Result<(), pipeline::Error>, Error> {
+        let pipelines = &self.shared.pipelines;
+        match pipelines.swap(pipeline, None, plugin).await {
+            Ok(_) => {}
+            Err(pipeline::Error::NotApplied { .. }) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        }
+        // After a restart with half of the state it is only held back.
+        let manifest = pipelines.manifest_of(pipeline);
+        let applied = manifest.map(|name| records::manifest(&self.shared.store, &name));
+        let applied = applied.transpose()?.flatten();
+        if applied.is_some_and(|applied| applied.paused.contains(pipeline)) {
+            return Ok(Ok(()));
+        }
+        Ok(pipelines.resume(pipeline).await)
     }
 
     /// The last deploy that made the current version so, and the version before it.
@@ -136,7 +160,9 @@ impl Deployments {
             self.restore_pipeline(&checkpoint, &pipeline).await?;
             tracing::info!(deploy = deploy.id, pipeline = %pipeline.name, "state and positions are back");
         }
-        fail::fail_point!("deploy::state-restored");
+        fail::fail_point!("deploy::state-restored", |_| Err(Error::Panicked(
+            "a failpoint".to_owned()
+        )));
         deploy.report = Some(Report::Unsent {
             outputs: self.unsent(&deploy, &checkpoint)?,
         });

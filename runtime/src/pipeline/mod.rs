@@ -47,7 +47,9 @@ pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
-pub use registry::{PipelineDescription, PipelineIdentity, describe, list, parse_identity};
+pub use registry::{
+    PipelineDescription, PipelineIdentity, describe, list, owners_of_group, parse_identity,
+};
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::{CALL_BUCKETS_NS, CallCounts, Progress};

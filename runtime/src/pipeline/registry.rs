@@ -163,6 +163,13 @@ fn describe_stored(
     })
 }
 
+/// The pipelines that have run, and whose positions are those of this consumer group.
+pub fn owners_of_group(store: &Store, group: &GroupName) -> Result<Vec<PipelineName>, Error> {
+    let owners = stored(store)?.into_iter();
+    let owners = owners.filter(|(_, stored)| stored.group == *group);
+    Ok(owners.map(|(name, _)| name).collect())
+}
+
 /// Stores how a pipeline runs now; gives it an id if it has none, and its inputs numbers. Returns what is stored.
 pub(super) async fn register(
     store: &Store,

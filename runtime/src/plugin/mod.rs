@@ -45,6 +45,7 @@ mod output;
 mod recording;
 mod replay;
 mod reply;
+mod signature;
 mod slot;
 mod text;
 mod ticker;
@@ -84,6 +85,7 @@ pub use recording::{
     Recording, SEED_BYTES, Seen, StateReads,
 };
 pub use replay::{RecordedCall, ReplayedCall};
+pub use signature::{KeyId, PublicKey, Signature, SignatureError, SigningKey, TrustedKeys};
 pub use slot::ComputeSlot;
 
 #[cfg(test)]

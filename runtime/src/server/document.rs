@@ -1,15 +1,17 @@
 //! The OpenAPI document, and what holds for all of its operations and is therefore said here and at none of them.
 
 use axum::http::StatusCode;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::ToSchema as _;
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
-    ResponseBuilder,
+    ResponseBuilder, Schema,
 };
 
 use super::access::{SCHEME, is_for_anyone};
-use super::problem::MEDIA_TYPE;
+use super::problem::{MEDIA_TYPE, Problem};
+use crate::model::limits::MAX_NAME_BYTES;
 
 /// Where a problem that many operations may answer stands in the document, its status, and when it is answered.
 const PROBLEMS: &[(&str, StatusCode, &str)] = &[
@@ -26,7 +28,7 @@ const PROBLEMS: &[(&str, StatusCode, &str)] = &[
     (
         "Forbidden",
         StatusCode::FORBIDDEN,
-        "The token does not have the role.",
+        "The token does not have the role; or the plugin is not signed as the server asks for.",
     ),
     (
         "TooLarge",
@@ -46,7 +48,7 @@ const PROBLEMS: &[(&str, StatusCode, &str)] = &[
     (
         "Unavailable",
         StatusCode::SERVICE_UNAVAILABLE,
-        "The server is going down, or its store takes no writes.",
+        "The server is going down, has no room for the request now, or its store takes no writes.",
     ),
 ];
 
@@ -63,8 +65,13 @@ pub(super) fn without_operations() -> OpenApi {
         "Topics, queues, consumer groups, pipelines and plugins of a Millstream server. Whatever goes wrong is answered with a problem document (RFC 9457); its codes are explained at `/errors/{code}`."
             .to_owned(),
     );
+    let mut schemas = Vec::new();
+    Problem::schemas(&mut schemas);
     let components = PROBLEMS.iter().fold(
-        ComponentsBuilder::new().security_scheme(SCHEME, SecurityScheme::Http(bearer)),
+        ComponentsBuilder::new()
+            .security_scheme(SCHEME, SecurityScheme::Http(bearer))
+            .schema_from::<Problem>()
+            .schemas_from_iter(schemas),
         |components, (name, _, description)| components.response(*name, problem(description)),
     );
     OpenApiBuilder::new()
@@ -89,6 +96,7 @@ fn problem(description: &str) -> Response {
 pub(super) fn published(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
+            describe_names(operation);
             add_problems(operation);
             describe_responses(operation);
             if is_for_anyone(operation) {
@@ -116,6 +124,28 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     .flatten()
 }
 
+/// Parameters of paths that are names, which all follow one rule (`model/names.rs`).
+const NAMES: &[&str] = &[
+    "group", "manifest", "pipeline", "plugin", "queue", "token", "topic",
+];
+const NAME_PATTERN: &str = "^[a-zA-Z0-9._-]+$";
+
+/// Says which names can be.
+fn describe_names(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else {
+            continue;
+        };
+        let is_name = matches!(parameter.parameter_in, ParameterIn::Path)
+            && NAMES.contains(&parameter.name.as_str());
+        if let (true, Some(RefOr::T(Schema::Object(schema)))) = (is_name, &mut parameter.schema) {
+            schema.pattern = Some(NAME_PATTERN.to_owned());
+            schema.min_length = Some(1);
+            schema.max_length = Some(MAX_NAME_BYTES);
+        }
+    }
+}
+
 /// Adds the problems that the operation may answer because of what it takes; what it says itself stays.
 fn add_problems(operation: &mut Operation) {
     let has_body = operation.request_body.is_some();
@@ -136,15 +166,22 @@ fn add_problems(operation: &mut Operation) {
     }
 }
 
-/// OpenAPI asks for a description of each response; the name of the status is one where there is no better.
+/// OpenAPI asks for a description of each response; the name of the status is one where there is no better. What goes
+/// wrong is a problem where nothing else is said.
 fn describe_responses(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
-        if let RefOr::T(response) = response
-            && response.description.is_empty()
-        {
-            let status = StatusCode::from_bytes(status.as_bytes()).ok();
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        let status = StatusCode::from_bytes(status.as_bytes()).ok();
+        if response.description.is_empty() {
             let name = status.and_then(|status| status.canonical_reason());
             response.description = name.unwrap_or("The answer").to_owned();
+        }
+        let is_error =
+            status.is_some_and(|status| status.is_client_error() || status.is_server_error());
+        if is_error && response.content.is_empty() {
+            response.content = problem("").content;
         }
     }
 }
@@ -176,16 +213,36 @@ mod tests {
             "operationId": "list",
             "security": [{"token": ["read"]}],
             "requestBody": {"content": {}},
-            "responses": {"200": {}, "413": {"description": "its own"}},
+            "responses": {"200": {}, "404": {}, "413": {"description": "its own"}},
         }));
-        let expected = ["200", "400", "401", "403", "413", "415", "500", "503"];
+        let expected = [
+            "200", "400", "401", "403", "404", "413", "415", "500", "503",
+        ];
         assert_eq!(statuses(&operation), expected);
         let responses = &operation["responses"];
         assert_eq!(responses["200"]["description"], "OK");
         assert_eq!(responses["413"]["description"], "its own");
+        let schema = &responses["404"]["content"][MEDIA_TYPE]["schema"]["$ref"];
+        assert_eq!(schema, "#/components/schemas/Problem");
         let unauthenticated = "#/components/responses/Unauthenticated";
         assert_eq!(responses["401"]["$ref"], unauthenticated);
         assert_eq!(operation["operationId"], "dead_letters_list");
+    }
+
+    #[test]
+    fn names_in_paths_say_which_names_can_be() {
+        let operation = published_operation(json!({
+            "security": [{"token": ["read"]}],
+            "parameters": [
+                {"name": "topic", "in": "path", "required": true, "schema": {"type": "string"}},
+                {"name": "group", "in": "query", "required": false, "schema": {"type": "string"}},
+            ],
+            "responses": {"200": {"description": "ok"}},
+        }));
+        let schema = |at: usize| &operation["parameters"][at]["schema"];
+        assert_eq!(schema(0)["pattern"], NAME_PATTERN);
+        assert_eq!(schema(0)["maxLength"], 249);
+        assert_eq!(schema(1)["pattern"], Value::Null);
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
+use tokio::task::block_in_place;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::{Rights, Role};
 use super::extract::{Json, PathOf};
 use super::offset_spec;
 use super::problem::{Code, Problem};
@@ -16,7 +18,7 @@ use super::state::{Data, State};
 use crate::group::{GroupPosition, Lag};
 use crate::log::{OffsetSpec, Topic};
 use crate::model::{GroupName, TopicName};
-use crate::pipeline::PipelineState;
+use crate::pipeline::{self, PipelineState};
 use crate::storage::Partition;
 
 pub(super) fn router() -> OpenApiRouter<State> {
@@ -191,9 +193,13 @@ fn lags(data: &Data, positions: &[GroupPosition]) -> Result<Vec<LagView>, Proble
 #[utoipa::path(get, path = "/groups", security(("token" = ["read"])), tag = "groups",
     responses((status = 200, body = Vec<GroupSummary>)))]
 async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<GroupSummary>>, Problem> {
+    Ok(axum::Json(block_in_place(|| summaries(&state.data))?))
+}
+
+fn summaries(data: &Data) -> Result<Vec<GroupSummary>, Problem> {
     let mut groups = Vec::new();
-    for (name, positions) in state.data.groups.list()? {
-        let lags = lags(&state.data, &positions)?;
+    for (name, positions) in data.groups.list()? {
+        let lags = lags(data, &positions)?;
         let mut topics: Vec<_> = lags.iter().map(|lag| lag.topic.clone()).collect();
         topics.dedup();
         groups.push(GroupSummary {
@@ -203,28 +209,26 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<GroupSumm
             lag_records: lags.iter().map(|lag| lag.lag_records).sum(),
         });
     }
-    Ok(axum::Json(groups))
+    Ok(groups)
 }
 
 /// A group's committed offset and lag in each partition.
 #[utoipa::path(get, path = "/groups/{group}", security(("token" = ["read"])), tag = "groups",
     params(("group" = String, Path, description = "The group's name")),
-    responses((status = 200, body = GroupDescription), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = GroupDescription), (status = 404)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
 ) -> Result<axum::Json<GroupDescription>, Problem> {
-    let positions = state.data.groups.positions(&name)?;
-    let positions = lags(&state.data, &positions)?;
+    let data = &state.data;
+    let positions = block_in_place(|| lags(data, &data.groups.positions(&name)?))?;
     Ok(axum::Json(GroupDescription { name, positions }))
 }
 
 /// Move a group's committed offsets in a topic. A group that does not exist yet is created by this.
 #[utoipa::path(post, path = "/groups/{group}/reset", security(("token" = ["admin"])), tag = "groups", request_body = ResetRequest,
     params(("group" = String, Path, description = "The group's name")),
-    responses((status = 200, body = ResetView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ResetView), (status = 404), (status = 409)))]
 async fn reset(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
@@ -238,24 +242,9 @@ async fn reset(
     let data = &state.data;
     let topic = data.log.topic(&request.topic)?;
     let partitions = partitions_of(&topic, &request.partitions)?;
-    let mut moves = Vec::new();
-    for partition in &partitions {
-        let from = data.groups.committed(&name, partition)?;
-        let to_offset = data.log.resolve_offset(partition, to)?;
-        let out_of_range = match to {
-            OffsetSpec::Offset(wanted) if wanted != to_offset => Some(wanted),
-            _ => None,
-        };
-        moves.push(OffsetMove {
-            topic: topic.name().clone(),
-            partition: partition.index(),
-            from_offset: from.map(|committed| committed.offset),
-            to_offset,
-            out_of_range,
-            start_offset: partition.start_offset(),
-            end_offset: partition.high_watermark(),
-        });
-    }
+    let moves = partitions.iter();
+    let moves = moves.map(|partition| offset_move(data, &name, &topic, partition, to));
+    let moves = block_in_place(|| moves.collect::<Result<Vec<_>, _>>())?;
     if !request.dry_run {
         let offsets = partitions.iter().zip(&moves);
         let offsets = offsets.map(|(partition, step)| (&**partition, step.to_offset));
@@ -268,17 +257,42 @@ async fn reset(
     }))
 }
 
-/// Commit offsets of a group, all at once.
+/// Where a reset takes a group in a partition.
+fn offset_move(
+    data: &Data,
+    name: &GroupName,
+    topic: &Topic,
+    partition: &Partition,
+    to: OffsetSpec,
+) -> Result<OffsetMove, Problem> {
+    let from = data.groups.committed(name, partition)?;
+    let to_offset = data.log.resolve_offset(partition, to)?;
+    let out_of_range = match to {
+        OffsetSpec::Offset(wanted) if wanted != to_offset => Some(wanted),
+        _ => None,
+    };
+    Ok(OffsetMove {
+        topic: topic.name().clone(),
+        partition: partition.index(),
+        from_offset: from.map(|committed| committed.offset),
+        to_offset,
+        out_of_range,
+        start_offset: partition.start_offset(),
+        end_offset: partition.high_watermark(),
+    })
+}
+
+/// Commit offsets of a group, all at once. Those of a pipeline's group need the role `deploy`.
 #[utoipa::path(post, path = "/groups/{group}/offsets", security(("token" = ["consume"])), tag = "groups", request_body = OffsetCommit,
     params(("group" = String, Path, description = "The group's name")),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 416, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 404), (status = 409), (status = 416)))]
 async fn commit(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
+    rights: Rights,
     Json(request): Json<OffsetCommit>,
 ) -> Result<axum::http::StatusCode, Problem> {
+    check_may_move(&state, &rights, &name)?;
     check_not_running(&state, &name)?;
     let topic = state.data.log.topic(&request.topic)?;
     let mut offsets = Vec::new();
@@ -301,23 +315,41 @@ async fn commit(
     Ok(axum::http::StatusCode::NO_CONTENT)
 }
 
-/// Forget a group with all its committed offsets.
+/// Forget a group with all its committed offsets. That of a pipeline that runs is not forgotten.
 #[utoipa::path(delete, path = "/groups/{group}", security(("token" = ["admin"])), tag = "groups",
     params(("group" = String, Path, description = "The group's name")),
-    responses((status = 200, body = DeletedGroup), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeletedGroup), (status = 404), (status = 409)))]
 async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
 ) -> Result<axum::Json<DeletedGroup>, Problem> {
+    check_not_running(&state, &name)?;
     let groups = &state.data.groups;
-    let partitions = groups.positions(&name)?.len();
+    let partitions = block_in_place(|| groups.positions(&name))?.len();
     groups.delete(&name).await?;
     Ok(axum::Json(DeletedGroup { name, partitions }))
 }
 
+/// Whoever moves the position of a pipeline lets it skip records, or process them again: that is for those who deploy it.
+fn check_may_move(state: &State, rights: &Rights, name: &GroupName) -> Result<(), Problem> {
+    if rights.may(Role::Deploy) {
+        return Ok(());
+    }
+    let owners = block_in_place(|| pipeline::owners_of_group(state.data.log.store(), name))?;
+    match owners.first() {
+        Some(owner) => Err(Problem::new(
+            Code::Forbidden,
+            format!(
+                "the group `{name}` is the position of pipeline `{owner}`; moving it needs the role `deploy`"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A pipeline that runs keeps its position in memory, and would write it over another one.
 fn check_not_running(state: &State, name: &GroupName) -> Result<(), Problem> {
-    let running = state.pipelines().map(|it| it.status()).unwrap_or_default();
+    let running = block_in_place(|| state.pipelines().map(|it| it.status()).unwrap_or_default());
     let owner = running
         .iter()
         .find(|it| it.group == *name && it.state == PipelineState::Running);

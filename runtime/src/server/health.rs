@@ -34,8 +34,8 @@ async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Whether the server can do its work: the store takes writes, the disk has room, and it is not going down. If not,
-/// send requests elsewhere.
+/// Whether the server can do its work: what was applied has been started, the store takes writes, the disk has room,
+/// and it is not going down. If not, send requests elsewhere.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(("token" = ["anyone"])),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn ready(StateOf(state): StateOf<State>) -> impl IntoResponse {
@@ -55,6 +55,9 @@ async fn ready(StateOf(state): StateOf<State>) -> impl IntoResponse {
         reasons.push(format!(
             "the disk of {path} has {free} bytes left, fewer than the {least} that are kept free; make room, or lower --min-free-disk"
         ));
+    }
+    if !state.is_started() {
+        reasons.push("the pipelines that were applied are being started".to_owned());
     }
     if state.is_stopping() {
         reasons.push("the server is going down".to_owned());

@@ -85,7 +85,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts listening. Needs a multi-threaded tokio runtime.
+    /// Starts listening. Until [`started`](Self::started) is called the server is not ready. Needs a multi-threaded
+    /// tokio runtime.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -107,6 +108,7 @@ impl Server {
                 path: store.path().display().to_string(),
                 reason: error.to_string(),
             })?;
+        audit.summarize();
         let entrance = Entrance::Door {
             local_token,
             is_open: options.listen.ip().is_loopback(),
@@ -144,6 +146,11 @@ impl Server {
     /// Where it listens, as a URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What was applied has been started: from now on `/readyz` says so.
+    pub fn started(&self) {
+        self.state.started();
     }
 
     /// Takes no new connections, lets those who wait for records go, and waits for the requests under way, but not for

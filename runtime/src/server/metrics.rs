@@ -168,6 +168,7 @@ struct Scrape {
     background_errors: u64,
     is_poisoned: bool,
     waiting_consumers: usize,
+    inflight_bytes: usize,
 }
 
 impl Scrape {
@@ -210,6 +211,7 @@ impl Scrape {
             background_errors: health.background_error_count,
             is_poisoned: health.failure.is_some(),
             waiting_consumers: state.waiting_consumers(),
+            inflight_bytes: state.intake.held_bytes(),
         };
         scrape.read_topics(state);
         scrape.read_groups(state)?;
@@ -325,6 +327,11 @@ impl Collector for Scrape {
             "millstream_http_waiting_consumers",
             "Requests that wait for records or messages",
             self.waiting_consumers as f64,
+        )?;
+        gauges.single(
+            "millstream_http_inflight_bytes",
+            "Bytes of the bodies of requests under way",
+            self.inflight_bytes as f64,
         )?;
         self.encode_counters(&mut encoder)?;
         self.encode_pipelines(&mut encoder)

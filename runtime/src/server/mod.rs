@@ -6,6 +6,7 @@
 //! told.
 
 mod access;
+mod backups;
 mod connections;
 mod dead_letters;
 mod document;
@@ -13,6 +14,7 @@ mod error_pages;
 mod extract;
 mod groups;
 mod health;
+mod intake;
 pub(crate) mod json_record;
 mod listen;
 mod metrics;
@@ -28,6 +30,7 @@ mod state;
 mod topics;
 
 pub use access::{NewToken, Role, TlsFiles, TokenView};
+pub use backups::{BackupView, NewBackup};
 pub use dead_letters::{
     LetterCount, LetterPage, LetterView, Page, PurgedLetters, RedriveDestination, RedriveRequest,
     RedriveView, Selection, StrandedView, WhereTo,
@@ -43,7 +46,8 @@ pub use pipelines::{
 };
 pub use plugins::{
     DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,
-    PluginView, RollbackRequest, UploadedView, VersionView,
+    PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView, ShadowView,
+    UnsentView, UploadedView, VersionView,
 };
 pub use problem::{Code, Problem};
 pub use queues::{
@@ -60,4 +64,5 @@ pub use topics::{
 
 pub(crate) use access::LocalServer;
 pub(crate) use dead_letters::{NEXT_ID, QUEUE, Source};
+pub(crate) use plugins::SIGNATURE;
 pub(crate) use records::NEXT_OFFSETS;

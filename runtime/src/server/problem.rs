@@ -63,6 +63,10 @@ codes! {
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "A token is needed";
     /// The token does not have the role.
     Forbidden = "forbidden", FORBIDDEN, "The token does not allow this";
+    /// Only signed versions of plugins may run, and this one is not.
+    UnsignedPlugin = "unsigned-plugin", FORBIDDEN, "The plugin is not signed";
+    /// The signature of the plugin does not count.
+    UntrustedSignature = "untrusted-signature", FORBIDDEN, "The plugin's signature does not count";
     /// There is no such path.
     UnknownPath = "unknown-path", NOT_FOUND, "There is nothing at this path";
     /// There is no such topic.
@@ -83,6 +87,10 @@ codes! {
     UnknownRedrive = "unknown-redrive", NOT_FOUND, "There is no such redrive";
     /// The deploy did not succeed; the version before it runs.
     DeployFailed = "deploy-failed", CONFLICT, "The deploy failed";
+    /// A rollback with state has failed midway, and has to be run again first.
+    RollbackUnfinished = "rollback-unfinished", CONFLICT, "A rollback with state is half done";
+    /// The deploy has no checkpoint to which state could go back.
+    UnknownCheckpoint = "unknown-checkpoint", NOT_FOUND, "There is no such checkpoint";
     /// Only a running server can do it.
     ServerNeeded = "server-needed", CONFLICT, "A running server is needed";
     /// There is no such plugin, or no such version of it.
@@ -105,6 +113,12 @@ codes! {
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "The request is too large";
     /// The body has a media type that the server does not read here.
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The media type is not supported";
+    /// The server makes another backup.
+    BackupUnderWay = "backup-under-way", CONFLICT, "Another backup is being made";
+    /// The folder of the backup cannot be made or written to.
+    BackupFailed = "backup-failed", CONFLICT, "The backup could not be made";
+    /// There is no room on the disk of the server.
+    DiskFull = "disk-full", INSUFFICIENT_STORAGE, "The disk is full";
     /// The queue is full.
     QueueFull = "queue-full", CONFLICT, "The queue is full";
     /// A limit of the data directory is reached.
@@ -113,6 +127,8 @@ codes! {
     Busy = "busy", TOO_MANY_REQUESTS, "Too many requests are under way";
     /// The server is going down, or another commit has to be decided first.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Not available now";
+    /// The requests under way hold as much memory as they may together.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The server has no room for the request now";
     /// The store takes no writes any more.
     StorePoisoned = "store-poisoned", SERVICE_UNAVAILABLE, "The store takes no writes";
     /// Stored data cannot be read.
@@ -170,13 +186,14 @@ impl std::error::Error for Problem {}
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.code.status();
-        if status.is_server_error() {
+        // Whoever sends more than there is room for must not fill the log as well.
+        if status.is_server_error() && self.code != Code::Overloaded {
             tracing::error!(code = self.code.as_str(), error = %self.detail, "a request failed");
         }
         // A problem has no map with keys that are not text, and nothing else fails.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
-        if matches!(self.code, Code::Busy | Code::Unavailable) {
+        if matches!(self.code, Code::Busy | Code::Unavailable | Code::Overloaded) {
             let seconds = HeaderValue::from_static(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
@@ -306,11 +323,14 @@ impl From<deploy::Error> for Problem {
             deploy::Error::Storage(error) => return error.into(),
             deploy::Error::UnknownPlugin { .. }
             | deploy::Error::UnknownVersion { .. }
-            | deploy::Error::NoEarlierVersion { .. }
-            | deploy::Error::NoCheckpoint { .. } => Code::UnknownPlugin,
+            | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
+            deploy::Error::NoCheckpoint { .. } => Code::UnknownCheckpoint,
+            deploy::Error::RollbackUnfinished { .. } => Code::RollbackUnfinished,
             deploy::Error::NoCanaryPartition { .. } | deploy::Error::NotUsed { .. } => {
                 Code::InvalidRequest
             }
+            deploy::Error::UnsignedPlugin { .. } => Code::UnsignedPlugin,
+            deploy::Error::UntrustedSignature { .. } => Code::UntrustedSignature,
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. } | deploy::Error::UnderWay { .. } => Code::Conflict,

@@ -15,8 +15,8 @@ use super::access::{self, Access, Entrance, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
-    dead_letters, document, error_pages, groups, health, metrics, pipelines, plugins, queues,
-    records, topics,
+    backups, dead_letters, document, error_pages, groups, health, intake, metrics, pipelines,
+    plugins, queues, records, topics,
 };
 
 /// The API on an open data directory, for its owner, who may do everything.
@@ -39,6 +39,7 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(dead_letters::router())
         .merge(pipelines::router())
         .merge(plugins::router(state.limits.plugin_bytes))
+        .merge(backups::router())
         .merge(access::router());
     let (router, document) = OpenApiRouter::with_openapi(document::without_operations())
         .merge(health::router())
@@ -51,6 +52,7 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
     router
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(state.intake.clone(), intake::bound))
         .layer(from_fn_with_state(access, access::check))
         // Nobody needs a token for what follows.
         .route(

@@ -1,12 +1,15 @@
 //! What all handlers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 
-use super::access::Tokens;
+use super::access::{Standing, Tokens};
+use super::backups::Backups;
 use super::dead_letters::Redrives;
+use super::intake::Intake;
 use super::problem::{Code, Problem};
 use crate::deploy::Deployments;
 use crate::group::Groups;
@@ -31,6 +34,8 @@ pub struct Data {
 pub struct Limits {
     /// Bytes of a request's body.
     pub body_bytes: usize,
+    /// Bytes of the bodies of all requests under way.
+    pub inflight_bytes: usize,
     /// Bytes of an uploaded component.
     pub plugin_bytes: usize,
     /// Connections at a time; more wait to be accepted.
@@ -45,6 +50,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 16 << 20,
+            inflight_bytes: 256 << 20,
             plugin_bytes: 128 << 20,
             connections: 10_000,
             waiting_consumers: 5_000,
@@ -81,7 +87,11 @@ pub(super) struct Shared {
     /// What runs; none within a command that works on its own data directory.
     deployments: Option<Deployments>,
     pub(super) redrives: Redrives,
+    pub(super) backups: Backups,
+    pub(super) intake: Intake,
     stopping: Stopping,
+    /// Whether what was applied has been started.
+    is_started: AtomicBool,
     /// Requests under way.
     requests: watch::Sender<usize>,
 }
@@ -160,15 +170,28 @@ impl State {
         stopping: Stopping,
     ) -> Self {
         Self(Arc::new(Shared {
-            deployments,
             data,
             tokens,
             waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
+            intake: Intake::new(limits.inflight_bytes),
             limits,
             redrives: Redrives::default(),
+            backups: Backups::default(),
+            is_started: AtomicBool::new(deployments.is_none()),
+            deployments,
             stopping,
             requests: watch::Sender::new(0),
         }))
+    }
+
+    /// What was applied has been started.
+    pub(super) fn started(&self) {
+        self.is_started.store(true, Ordering::Release);
+    }
+
+    /// Whether what was applied has been started.
+    pub(super) fn is_started(&self) -> bool {
+        self.is_started.load(Ordering::Acquire)
     }
 
     /// Whether the server goes down.
@@ -181,6 +204,17 @@ impl State {
         let mut stopping = self.stopping.0.subscribe();
         // The sender lives as long as this.
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+    }
+
+    /// Returns when whoever waits is to stop waiting: the server goes down.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`]: it would not be let in any more.
+    pub(super) async fn let_go(&self, standing: &Standing) -> Result<(), Problem> {
+        tokio::select! {
+            () = self.stopping() => Ok(()),
+            problem = standing.ended() => Err(problem),
+        }
     }
 
     /// Counts a request until what is returned is dropped.

@@ -71,6 +71,11 @@ impl WriteFailure {
     }
 }
 
+/// Whether a message of the system or of RocksDB says that a disk, or a quota, is full.
+pub(crate) fn is_disk_full(reason: &str) -> bool {
+    Cause::of(reason) == Cause::DiskFull
+}
+
 /// What to add to the message of an operation that failed for want of something.
 pub(super) fn hint(reason: &str) -> &'static str {
     match Cause::of(reason) {

@@ -30,6 +30,7 @@ pub use commit::{Append, Commit, Committed, PendingCommit};
 pub use directory::DATA_FORMAT;
 pub use error::Error;
 pub use failure::WriteFailure;
+pub(crate) use failure::is_disk_full;
 pub use health::{DiskSpace, Health};
 pub use options::{Durability, StoreOptions};
 pub use partition::{CleanMark, Partition};

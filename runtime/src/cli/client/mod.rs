@@ -6,7 +6,7 @@ mod remote;
 use anyhow::{Context as _, anyhow};
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Request, StatusCode, header, request};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,7 +126,7 @@ impl Client {
             true => path.to_owned(),
             false => format!("{path}?{query}"),
         };
-        self.send(Method::GET, &path, JSON, Bytes::new()).await
+        self.send(Request::get(&path), JSON, Bytes::new()).await
     }
 
     /// `POST` of a JSON document.
@@ -136,7 +136,7 @@ impl Client {
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
         let body = serde_json::to_vec(body)?.into();
-        self.send(Method::POST, path, JSON, body).await?.json()
+        self.send(Request::post(path), JSON, body).await?.json()
     }
 
     /// `POST` of something else, or whose answer is no JSON document.
@@ -146,7 +146,22 @@ impl Client {
         media_type: &'static str,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
-        self.send(Method::POST, path, media_type, body).await
+        self.post_with(path, media_type, body, None).await
+    }
+
+    /// As [`post_bytes`](Self::post_bytes), with a header more if there is one.
+    pub(super) async fn post_with(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+        header: Option<(&'static str, String)>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = Request::post(path);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        self.send(request, media_type, body).await
     }
 
     /// `PATCH` of a JSON document.
@@ -156,7 +171,7 @@ impl Client {
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
         let body = serde_json::to_vec(body)?.into();
-        self.send(Method::PATCH, path, JSON, body).await?.json()
+        self.send(Request::patch(path), JSON, body).await?.json()
     }
 
     /// `DELETE`, answered with a JSON document.
@@ -166,19 +181,21 @@ impl Client {
 
     /// `DELETE`, answered with nothing.
     pub(super) async fn remove(&self, path: &str) -> anyhow::Result<Answer> {
-        self.send(Method::DELETE, path, JSON, Bytes::new()).await
+        self.send(Request::delete(path), JSON, Bytes::new()).await
     }
 
     async fn send(
         &self,
-        method: Method,
-        path: &str,
+        request: request::Builder,
         media_type: &'static str,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
+        let request = request
+            .header(header::CONTENT_TYPE, media_type)
+            .body(body)?;
         let (status, answer) = match self {
-            Self::Embedded(router) => ask_router(router, method, path, media_type, body).await?,
-            Self::Remote(remote) => remote.send(method, path, media_type, body).await?,
+            Self::Embedded(router) => ask_router(router, request).await?,
+            Self::Remote(remote) => remote.send(request).await?,
         };
         if status.is_success() {
             return Ok(answer);
@@ -194,17 +211,9 @@ impl Client {
 
 async fn ask_router(
     router: &Router,
-    method: Method,
-    path: &str,
-    media_type: &'static str,
-    body: Bytes,
+    request: Request<Bytes>,
 ) -> anyhow::Result<(StatusCode, Answer)> {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::CONTENT_TYPE, media_type)
-        .body(Body::from(body))?;
-    let response = router.clone().oneshot(request).await?;
+    let response = router.clone().oneshot(request.map(Body::from)).await?;
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await?;
     let answer = Answer {

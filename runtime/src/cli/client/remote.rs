@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use ureq::Agent;
@@ -92,19 +92,16 @@ impl Remote {
     /// Asks, and waits for the answer on another thread.
     pub(super) async fn send(
         &self,
-        method: Method,
-        path: &str,
-        media_type: &'static str,
-        body: Bytes,
+        request: Request<Bytes>,
     ) -> anyhow::Result<(StatusCode, Answer)> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url))
-            .header(header::CONTENT_TYPE, media_type);
+        let (mut parts, body) = request.into_parts();
+        parts.uri = format!("{}{}", self.url, parts.uri)
+            .parse()
+            .with_context(|| format!("{} is no URL of a server", self.url))?;
         if let Some(value) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, value);
+            parts.headers.insert(header::AUTHORIZATION, value.clone());
         }
-        let request = request.body(body.to_vec())?;
+        let request = Request::from_parts(parts, body.to_vec());
         let (agent, url) = (self.agent.clone(), self.url.clone());
         spawn_blocking(move || {
             let unreachable = |error: ureq::Error| Unreachable {

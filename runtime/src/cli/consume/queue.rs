@@ -1,5 +1,6 @@
 //! The messages of a queue.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::{ConsumeArgs, lines, read_line, readable_line};
@@ -7,15 +8,19 @@ use crate::cli::client::{Client, JSON};
 use crate::cli::exit::Ending;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{Format, Output};
+use crate::cli::progress::note;
 use crate::cli::queue;
 use crate::model::QueueName;
 use crate::server::json_record::{Place, QueueWriter};
-use crate::server::{LeaseBody, ReceiptsRequest, SettledView};
+use crate::server::{LeaseBody, ReceiptsRequest, ReleaseRequest, SettledView};
 
 /// Messages leased at a time.
 const LEASE_MESSAGES: u64 = 500;
-/// How long one wait for messages lasts.
-const WAIT: Duration = Duration::from_secs(20);
+/// How long one wait for messages lasts. A request under way cannot be taken back, and its messages would be away
+/// until their lease ends: whoever stops following waits for its answer.
+const WAIT: Duration = Duration::from_secs(1);
+/// How long that answer, and giving back what is in it, may take.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// Writes messages, and acknowledges them once they have left the process: if writing fails they are
 /// delivered again.
@@ -42,14 +47,22 @@ pub(super) async fn run(
             ..LeaseBody::default()
         };
         let request = serde_json::to_vec(&request)?.into();
+        if interrupt.is_requested() {
+            return Ok(ending(args));
+        }
+        let mut asked = pin!(client.post_bytes(&lease_path, JSON, request));
         let answer = tokio::select! {
             biased;
             () = interrupt.requested() => {
-                // Ctrl-C is how following ends.
-                let is_complete = args.follow;
-                return Ok(if is_complete { Ending::Done } else { Ending::Interrupted });
+                let leaving = async { give_back(&asked.await?.body, name, client).await };
+                match tokio::time::timeout(LEAVING, leaving).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => note(&format!("messages may be away until their lease ends: {error}")),
+                    Err(_) => note("messages may be away until their lease ends: the server does not answer"),
+                }
+                return Ok(ending(args));
             }
-            leased = client.post_bytes(&lease_path, JSON, request) => leased?,
+            leased = &mut asked => leased?,
         };
         let receipts = write(&answer.body, name, output)?;
         if receipts.is_empty() {
@@ -63,6 +76,32 @@ pub(super) async fn run(
         let _: SettledView = client.post(&acknowledge_path, &request).await?;
     }
     Ok(Ending::Done)
+}
+
+/// Ctrl-C is how following ends.
+fn ending(args: &ConsumeArgs) -> Ending {
+    match args.follow {
+        true => Ending::Done,
+        false => Ending::Interrupted,
+    }
+}
+
+/// Releases leased messages that are not written any more.
+async fn give_back(body: &[u8], name: &QueueName, client: &Client) -> anyhow::Result<()> {
+    let mut receipts = Vec::new();
+    for line in lines(body) {
+        receipts.extend(read_line(line, |place, _| place.receipt.clone())?);
+    }
+    if receipts.is_empty() {
+        return Ok(());
+    }
+    let request = ReleaseRequest {
+        receipts,
+        delay_ms: 0,
+    };
+    let path = format!("/v1/queues/{name}/release");
+    let _: SettledView = client.post(&path, &request).await?;
+    Ok(())
 }
 
 /// Writes leased messages, and returns their receipts.

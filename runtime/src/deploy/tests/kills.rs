@@ -53,8 +53,9 @@ async fn check(path: &Path) {
         let last = deploys.iter().find(|it| it.outcome == Outcome::Succeeded);
         assert_eq!(last.unwrap().to, plugin.current);
         for version in &plugin.versions {
-            let version = server.deployments.version(&p(), Some(&version.digest));
-            version.unwrap();
+            let (plugin, digest) = (p(), &version.digest);
+            let version = server.deployments.version(&plugin, Some(digest));
+            version.await.unwrap();
         }
         if !server.deployments.manifests().unwrap().is_empty() {
             assert_eq!(server.task_digests("a"), vec![plugin.current; 4]);

@@ -1,6 +1,7 @@
 //! Plugins that are uploaded, manifests that are applied, and what a restart makes of them.
 
 mod kills;
+mod signatures;
 mod state;
 mod trials;
 
@@ -34,7 +35,7 @@ impl Server {
     pub(super) async fn start() -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let opened = Self::open(folder.path(), engine).await;
+        let opened = Self::open(folder.path(), engine, SignatureRules::default()).await;
         Self {
             folder: Some(folder),
             ..opened
@@ -44,10 +45,10 @@ impl Server {
     /// In a folder of somebody else's.
     async fn open_at(path: &Path) -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
-        Self::open(path, engine).await
+        Self::open(path, engine, SignatureRules::default()).await
     }
 
-    async fn open(path: &Path, engine: PluginEngine) -> Self {
+    async fn open(path: &Path, engine: PluginEngine, signatures: SignatureRules) -> Self {
         let options = StoreOptions {
             durability: Durability::Os,
             ..StoreOptions::default()
@@ -56,7 +57,7 @@ impl Server {
         let log = Log::open(store.clone()).unwrap();
         let queues = Queues::open(store.clone()).unwrap();
         let groups = Groups::new(store);
-        let deployments = Deployments::open(&log, &queues, &groups, &engine)
+        let deployments = Deployments::open(&log, &queues, &groups, &engine, signatures)
             .await
             .unwrap();
         Self {
@@ -71,6 +72,11 @@ impl Server {
 
     /// Stops everything and opens the data directory again; nothing is restored yet.
     pub(super) async fn restart(self) -> Self {
+        self.restart_with(SignatureRules::default()).await
+    }
+
+    /// As [`restart`](Self::restart), with rules for signatures.
+    pub(super) async fn restart_with(self, signatures: SignatureRules) -> Self {
         self.deployments.stop().await;
         let Self {
             log,
@@ -84,7 +90,7 @@ impl Server {
         let path = folder.as_ref().unwrap().path().to_owned();
         Self {
             folder,
-            ..Self::open(&path, engine).await
+            ..Self::open(&path, engine, signatures).await
         }
     }
 
@@ -92,7 +98,7 @@ impl Server {
         let name = name.parse().unwrap();
         let by = Some("ann".to_owned());
         self.deployments
-            .upload(&name, guest.build(), by)
+            .upload(&name, guest.build(), None, by)
             .await
             .unwrap()
     }
@@ -338,7 +344,7 @@ async fn a_plugin_that_is_used_is_not_deleted() {
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     let junk = server
         .deployments
-        .upload(&p(), Bytes::from_static(b"junk"), None)
+        .upload(&p(), Bytes::from_static(b"junk"), None, None)
         .await;
     assert!(matches!(junk, Err(Error::Plugin(_))), "{junk:?}");
     assert!(server.deployments.plugins().unwrap().is_empty());
@@ -400,4 +406,20 @@ fn records_of_later_versions_are_read() {
     let text = text.replace('D', Digest::of(b"x").as_str());
     let stored: records::StoredPlugin = serde_json::from_str(&text).unwrap();
     assert_eq!(stored.versions[0].uploaded_by, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_wait_for_their_turn_to_be_compiled() {
+    let server = Server::start().await;
+    let compiles = &server.deployments.shared.compiles;
+    let all = compiles.acquire_many(MAX_COMPILES as u32).await.unwrap();
+    let name = p();
+    let upload = || {
+        let wasm = Guest::passthrough().build();
+        server.deployments.upload(&name, wasm, None, None)
+    };
+    let waiting = tokio::time::timeout(Duration::from_millis(300), upload()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    drop(all);
+    upload().await.unwrap();
 }

@@ -139,3 +139,68 @@ async fn without_its_checkpoint_a_deploy_is_not_undone() {
     server.deployments.rollback(&p(), None).await.unwrap();
     assert_eq!(state(&server), of("after"));
 }
+
+/// Nothing lets the pipeline run on state that is half put back.
+async fn is_held_back(server: &Server, new: &Digest, id: u64) {
+    let unfinished = |result: Result<(), Error>| match result {
+        Err(Error::RollbackUnfinished { id: found, .. }) => assert_eq!(found, id),
+        other => panic!("{other:?}"),
+    };
+    let deployments = &server.deployments;
+    unfinished(deployments.resume(&pipeline("a")).await);
+    let applied = deployments.apply(&manifest("m", "a", ""), None).await;
+    unfinished(applied.map(drop));
+    let deployed = deployments.deploy(&p(), new, Mode::All, None).await;
+    unfinished(deployed.map(drop));
+    unfinished(deployments.rollback(&p(), None).await.map(drop));
+    let status = deployments.pipelines().status_of(&pipeline("a")).unwrap();
+    assert_ne!(status.state, PipelineState::Running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_return_that_fails_midway_has_to_be_run_again() {
+    let (server, old, id) = deployed().await;
+    let new = server.deployments.plugin(&p()).unwrap().current;
+    // As far as a process comes that is killed between two commits; and then the checkpoint cannot be read.
+    server.deployments.pipelines().suspend(&pipeline("a")).await;
+    let mode = Mode::Rollback { restores: Some(id) };
+    let plugin = p();
+    let begun = server.deployments.begin(&plugin, old.clone(), mode, None);
+    let mut deploy = begun.await.unwrap();
+    deploy.is_restoring = true;
+    let mut commit = Commit::new();
+    commit.forget_pipeline(0);
+    records::put_deploy(&mut commit, &deploy).unwrap();
+    server.log.store().commit(commit).await.unwrap();
+    let checkpoint = server
+        .log
+        .store()
+        .path()
+        .join("checkpoints")
+        .join(id.to_string());
+    let aside = server.log.store().path().join("aside");
+    std::fs::rename(&checkpoint, &aside).unwrap();
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    is_held_back(&server, &new, deploy.id).await;
+    let failed = server.deployments.deploy_of(deploy.id).unwrap();
+    assert_eq!(failed.outcome, Outcome::Failed);
+    let again = server.deployments.rollback_with_state(&p(), None).await;
+    assert!(
+        matches!(again, Err(Error::NoCheckpoint { .. })),
+        "{again:?}"
+    );
+
+    // Also after another restart.
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    is_held_back(&server, &new, deploy.id).await;
+    std::fs::rename(&aside, &checkpoint).unwrap();
+    let again = server.deployments.rollback_with_state(&p(), None).await;
+    assert_eq!(again.unwrap().outcome, Outcome::Succeeded);
+    is_as_before(&server, &old).await;
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    is_as_before(&server, &old).await;
+    server.deployments.resume(&pipeline("a")).await.unwrap();
+}

@@ -4,14 +4,18 @@
 //! says nothing needs `admin`.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State as StateOf};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use hashbrown::HashMap;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::Operation;
@@ -19,15 +23,23 @@ use utoipa::openapi::path::Operation;
 use super::super::problem::{Code, Problem};
 use super::Role;
 use super::audit::{Audit, Event};
+use super::standing::Standing;
 use super::tokens::{Identity, Tokens};
 
 /// The status of a request whose client went away, as nginx writes it down.
 const CLIENT_GONE: u16 = 499;
 
+/// Bytes that are read of the body of a request that is refused, and for how long.
+const DRAINED_BYTES: usize = 64 << 10;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The name of the scheme in the OpenAPI document.
 pub(in crate::server) const SCHEME: &str = "token";
 /// The scope of an operation that everybody may call.
 const ANYONE: &str = "anyone";
+
+/// Who came without a token, while none was needed. A token may have the same name.
+const ANONYMOUS: &str = "anonymous";
 
 /// What an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +75,36 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// Who makes a request, to be asked what else it may do.
+pub(in crate::server) struct Rights(Identity);
+
+impl Rights {
+    pub(in crate::server) fn may(&self, role: Role) -> bool {
+        self.0.may(role)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Rights {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let needed = || Problem::new(Code::Unauthenticated, "a token is needed");
+        identity.map(Self).ok_or_else(needed)
+    }
+}
+
+/// What a request is about, where its path does not say so; a handler sets it for the audit log.
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct Subject(Arc<OnceLock<String>>);
+
+impl Subject {
+    pub(in crate::server) fn set(&self, subject: impl fmt::Display) {
+        // The first one counts.
+        let _ = self.0.set(subject.to_string());
+    }
+}
+
 /// Decides on requests.
 #[derive(Clone)]
 pub(in crate::server) struct Access {
@@ -91,6 +133,12 @@ impl Access {
         }
     }
 
+    fn audit_refusal(&self, event: &Event) {
+        if let Entrance::Door { audit, .. } = &*self.entrance {
+            audit.write_refusal(event);
+        }
+    }
+
     fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Identity, Problem> {
         let refused = |text: &str| Problem::new(Code::Unauthenticated, text);
         let (local_token, is_open) = match &*self.entrance {
@@ -104,7 +152,7 @@ impl Access {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             if is_open && self.tokens.is_empty() {
                 is_from_here(headers, uri)?;
-                return Ok(Identity::all_powerful("anonymous"));
+                return Ok(Identity::all_powerful(ANONYMOUS));
             }
             return Err(refused(
                 "a token is needed: send `Authorization: Bearer TOKEN`; `millstream token create` makes one",
@@ -162,6 +210,13 @@ pub(in crate::server) async fn check(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::DELETE
+    ) {
+        // No operation with these methods takes one.
+        drain(std::mem::take(request.body_mut())).await;
+    }
     let path = request.extensions().get::<MatchedPath>();
     let operation = path.map(|path| (request.method().clone(), path.as_str().to_owned()));
     let need = match &operation {
@@ -180,12 +235,12 @@ pub(in crate::server) async fn check(
     let identity = match access.identify(request.headers(), request.uri()) {
         Ok(identity) => identity,
         Err(problem) => {
-            access.audit(&Event::of(&request, None, problem.code.status()));
-            return problem.into_response();
+            access.audit_refusal(&Event::of(&request, None, problem.code.status()));
+            return refuse(request, problem).await;
         }
     };
     if let Some(role) = role.filter(|role| !identity.may(*role)) {
-        access.audit(&Event::of(
+        access.audit_refusal(&Event::of(
             &request,
             Some(&identity),
             Code::Forbidden.status(),
@@ -194,17 +249,23 @@ pub(in crate::server) async fn check(
             "the token `{}` does not have the role `{role}`, which this needs",
             identity.name
         );
-        return Problem::new(Code::Forbidden, text).into_response();
+        return refuse(request, Problem::new(Code::Forbidden, text)).await;
     }
     let is_change = matches!(role, Some(Role::Deploy | Role::Admin))
         && !matches!(*request.method(), Method::GET | Method::HEAD);
+    let subject = Subject::default();
     let written = is_change.then(|| Written {
         event: Event::of(&request, Some(&identity), StatusCode::OK),
         access: access.clone(),
+        subject: subject.clone(),
         // What a server writes down of a client that did not wait for its answer.
         status: CLIENT_GONE,
     });
+    let is_anonymous = !identity.has_token() && &*identity.name == ANONYMOUS;
+    let standing = Standing::new(identity.clone(), access.tokens.clone(), is_anonymous);
+    request.extensions_mut().insert(standing);
     request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(subject);
     let response = next.run(request).await;
     if let Some(mut written) = written {
         written.status = response.status().as_u16();
@@ -212,17 +273,42 @@ pub(in crate::server) async fn check(
     response
 }
 
+/// Answers a request that is refused.
+async fn refuse(request: Request, problem: Problem) -> Response {
+    drain(request.into_body()).await;
+    problem.into_response()
+}
+
+/// Reads a small body that nobody wants: an answer that is faster than the body ends the connection, and the client may
+/// not even see the answer.
+async fn drain(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        let mut left = DRAINED_BYTES;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // One that does not come is not waited for.
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, reading).await;
+}
+
 /// Writes an event down when it is dropped.
 struct Written {
     event: Event,
     access: Access,
+    subject: Subject,
     status: u16,
 }
 
 impl Drop for Written {
     fn drop(&mut self) {
-        self.access
-            .audit(&self.event.clone().with_status(self.status));
+        let event = self.event.clone();
+        let subject = self.subject.0.get().cloned();
+        self.access.audit(&event.ended(self.status, subject));
     }
 }
 

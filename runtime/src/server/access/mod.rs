@@ -6,6 +6,7 @@ mod guard;
 mod local;
 mod role;
 mod routes;
+mod standing;
 mod tls;
 mod tokens;
 
@@ -17,7 +18,8 @@ pub use tokens::{Error as TokenError, StoredToken, Tokens};
 pub(crate) use local::LocalServer;
 
 pub(super) use audit::Audit;
-pub(super) use guard::{Access, Caller, Entrance, SCHEME, check, is_for_anyone};
+pub(super) use guard::{Access, Caller, Entrance, Rights, SCHEME, Subject, check, is_for_anyone};
 pub(super) use local::Announced;
 pub(super) use routes::router;
+pub(super) use standing::Standing;
 pub(super) use tokens::random_token;

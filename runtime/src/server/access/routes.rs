@@ -91,8 +91,7 @@ async fn list(StateOf(state): StateOf<State>) -> axum::Json<Vec<TokenView>> {
 
 /// Make a token. It is in the answer, and cannot be had again.
 #[utoipa::path(post, path = "/tokens", tag = "tokens", security(("token" = ["admin"])), request_body = NewToken,
-    responses((status = 201, body = TokenView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = TokenView), (status = 409)))]
 async fn create(
     StateOf(state): StateOf<State>,
     Json(new): Json<NewToken>,
@@ -117,7 +116,7 @@ async fn create(
 /// Make a token invalid, from now on.
 #[utoipa::path(delete, path = "/tokens/{token}", tag = "tokens", security(("token" = ["admin"])),
     params(("token" = String, Path, description = "The token's name")),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 404)))]
 async fn revoke(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TokenName>,

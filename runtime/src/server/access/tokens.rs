@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::Role;
 use crate::model::TokenName;
@@ -60,6 +61,8 @@ pub struct Identity {
     /// The token's name; a fixed word if there is no token.
     pub name: Arc<str>,
     roles: Vec<Role>,
+    /// SHA-256 of the token, in hexadecimal digits; `None` for those that need none.
+    sha256: Option<String>,
 }
 
 impl Identity {
@@ -68,7 +71,13 @@ impl Identity {
         Self {
             name: Arc::from(name),
             roles: vec![Role::Admin],
+            sha256: None,
         }
+    }
+
+    /// Whether it has one of the tokens that are stored.
+    pub fn has_token(&self) -> bool {
+        self.sha256.is_some()
     }
 
     /// Whether it may do what needs this role.
@@ -82,6 +91,10 @@ impl Identity {
 pub struct Tokens {
     store: Store,
     by_name: Arc<RwLock<BTreeMap<TokenName, StoredToken>>>,
+    /// One change at a time: between looking for a name and storing it nobody else may do so.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Changes whenever a token does.
+    changed: Arc<watch::Sender<u64>>,
 }
 
 impl Tokens {
@@ -104,6 +117,8 @@ impl Tokens {
         Ok(Self {
             store,
             by_name: Arc::new(RwLock::new(by_name)),
+            changing: Arc::default(),
+            changed: Arc::new(watch::Sender::new(0)),
         })
     }
 
@@ -136,6 +151,7 @@ impl Tokens {
         if roles.is_empty() {
             return Err(Error::NoRoles);
         }
+        let _changing = self.changing.lock().await;
         if self.by_name.read().contains_key(name) {
             return Err(Error::Exists(name.clone()));
         }
@@ -154,6 +170,7 @@ impl Tokens {
         commit.put(KeyKind::Token, token_key::key(name.as_str()), value.into());
         self.store.commit(commit).await?;
         self.by_name.write().insert(name.clone(), stored);
+        self.changed.send_modify(|count| *count += 1);
         Ok(token)
     }
 
@@ -162,10 +179,12 @@ impl Tokens {
     /// # Errors
     /// [`Error::Unknown`], [`Error::Storage`]
     pub async fn revoke(&self, name: &TokenName) -> Result<(), Error> {
+        let _changing = self.changing.lock().await;
         // First here: whatever happens to the commit, it is good for nothing from now on.
         if self.by_name.write().remove(name).is_none() {
             return Err(Error::Unknown(name.clone()));
         }
+        self.changed.send_modify(|count| *count += 1);
         let mut commit = Commit::new();
         commit.delete(KeyKind::Token, token_key::key(name.as_str()));
         self.store.commit(commit).await?;
@@ -174,7 +193,23 @@ impl Tokens {
 
     /// Whose token it is; `None` if it is nobody's, or not valid any more.
     pub fn identify(&self, token: &str) -> Option<Identity> {
-        let presented = hash(token);
+        self.owner_of(hash(token))
+    }
+
+    /// Whether the token of somebody who was identified is still good.
+    pub fn is_good(&self, identity: &Identity) -> bool {
+        match &identity.sha256 {
+            Some(sha256) => self.owner_of(sha256.clone()).is_some(),
+            None => true,
+        }
+    }
+
+    /// Returns when a token is made or revoked, of whoever subscribes before.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn owner_of(&self, presented: String) -> Option<Identity> {
         let now_ms = self.store.clock().now_ms();
         let by_name = self.by_name.read();
         // Comparing hashes tells nothing of use about a token, however long it takes.
@@ -187,6 +222,7 @@ impl Tokens {
         Some(Identity {
             name: Arc::from(name.as_str()),
             roles: stored.roles.clone(),
+            sha256: Some(presented),
         })
     }
 }
@@ -233,8 +269,28 @@ mod tests {
             tokens.create(&name, vec![Role::Read], None).await,
             Err(Error::Exists(_))
         ));
+        assert!(tokens.is_good(&identity));
         tokens.revoke(&name).await.unwrap();
         assert_eq!(tokens.identify(&token), None);
+        assert!(!tokens.is_good(&identity));
+    }
+
+    #[tokio::test]
+    async fn of_two_creations_of_one_name_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = tokens(&folder);
+        let name: TokenName = "ci".parse().unwrap();
+        let create = || tokens.create(&name, vec![Role::Read], None);
+        let (first, second) = tokio::join!(create(), create());
+        assert!(
+            matches!(
+                (&first, &second),
+                (Ok(_), Err(Error::Exists(_))) | (Err(Error::Exists(_)), Ok(_))
+            ),
+            "{first:?}, {second:?}"
+        );
+        let token = first.or(second).unwrap();
+        assert!(tokens.identify(&token).is_some());
     }
 
     #[tokio::test]

@@ -104,8 +104,7 @@ impl Page {
 /// Dead letters, by id: where they come from, why and when they were given up on.
 #[utoipa::path(get, path = "/dead-letters", security(("token" = ["consume"])), tag = "dead letters",
     params(Selection, Page),
-    responses((status = 200, body = LetterPage), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = LetterPage), (status = 404)))]
 async fn list(
     StateOf(state): StateOf<State>,
     QueryOf(selection): QueryOf<Selection>,
@@ -142,8 +141,7 @@ struct Of {
 /// Everything about one dead letter: payload, headers, plugin, backtrace.
 #[utoipa::path(get, path = "/dead-letters/{id}", security(("token" = ["consume"])), tag = "dead letters",
     params(("id" = u64, Path, description = "Its id"), Of),
-    responses((status = 200, body = LetterView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = LetterView), (status = 404)))]
 async fn show(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,
@@ -171,9 +169,7 @@ async fn show(
 /// Dead letters as they are stored, one JSON object a line; they can be produced again, and replayed elsewhere. The header `millstream-next-id` says where to go on.
 #[utoipa::path(get, path = "/dead-letters/export", security(("token" = ["consume"])), tag = "dead letters",
     params(Selection, Page),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404)))]
 async fn export(
     StateOf(state): StateOf<State>,
     QueryOf(selection): QueryOf<Selection>,
@@ -212,8 +208,7 @@ async fn export(
 /// How many dead letters are meant.
 #[utoipa::path(get, path = "/dead-letters/count", security(("token" = ["read"])), tag = "dead letters",
     params(Selection),
-    responses((status = 200, body = LetterCount), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = LetterCount), (status = 404)))]
 async fn count(
     StateOf(state): StateOf<State>,
     QueryOf(selection): QueryOf<Selection>,
@@ -235,8 +230,7 @@ async fn count(
 /// Delete dead letters.
 #[utoipa::path(post, path = "/dead-letters/purge", security(("token" = ["deploy"])), tag = "dead letters",
     request_body = Selection,
-    responses((status = 200, body = PurgedLetters), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PurgedLetters), (status = 404)))]
 async fn purge(
     StateOf(state): StateOf<State>,
     Json(selection): Json<Selection>,

@@ -171,8 +171,7 @@ impl Redrives {
 
 /// Send dead letters back to where they come from. It is planned when this answers, and goes on afterwards.
 #[utoipa::path(post, path = "/redrives", security(("token" = ["deploy"])), tag = "dead letters", request_body = RedriveRequest,
-    responses((status = 202, body = RedriveView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 202, body = RedriveView), (status = 404)))]
 async fn start(
     StateOf(state): StateOf<State>,
     Json(request): Json<RedriveRequest>,
@@ -283,7 +282,7 @@ async fn turn(
 /// How far a redrive is.
 #[utoipa::path(get, path = "/redrives/{id}", security(("token" = ["read"])), tag = "dead letters",
     params(("id" = u64, Path, description = "Its id")),
-    responses((status = 200, body = RedriveView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = RedriveView), (status = 404)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,
@@ -296,7 +295,7 @@ async fn describe(
 /// End a redrive after the batch under way; what was sent stays sent.
 #[utoipa::path(delete, path = "/redrives/{id}", security(("token" = ["deploy"])), tag = "dead letters",
     params(("id" = u64, Path, description = "Its id")),
-    responses((status = 200, body = RedriveView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = RedriveView), (status = 404)))]
 async fn cancel(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,

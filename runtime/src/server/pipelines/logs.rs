@@ -6,6 +6,7 @@ use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::{Code, Problem};
 use super::super::state::State;
@@ -61,14 +62,12 @@ impl From<LogLine> for LogLineView {
 /// The last lines that a pipeline's plugin logged, of level info and above, oldest first.
 #[utoipa::path(get, path = "/pipelines/{pipeline}/logs", security(("token" = ["read"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name"), After),
-    responses((status = 200, body = Vec<LogLineView>), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Vec<LogLineView>), (status = 404), (status = 409), (status = 429)))]
 pub(super) async fn logs(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
     QueryOf(After { after, wait_ms }): QueryOf<After>,
+    standing: Standing,
 ) -> Result<axum::Json<Vec<LogLineView>>, Problem> {
     let pipelines = state.deployments()?.pipelines();
     let unknown = || {
@@ -85,7 +84,7 @@ pub(super) async fn logs(
         tokio::select! {
             () = pipelines.log_added(&name) => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms.min(MAX_WAIT_MS))) => {}
-            () = state.stopping() => {}
+            ended = state.let_go(&standing) => ended?,
         }
         lines = pipelines.logs_after(&name, after).ok_or_else(unknown)?;
     }

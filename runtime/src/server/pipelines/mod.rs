@@ -6,6 +6,7 @@ mod view;
 use axum::extract::State as StateOf;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::task::block_in_place;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -95,6 +96,10 @@ fn word(change: Change) -> &'static str {
 #[utoipa::path(get, path = "/pipelines", security(("token" = ["read"])), tag = "pipelines",
     responses((status = 200, body = Vec<PipelineView>)))]
 async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PipelineView>>, Problem> {
+    Ok(axum::Json(block_in_place(|| views(&state))?))
+}
+
+fn views(state: &State) -> Result<Vec<PipelineView>, Problem> {
     let data = &state.data;
     let all = pipeline::list(&data.log, &data.queues, &data.groups)?;
     let running = state.pipelines().map(|it| it.status()).unwrap_or_default();
@@ -102,13 +107,13 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PipelineV
         let status = running.iter().find(|it| it.name == description.name);
         PipelineView::new(description, status)
     });
-    Ok(axum::Json(views.collect()))
+    Ok(views.collect())
 }
 
 /// A pipeline's wiring, its plugin, and its position and lag in each partition.
 #[utoipa::path(get, path = "/pipelines/{pipeline}", security(("token" = ["read"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name")),
-    responses((status = 200, body = PipelineView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PipelineView), (status = 404)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
@@ -117,17 +122,18 @@ async fn describe(
 }
 
 fn view(state: &State, name: &PipelineName) -> Result<PipelineView, Problem> {
-    let data = &state.data;
-    let description = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
-    let status = state.pipelines().and_then(|it| it.status_of(name));
-    Ok(PipelineView::new(description, status.as_ref()))
+    block_in_place(|| {
+        let data = &state.data;
+        let description = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
+        let status = state.pipelines().and_then(|it| it.status_of(name));
+        Ok(PipelineView::new(description, status.as_ref()))
+    })
 }
 
 /// End a pipeline's tasks at their next batch boundary, until it is resumed, also over restarts.
 #[utoipa::path(post, path = "/pipelines/{pipeline}/pause", security(("token" = ["deploy"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name")),
-    responses((status = 200, body = PipelineView), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PipelineView), (status = 404), (status = 409)))]
 async fn pause(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
@@ -139,8 +145,7 @@ async fn pause(
 /// Start a pipeline that is paused or has failed, where it stands.
 #[utoipa::path(post, path = "/pipelines/{pipeline}/resume", security(("token" = ["deploy"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name")),
-    responses((status = 200, body = PipelineView), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PipelineView), (status = 404), (status = 409)))]
 async fn resume(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
@@ -163,8 +168,7 @@ struct Deletion {
 /// manifest with it is applied again.
 #[utoipa::path(delete, path = "/pipelines/{pipeline}", security(("token" = ["deploy"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name"), Deletion),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 404), (status = 409)))]
 async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
@@ -179,11 +183,12 @@ async fn delete(
 
 /// All manifests that were applied.
 #[utoipa::path(get, path = "/manifests", security(("token" = ["read"])), tag = "pipelines",
-    responses((status = 200, body = Vec<ManifestView>), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Vec<ManifestView>), (status = 409)))]
 async fn manifests(
     StateOf(state): StateOf<State>,
 ) -> Result<axum::Json<Vec<ManifestView>>, Problem> {
-    let manifests = state.deployments()?.manifests()?.into_iter();
+    let deployments = state.deployments()?;
+    let manifests = block_in_place(|| deployments.manifests())?.into_iter();
     Ok(axum::Json(manifests.map(ManifestView::of).collect()))
 }
 
@@ -191,9 +196,7 @@ async fn manifests(
 /// that were uploaded under their names. Pipelines that run already go on, at their position, with what has changed.
 #[utoipa::path(post, path = "/manifests", security(("token" = ["deploy"])), tag = "pipelines",
     request_body(content = String, content_type = "application/toml"),
-    responses((status = 200, body = AppliedView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = AppliedView), (status = 404), (status = 409)))]
 async fn apply(
     StateOf(state): StateOf<State>,
     Caller(by): Caller,
@@ -204,7 +207,7 @@ async fn apply(
         .map_err(|_| Problem::new(Code::InvalidManifest, "the manifest is not UTF-8 text"))?;
     let applied = deployments.apply(text, by).await?;
     let pipelines = applied.pipelines.into_iter().map(|(pipeline, change)| {
-        let status = deployments.pipelines().status_of(&pipeline);
+        let status = block_in_place(|| deployments.pipelines().status_of(&pipeline));
         let failure = status.and_then(|status| status.failure);
         ChangeView {
             pipeline,
@@ -220,8 +223,7 @@ async fn apply(
 /// Stop all pipelines of a manifest and forget it; their state and positions are kept.
 #[utoipa::path(delete, path = "/manifests/{manifest}", security(("token" = ["deploy"])), tag = "pipelines",
     params(("manifest" = String, Path, description = "The manifest's name")),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 404), (status = 409)))]
 async fn delete_manifest(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<String>,

@@ -1,28 +1,32 @@
 //! `/v1/plugins` and `/v1/deploys`: upload, list, describe, deploy, roll back and delete plugins.
 
+mod report;
 mod view;
 
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State as StateOf};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::task::block_in_place;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use report::{RecordDifferenceView, ReportView, SampleView, ShadowView, UnsentView};
 pub use view::{
     DeployView, DifferenceView, ImportView, MisfitView, PluginDescription, PluginView,
     UploadedView, VersionView,
 };
 
-use super::access::Caller;
+use super::access::{Caller, Standing};
 use super::extract::{Body, Json, PathOf, QueryOf};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::state::State;
 use crate::deploy::Mode;
 use crate::model::PluginName;
+use crate::plugin::{Signature, SignatureError};
 
 /// The longest canary or shadow: a week.
 const MAX_TRIAL_MS: u64 = 7 * 24 * 3_600_000;
@@ -117,25 +121,42 @@ impl DeployRequest {
 
 /// All plugins that were uploaded, by name.
 #[utoipa::path(get, path = "/plugins", security(("token" = ["read"])), tag = "plugins",
-    responses((status = 200, body = Vec<PluginView>), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Vec<PluginView>), (status = 409)))]
 async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PluginView>>, Problem> {
-    let plugins = state.deployments()?.plugins()?.into_iter();
+    let deployments = state.deployments()?;
+    let plugins = block_in_place(|| deployments.plugins())?.into_iter();
     Ok(axum::Json(plugins.map(PluginView::of).collect()))
 }
 
 /// A plugin's versions, and what the current one imports and exports.
 #[utoipa::path(get, path = "/plugins/{plugin}", security(("token" = ["read"])), tag = "plugins",
     params(("plugin" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = PluginDescription), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PluginDescription), (status = 404), (status = 409)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
 ) -> Result<axum::Json<PluginDescription>, Problem> {
     let deployments = state.deployments()?;
-    let plugin = deployments.plugin(&name)?;
-    let version = tokio::task::block_in_place(|| deployments.version(&name, None))?;
+    let plugin = block_in_place(|| deployments.plugin(&name))?;
+    let version = deployments.version(&name, None).await?;
     Ok(axum::Json(PluginDescription::new(plugin, version)))
+}
+
+/// The header with the signature of a component.
+pub(crate) const SIGNATURE: &str = "millstream-signature";
+
+/// The signature that was sent with a component.
+fn signature(headers: &HeaderMap) -> Result<Option<Signature>, Problem> {
+    let Some(value) = headers.get(SIGNATURE) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().unwrap_or_default().parse();
+    parsed.map(Some).map_err(|error: SignatureError| {
+        Problem::new(
+            Code::UntrustedSignature,
+            format!("the header `{SIGNATURE}` does not count: {error}"),
+        )
+    })
 }
 
 /// The bytes of a component.
@@ -144,20 +165,25 @@ async fn describe(
 struct Component(#[expect(dead_code, reason = "the handler reads the body itself")] Bytes);
 
 /// Upload a component as a version of a plugin. It is compiled and held against the pipelines that use the plugin; they
-/// go on with the version that they run until this one is deployed.
+/// go on with the version that they run until this one is deployed. A server that trusts keys checks the signature of
+/// the component; one that requires signatures takes none without.
 #[utoipa::path(post, path = "/plugins/{plugin}/versions", security(("token" = ["deploy"])), tag = "plugins",
-    params(("plugin" = String, Path, description = "The plugin's name")),
+    params(("plugin" = String, Path, description = "The plugin's name"),
+        ("millstream-signature" = Option<String>, Header, description = "The component's signature: `ed25519 KEY-ID BASE64`, as `millstream plugin sign` writes it",
+            pattern = "^ed25519 [0-9a-f]{16} [A-Za-z0-9+/]{86}==$")),
     request_body(content = Component, content_type = "application/wasm"),
-    responses((status = 200, body = UploadedView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = UploadedView), (status = 409)))]
 async fn upload(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
     Caller(by): Caller,
+    headers: HeaderMap,
     Body(wasm): Body,
 ) -> Result<axum::Json<UploadedView>, Problem> {
-    let uploaded = state.deployments()?.upload(&name, wasm, by).await?;
+    let uploaded = state
+        .deployments()?
+        .upload(&name, wasm, signature(&headers)?, by)
+        .await?;
     Ok(axum::Json(UploadedView::of(uploaded)))
 }
 
@@ -166,9 +192,7 @@ async fn upload(
 #[utoipa::path(post, path = "/plugins/{plugin}/deploy", security(("token" = ["deploy"])), tag = "plugins",
     request_body = DeployRequest,
     params(("plugin" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = DeployView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeployView), (status = 404), (status = 409)))]
 async fn deploy(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
@@ -176,7 +200,7 @@ async fn deploy(
     Json(request): Json<DeployRequest>,
 ) -> Result<axum::Json<DeployView>, Problem> {
     let deployments = state.deployments()?;
-    let digest = deployments.find_version(&name, &request.digest)?;
+    let digest = block_in_place(|| deployments.find_version(&name, &request.digest))?;
     let deployed = deployments
         .deploy(&name, &digest, request.mode()?, by)
         .await?;
@@ -188,8 +212,7 @@ async fn deploy(
 #[utoipa::path(post, path = "/plugins/{plugin}/rollback", security(("token" = ["deploy"])), tag = "plugins",
     request_body = RollbackRequest,
     params(("plugin" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = DeployView), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeployView), (status = 404), (status = 409)))]
 async fn rollback(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
@@ -207,8 +230,7 @@ async fn rollback(
 /// Delete a plugin with all its versions; no pipeline may use it.
 #[utoipa::path(delete, path = "/plugins/{plugin}", security(("token" = ["deploy"])), tag = "plugins",
     params(("plugin" = String, Path, description = "The plugin's name")),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 404), (status = 409)))]
 async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
@@ -219,28 +241,32 @@ async fn delete(
 
 /// What was deployed, the newest first: when, from which version, to which, by which token.
 #[utoipa::path(get, path = "/deploys", security(("token" = ["read"])), tag = "plugins",
-    responses((status = 200, body = Vec<DeployView>), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Vec<DeployView>), (status = 409)))]
 async fn deploys(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<DeployView>>, Problem> {
-    let deploys = state.deployments()?.deploys()?.into_iter();
+    let deployments = state.deployments()?;
+    let deploys = block_in_place(|| deployments.deploys())?.into_iter();
     Ok(axum::Json(deploys.map(DeployView::of).collect()))
 }
 
 /// One deploy, at once or when it has ended.
 #[utoipa::path(get, path = "/deploys/{id}", security(("token" = ["read"])), tag = "plugins",
     params(("id" = u64, Path, description = "Its number"), Patience),
-    responses((status = 200, body = DeployView), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeployView), (status = 404), (status = 409)))]
 async fn describe_deploy(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,
     QueryOf(Patience { wait_ms }): QueryOf<Patience>,
+    standing: Standing,
 ) -> Result<axum::Json<DeployView>, Problem> {
     let deployments = state.deployments()?;
     let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));
     let deploy = tokio::select! {
         ended = deployments.wait_for(id), if wait_ms > 0 => ended?,
         () = tokio::time::sleep(wait) => deployments.deploy_of(id)?,
-        () = state.stopping() => deployments.deploy_of(id)?,
+        ended = state.let_go(&standing) => {
+            ended?;
+            deployments.deploy_of(id)?
+        }
     };
     Ok(axum::Json(DeployView::of(deploy)))
 }
@@ -248,8 +274,7 @@ async fn describe_deploy(
 /// End a canary, of which the version is taken back, or a shadow, before its time is over.
 #[utoipa::path(post, path = "/deploys/{id}/stop", security(("token" = ["deploy"])), tag = "plugins",
     params(("id" = u64, Path, description = "Its number")),
-    responses((status = 200, body = DeployView), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeployView), (status = 404), (status = 409)))]
 async fn stop_deploy(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,

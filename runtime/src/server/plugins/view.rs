@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::report::ReportView;
 use crate::deploy::{
     Deploy, Mode, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
 };
@@ -35,6 +36,8 @@ pub struct VersionView {
     pub uploaded_ms: u64,
     /// The name of the token with which it was; null without one.
     pub uploaded_by: Option<String>,
+    /// The id of the key that has signed it; null without a signature that was checked.
+    pub signer: Option<String>,
 }
 
 /// A plugin, and what its current version imports and exports.
@@ -73,6 +76,8 @@ pub struct UploadedView {
     /// Whether it is the version that pipelines start with; the first one is at once, later ones when they are
     /// deployed.
     pub current: bool,
+    /// The id of the key that has signed it; null without a signature, or if the server trusts no keys.
+    pub signer: Option<String>,
     /// What is different about it to the current version.
     pub differences: Vec<DifferenceView>,
     /// The pipelines that use the plugin and could not run this version.
@@ -118,11 +123,12 @@ pub struct DeployView {
     pub ended_ms: Option<u64>,
     /// The name of the token with which it was asked for; null without one.
     pub by: Option<String>,
+    /// The id of the key that has signed the version; null without a signature that was checked.
+    pub signer: Option<String>,
     /// `all`, `canary`, `shadow` or `rollback`.
     pub mode: String,
     /// What was found out about the version while it was tried out, or what a rollback could not take back.
-    #[schema(value_type = Option<Object>)]
-    pub report: Option<serde_json::Value>,
+    pub report: Option<ReportView>,
     /// `running`, `succeeded`, `failed`, `rolled-back`, `observed` or `interrupted`.
     pub outcome: String,
     /// Why, if it did not just succeed.
@@ -150,6 +156,7 @@ impl VersionView {
             size_bytes: version.size_bytes,
             uploaded_ms: version.uploaded_at_ms,
             uploaded_by: version.uploaded_by.clone(),
+            signer: version.signer(),
         }
     }
 }
@@ -176,6 +183,7 @@ impl UploadedView {
         Self {
             name: uploaded.name,
             digest: uploaded.version.digest.to_string(),
+            signer: uploaded.version.signer(),
             new: uploaded.is_new,
             current: uploaded.is_current,
             differences: differences
@@ -205,10 +213,9 @@ impl DeployView {
             started_ms: deploy.started_at_ms,
             ended_ms: deploy.ended_at_ms,
             by: deploy.by,
+            signer: deploy.signer,
             mode: mode(&deploy.mode).to_owned(),
-            report: deploy
-                .report
-                .and_then(|report| serde_json::to_value(report).ok()),
+            report: deploy.report.map(ReportView::from),
             outcome: deploy.outcome.as_str().to_owned(),
             reason: deploy.reason,
             pipelines: deploy.pipelines,

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::super::access::Standing;
 use super::super::extract::{Body, Json, PathOf, QueryOf};
 use super::super::json_record::{JsonRecord, QueueWriter};
 use super::super::problem::{Code, Problem};
@@ -125,10 +126,7 @@ impl From<Settled> for SettledView {
 #[utoipa::path(post, path = "/queues/{queue}/messages", security(("token" = ["produce"])), tag = "messages",
     params(("queue" = String, Path, description = "The queue's name")),
     request_body(content = String, content_type = "application/x-ndjson"),
-    responses((status = 200, body = EnqueuedView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = EnqueuedView), (status = 404), (status = 409)))]
 async fn enqueue(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -208,9 +206,7 @@ struct Peek {
 /// Look at messages without taking them out, whatever they wait for. One JSON object a line.
 #[utoipa::path(get, path = "/queues/{queue}/messages", security(("token" = ["consume"])), tag = "messages",
     params(("queue" = String, Path, description = "The queue's name"), Peek),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404)))]
 async fn peek(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -252,13 +248,11 @@ fn state_of(message: &PeekedMessage) -> (&'static str, Option<u64>) {
 /// is delivered again.
 #[utoipa::path(post, path = "/queues/{queue}/lease", security(("token" = ["consume"])), tag = "messages", request_body = LeaseBody,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404), (status = 429)))]
 async fn lease(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
+    standing: Standing,
     Json(body): Json<LeaseBody>,
 ) -> Result<impl IntoResponse, Problem> {
     let queue = state.data.queues.queue(&name)?;
@@ -290,7 +284,10 @@ async fn lease(
         messages = tokio::select! {
             // A lease that has begun is not given up: its messages would be away until the timeout.
             leased = queue.lease(&request) => leased?,
-            () = stopping_while_idle(&state, &queue) => Vec::new(),
+            ended = ended_while_idle(&state, &standing, &queue) => {
+                ended?;
+                Vec::new()
+            }
         };
     }
     let json = QueueWriter::new(&name);
@@ -301,19 +298,23 @@ async fn lease(
     Ok(([(header::CONTENT_TYPE, JSON_LINES)], lines))
 }
 
-/// Returns when the server goes down and the queue has nothing that a lease could have begun to take.
-async fn stopping_while_idle(state: &State, queue: &Queue) {
-    state.stopping().await;
+/// Returns when whoever waits is to stop, and the queue has nothing that a lease could have begun to take.
+async fn ended_while_idle(
+    state: &State,
+    standing: &Standing,
+    queue: &Queue,
+) -> Result<(), Problem> {
+    let ended = state.let_go(standing).await;
     while queue.has_ready().unwrap_or(false) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    ended
 }
 
 /// Acknowledge messages: they are gone.
 #[utoipa::path(post, path = "/queues/{queue}/acknowledge", security(("token" = ["consume"])), tag = "messages", request_body = ReceiptsRequest,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = SettledView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SettledView), (status = 404)))]
 async fn acknowledge(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -327,8 +328,7 @@ async fn acknowledge(
 /// Release messages: they are delivered again, to whoever asks next.
 #[utoipa::path(post, path = "/queues/{queue}/release", security(("token" = ["consume"])), tag = "messages", request_body = ReleaseRequest,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = SettledView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SettledView), (status = 404)))]
 async fn release(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -349,8 +349,7 @@ async fn release(
 /// Extend leases.
 #[utoipa::path(post, path = "/queues/{queue}/extend", security(("token" = ["consume"])), tag = "messages", request_body = ExtendRequest,
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = SettledView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = SettledView), (status = 404)))]
 async fn extend(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,

@@ -40,8 +40,7 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<QueueView
 
 /// Create a queue.
 #[utoipa::path(post, path = "/queues", security(("token" = ["admin"])), tag = "queues", request_body = NewQueue,
-    responses((status = 201, body = QueueView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = QueueView), (status = 409)))]
 async fn create(
     StateOf(state): StateOf<State>,
     Json(new): Json<NewQueue>,
@@ -56,7 +55,7 @@ async fn create(
 /// A queue's settings, and how many messages wait, are delayed and leased.
 #[utoipa::path(get, path = "/queues/{queue}", security(("token" = ["read"])), tag = "queues",
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = QueueView), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = QueueView), (status = 404)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -68,8 +67,7 @@ async fn describe(
 /// Delete a queue with all its messages.
 #[utoipa::path(delete, path = "/queues/{queue}", security(("token" = ["admin"])), tag = "queues",
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = RemovedMessages), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = RemovedMessages), (status = 404), (status = 409)))]
 async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
@@ -84,7 +82,7 @@ async fn delete(
 /// Delete all messages of a queue.
 #[utoipa::path(post, path = "/queues/{queue}/purge", security(("token" = ["admin"])), tag = "queues",
     params(("queue" = String, Path, description = "The queue's name")),
-    responses((status = 200, body = RemovedMessages), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = RemovedMessages), (status = 404)))]
 async fn purge(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,

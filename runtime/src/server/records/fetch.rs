@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::task::block_in_place;
 use utoipa::IntoParams;
 
+use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::Problem;
 use super::super::state::State;
@@ -86,27 +87,28 @@ impl Amount {
 /// One JSON object a line. The header `millstream-next-offsets` says where to go on (`offsets`).
 #[utoipa::path(get, path = "/topics/{topic}/records", security(("token" = ["consume"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name"), Position, Amount),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 416, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404), (status = 416),
+        (status = 429)))]
 pub(super) async fn fetch(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
     QueryOf(position): QueryOf<Position>,
     QueryOf(amount): QueryOf<Amount>,
+    standing: Standing,
 ) -> Result<Response, Problem> {
     let limits = amount.limits()?;
     let topic = state.data.log.topic(&name)?;
-    let mut readers = position.readers(&state.data, &topic)?;
-    let mut lines = block_in_place(|| read(&mut readers, &limits))?;
+    let (mut readers, mut lines) = block_in_place(|| {
+        let mut readers = position.readers(&state.data, &topic)?;
+        let lines = read(&mut readers, &limits)?;
+        Ok::<_, Problem>((readers, lines))
+    })?;
     if lines.is_empty() && !limits.wait.is_zero() {
         let _waiting = state.may_wait()?;
         tokio::select! {
             () = any_readable(&readers) => {}
             () = tokio::time::sleep(limits.wait) => {}
-            () = state.stopping() => {}
+            ended = state.let_go(&standing) => ended?,
         }
         lines = block_in_place(|| read(&mut readers, &limits))?;
     }

@@ -12,6 +12,7 @@ use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::block_in_place;
 
+use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::Problem;
 use super::super::state::State;
@@ -31,6 +32,7 @@ struct Events {
     turn: usize,
     /// Set once the stream has to end.
     is_over: bool,
+    standing: Standing,
     _waiting: OwnedSemaphorePermit,
 }
 
@@ -41,26 +43,25 @@ struct Events {
 /// document, and is the last one.
 #[utoipa::path(get, path = "/topics/{topic}/stream", security(("token" = ["consume"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name"), Position),
-    responses((status = 200, body = String, content_type = "text/event-stream"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 416, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404), (status = 416),
+        (status = 429)))]
 pub(super) async fn follow(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
     QueryOf(position): QueryOf<Position>,
+    standing: Standing,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let topic = state.data.log.topic(&name)?;
     let last = headers.get("last-event-id");
     let readers = match last.and_then(|id| id.to_str().ok()) {
         Some(offsets) => readers_at(&state.data, &topic, offsets)?,
-        None => position.readers(&state.data, &topic)?,
+        None => block_in_place(|| position.readers(&state.data, &topic))?,
     };
     let events = Events {
         _waiting: state.may_wait()?,
         state,
+        standing,
         readers,
         turn: 0,
         is_over: false,
@@ -84,10 +85,10 @@ impl Events {
         }
         loop {
             let mut chunk = Vec::new();
-            if let Err(problem) = block_in_place(|| self.read(&mut chunk)) {
-                self.is_over = true;
-                let document = serde_json::to_string(&problem).unwrap_or_default();
-                chunk.extend_from_slice(format!("event: error\ndata: {document}\n\n").as_bytes());
+            // Before each piece: a client that is always behind never comes to wait.
+            let read = self.standing.check();
+            if let Err(problem) = read.and_then(|()| block_in_place(|| self.read(&mut chunk))) {
+                self.end_with(&problem, &mut chunk);
             }
             if !chunk.is_empty() {
                 return Some(chunk.into());
@@ -95,9 +96,20 @@ impl Events {
             tokio::select! {
                 () = any_readable(&self.readers) => {}
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b":\n\n")),
-                () = self.state.stopping() => return None,
+                ended = self.state.let_go(&self.standing) => {
+                    let problem = ended.err()?;
+                    self.end_with(&problem, &mut chunk);
+                    return Some(chunk.into());
+                }
             }
         }
+    }
+
+    /// Appends the last event.
+    fn end_with(&mut self, problem: &Problem, chunk: &mut Vec<u8>) {
+        self.is_over = true;
+        let document = serde_json::to_string(problem).unwrap_or_default();
+        chunk.extend_from_slice(format!("event: error\ndata: {document}\n\n").as_bytes());
     }
 
     /// Appends the events of the next records, of the partitions in turn.

@@ -108,9 +108,7 @@ pub struct PlaceView {
 /// Where reading would start in each partition, as Kafka's ListOffsets tells it.
 #[utoipa::path(get, path = "/topics/{topic}/offsets", security(("token" = ["read"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name"), Position),
-    responses((status = 200, body = Vec<PlaceView>), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 416, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Vec<PlaceView>), (status = 404), (status = 416)))]
 pub(super) async fn offsets(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,

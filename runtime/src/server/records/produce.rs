@@ -26,9 +26,7 @@ pub struct ProducedView {
 #[utoipa::path(post, path = "/topics/{topic}/records", security(("token" = ["produce"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name")),
     request_body(content = String, content_type = "application/x-ndjson"),
-    responses((status = 200, body = ProducedView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ProducedView), (status = 404)))]
 pub(super) async fn produce(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,

@@ -36,8 +36,7 @@ async fn list(StateOf(state): StateOf<State>) -> axum::Json<Vec<TopicView>> {
 
 /// Create a topic.
 #[utoipa::path(post, path = "/topics", security(("token" = ["admin"])), tag = "topics", request_body = NewTopic,
-    responses((status = 201, body = TopicView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = TopicView), (status = 409)))]
 async fn create(
     StateOf(state): StateOf<State>,
     Json(new): Json<NewTopic>,
@@ -55,7 +54,7 @@ async fn create(
 /// A topic's settings, and start, end and size of each partition.
 #[utoipa::path(get, path = "/topics/{topic}", security(("token" = ["read"])), tag = "topics",
     params(("topic" = String, Path, description = "The topic's name")),
-    responses((status = 200, body = TopicDescription), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = TopicDescription), (status = 404)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
@@ -67,8 +66,7 @@ async fn describe(
 /// Change settings of a topic.
 #[utoipa::path(patch, path = "/topics/{topic}", security(("token" = ["admin"])), tag = "topics", request_body = TopicSettings,
     params(("topic" = String, Path, description = "The topic's name")),
-    responses((status = 200, body = TopicView), (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = TopicView), (status = 404)))]
 async fn alter(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
@@ -86,7 +84,7 @@ async fn alter(
 /// Delete a topic with all its records.
 #[utoipa::path(delete, path = "/topics/{topic}", security(("token" = ["admin"])), tag = "topics",
     params(("topic" = String, Path, description = "The topic's name")),
-    responses((status = 200, body = DeletedTopic), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeletedTopic), (status = 404)))]
 async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
@@ -109,8 +107,7 @@ async fn delete(
 /// Compact a topic now, instead of when enough has changed.
 #[utoipa::path(post, path = "/topics/{topic}/compact", security(("token" = ["admin"])), tag = "topics",
     params(("topic" = String, Path, description = "The topic's name")),
-    responses((status = 200, body = CompactedTopic), (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = CompactedTopic), (status = 404), (status = 409)))]
 async fn compact(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,

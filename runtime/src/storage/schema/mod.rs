@@ -12,6 +12,7 @@ pub mod group_gaps;
 pub mod group_offset;
 pub mod id_key;
 pub mod manifest;
+pub mod name_key;
 pub mod parked;
 pub mod partition_head;
 pub mod pipeline;

@@ -1,36 +1,15 @@
-//! `0x0c (token name)` → the SHA-256 of an access token, its roles and times, as JSON.
+//! Key kind `Token`: `(token name)` → the SHA-256 of an access token, its roles and times.
+//!
+//! The value is JSON, so that later versions can add to it.
 
-use super::{KeyKind, kind_prefix};
+use super::{KeyKind, name_key};
 
 /// The key of a token.
-pub fn key(name: &str) -> Vec<u8> {
-    let mut key = kind_prefix(KeyKind::Token).to_vec();
-    key.extend_from_slice(name.as_bytes());
-    key
+pub fn key(token: &str) -> Vec<u8> {
+    name_key::key(KeyKind::Token, token)
 }
 
-/// The name in a key; `None` if it is malformed.
+/// The token's name in a key; `None` if it is not one.
 pub fn parse_key(key: &[u8]) -> Option<&str> {
-    let name = key.strip_prefix(&kind_prefix(KeyKind::Token))?;
-    std::str::from_utf8(name).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
-            let _ = parse_key(&bytes);
-        }
-
-        #[test]
-        fn a_key_holds_its_name(name in "[a-z]{1,20}") {
-            let key = key(&name);
-            prop_assert_eq!(parse_key(&key), Some(name.as_str()));
-        }
-    }
+    name_key::parse_key(KeyKind::Token, key)
 }

@@ -1,0 +1,150 @@
+//! Bounds what the bodies of all requests together hold in memory; each of them has its own bound, too.
+//!
+//! Bytes count from when they are read until the request is answered. A request for which there is no room is
+//! refused as a whole; one that is alone gets through, however large it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::extract::{Request, State as StateOf};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+
+use super::problem::{Code, Problem};
+
+/// Counts the bytes of bodies. Clones share it.
+#[derive(Clone)]
+pub(super) struct Intake(Arc<Room>);
+
+struct Room {
+    held_bytes: AtomicUsize,
+    most_bytes: usize,
+}
+
+/// What a request holds.
+struct Held {
+    room: Arc<Room>,
+    bytes: AtomicUsize,
+    is_refused: AtomicBool,
+}
+
+impl Intake {
+    pub(super) fn new(most_bytes: usize) -> Self {
+        Self(Arc::new(Room {
+            held_bytes: AtomicUsize::new(0),
+            most_bytes,
+        }))
+    }
+
+    /// Bytes that are held now.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.0.held_bytes.load(Ordering::Relaxed)
+    }
+
+    fn hold(&self) -> Held {
+        Held {
+            room: Arc::clone(&self.0),
+            bytes: AtomicUsize::new(0),
+            is_refused: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Held {
+    /// Holds more bytes, if there is room for them.
+    fn take(&self, bytes: usize) -> bool {
+        let own = self.bytes.load(Ordering::Relaxed);
+        let taken =
+            self.room
+                .held_bytes
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                    self.room.fits(held, own, bytes).then_some(held + bytes)
+                });
+        match taken {
+            Ok(_) => {
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                true
+            }
+            Err(_) => {
+                self.is_refused.store(true, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+}
+
+impl Room {
+    fn fits(&self, held: usize, own: usize, more: usize) -> bool {
+        held == own || held.saturating_add(more) <= self.most_bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.room.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The middleware.
+pub(super) async fn bound(
+    StateOf(intake): StateOf<Intake>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // Refused before it is sent, where that can be told.
+    if declared.is_some_and(|bytes| !intake.0.fits(intake.held_bytes(), 0, bytes)) {
+        return overloaded().into_response();
+    }
+    let held = Arc::new(intake.hold());
+    let counted = Arc::clone(&held);
+    let request = request.map(|body| {
+        let chunks = body.into_data_stream().map(move |chunk| {
+            let chunk = chunk.map_err(axum::BoxError::from)?;
+            match counted.take(chunk.len()) {
+                true => Ok(chunk),
+                false => Err(axum::BoxError::from(overloaded())),
+            }
+        });
+        Body::from_stream(chunks)
+    });
+    let response = next.run(request).await;
+    // What the handler made of a body that broke off is not what is wrong.
+    match held.is_refused.load(Ordering::Relaxed) {
+        true => overloaded().into_response(),
+        false => response,
+    }
+}
+
+fn overloaded() -> Problem {
+    Problem::new(
+        Code::Overloaded,
+        "the requests under way hold as many bytes as the server takes at a time; send it again later, or raise --max-inflight-bytes",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_together_hold_no_more_than_there_is_room_for() {
+        let intake = Intake::new(100);
+        let (first, second) = (intake.hold(), intake.hold());
+        assert!(first.take(60) && second.take(40));
+        assert!(!second.take(1) && second.is_refused.load(Ordering::Relaxed));
+        assert_eq!(intake.held_bytes(), 100);
+        drop(second);
+        assert!(first.take(40));
+        // Alone it may hold more.
+        assert!(first.take(50));
+        assert!(!intake.hold().take(1));
+        drop(first);
+        assert_eq!(intake.held_bytes(), 0);
+    }
+}
