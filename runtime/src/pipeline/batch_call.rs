@@ -1,13 +1,12 @@
 //! One call of a task's plugin on records of a batch, and what of its outputs counts.
 
-use std::time::Instant;
-
 use hashbrown::HashSet;
 use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::batch_run::{Batch, Failed};
 use super::batch_runner::BatchRunner;
+use super::call_counts::Call;
 use super::checkpoint::Checkpoint;
 use super::outputs::OutputError;
 use super::processor::{Changes, Processed};
@@ -60,15 +59,21 @@ impl BatchRunner {
             }
         }
         let columns = if is_whole { &batch.columns } else { &self.part };
-        let started = Instant::now();
+        let begun = self.meter.begin();
         let processed = self.processor.process(columns);
-        let records = columns.len() as u64;
-        self.status
-            .note_call(records, started.elapsed(), processed.is_err());
+        let taken = self.meter.end(&begun);
+        self.status.note_call(&Call {
+            records: columns.len() as u64,
+            input_bytes: columns.size_bytes() as u64,
+            output_bytes: processed.as_ref().map_or(0, Processed::size_bytes),
+            ..taken
+        });
+        self.memory.note(&self.processor);
         self.recorder.note_call(&mut self.processor);
         match processed {
             Ok(processed) => self.take_outputs(batch, selection, processed, checkpoint),
             Err(fault) => {
+                self.status.note_fault(&fault);
                 let said = self.processor.trapping_at();
                 let said = said.and_then(|at| selection.get(at)).copied();
                 self.reopen()?;
@@ -115,7 +120,9 @@ impl BatchRunner {
             return Ok(match error {
                 OutputError::Blocked { reason } => Called::Blocked(reason),
                 OutputError::Record { source, reason } => {
-                    Called::Faulted(Fault::Output { reason }, source.map(index_of))
+                    let fault = Fault::Output { reason };
+                    self.status.note_fault(&fault);
+                    Called::Faulted(fault, source.map(index_of))
                 }
             });
         }
