@@ -12,6 +12,7 @@ use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::{Access, DataDirectory};
 use super::output::Output;
+use super::traces::TraceArgs;
 use super::{progress, quantity};
 use crate::deploy::Deployments;
 use crate::log::Maintenance;
@@ -76,6 +77,9 @@ pub(super) struct ServeArgs {
     /// How long requests and batches under way may take when the server is told to stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
     grace: Duration,
+
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 impl ServeArgs {
@@ -109,6 +113,8 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
     let interrupt = Interrupt::listen("finishing what is under way")?;
+    // Dropped last, when nothing makes spans any more.
+    let _traces = args.traces.start()?;
     let DataDirectory {
         log,
         queues,

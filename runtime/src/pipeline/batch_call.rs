@@ -7,12 +7,14 @@ use super::TaskError;
 use super::batch_run::{Batch, Failed};
 use super::batch_runner::BatchRunner;
 use super::call_counts::Call;
+use super::call_trace::CallTrace;
 use super::checkpoint::Checkpoint;
 use super::outputs::OutputError;
 use super::processor::{Changes, Processed};
 use super::retry::{Cause, GroupId};
 use crate::manifest::RetryOrder;
 use crate::plugin::{Fault, Output};
+use crate::trace;
 
 /// Bytes of what a part of a batch may lead to: what a commit takes (128 MiB), less a fold of earlier state and
 /// what dead letters keep for a replay.
@@ -59,6 +61,8 @@ impl BatchRunner {
             }
         }
         let columns = if is_whole { &batch.columns } else { &self.part };
+        let tracer = trace::active();
+        let traced = tracer.and_then(|tracer| CallTrace::begin(tracer, columns));
         let begun = self.meter.begin();
         let processed = self.processor.process(columns);
         let taken = self.meter.end(&begun);
@@ -68,6 +72,11 @@ impl BatchRunner {
             output_bytes: processed.as_ref().map_or(0, Processed::size_bytes),
             ..taken
         });
+        if let (Some(tracer), Some(traced)) = (tracer, &traced) {
+            let result = processed.as_ref().map(Processed::failed_count);
+            traced.end(tracer, &self.pipeline, columns, result);
+        }
+        self.outputs.set_trace(traced);
         self.memory.note(&self.processor);
         self.recorder.note_call(&mut self.processor);
         match processed {

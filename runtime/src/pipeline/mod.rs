@@ -13,6 +13,7 @@ mod batch_call;
 mod batch_run;
 mod batch_runner;
 mod call_counts;
+mod call_trace;
 mod calls;
 mod checkpoint;
 mod claim;

@@ -71,6 +71,14 @@ impl Processed {
         }
     }
 
+    /// Records that the plugin could not process.
+    pub(super) fn failed_count(&self) -> usize {
+        match self {
+            Self::Plugin(output) => output.failed().len(),
+            Self::Native => 0,
+        }
+    }
+
     /// Whether each of its records says from which record of the batch it comes.
     pub(super) fn has_sources(&self) -> bool {
         match self {

@@ -9,6 +9,7 @@ use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::call_counts::{Call, CallMeter, MemoryUse};
+use super::call_trace::CallTrace;
 use super::checkpoint::Checkpoints;
 use super::control::TaskControl;
 use super::outputs::{OutputError, Outputs};
@@ -18,6 +19,7 @@ use super::status::{Counts, TaskStatus};
 use super::task_state::TaskState;
 use crate::plugin::{Columns, Fault, Output};
 use crate::storage::Commit;
+use crate::trace;
 
 /// The longest pause between two calls of a producer that has nothing.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -163,6 +165,8 @@ impl ProducerTask {
 
     fn call(&mut self, commit: &mut Commit) -> Result<Produced, TaskError> {
         let max_records = self.pipeline.spec.batch.max_records;
+        let tracer = trace::active();
+        let traced = tracer.and_then(CallTrace::begin_producing);
         let begun = self.meter.begin();
         let produced = self.processor.produce(max_records);
         let taken = self.meter.end(&begun);
@@ -171,6 +175,12 @@ impl ProducerTask {
             output_bytes: produced.as_ref().map_or(0, Output::size_bytes) as u64,
             ..taken
         });
+        if let (Some(tracer), Some(traced)) = (tracer, &traced)
+            && produced.as_ref().map_or(true, |output| !output.is_empty())
+        {
+            traced.end_producing(tracer, &self.pipeline, produced.as_ref());
+        }
+        self.outputs.set_trace(traced);
         self.memory.note(&self.processor);
         let output = produced
             .inspect_err(|fault| self.status.note_fault(fault))

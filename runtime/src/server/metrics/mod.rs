@@ -24,6 +24,7 @@ use super::problem::{Code, Problem};
 use super::state::State;
 use crate::pipeline::PipelineStatus;
 use crate::queue;
+use crate::trace;
 
 /// The media type of OpenMetrics, which Prometheus asks for.
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -222,6 +223,17 @@ impl Collector for Scrape {
             "millstream_http_waiting_consumers",
             "Requests that wait for records or messages",
             self.waiting_consumers as f64,
+        )?;
+        let spans = trace::span_counts();
+        encoder.counter(
+            "millstream_traces_exported",
+            "Spans that the collector has taken",
+            spans.exported as f64,
+        )?;
+        encoder.counter(
+            "millstream_traces_dropped",
+            "Spans that were not exported",
+            spans.dropped as f64,
         )?;
         self.store.encode(&mut encoder)?;
         pipelines::encode(&self.pipelines, &mut encoder)
