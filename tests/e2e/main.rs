@@ -31,3 +31,4 @@ mod server;
 mod server_pipelines;
 mod support;
 mod timers;
+mod traces;

@@ -161,7 +161,9 @@ impl CallTrace {
             Err(fault) => fail(&mut span, fault),
         }
         let (only, records) = match self.traces.as_slice() {
-            [only] if only.parent.trace_id() == self.own.trace_id() => (Some(only), self.links.len()),
+            [only] if only.parent.trace_id() == self.own.trace_id() => {
+                (Some(only), self.links.len())
+            }
             _ => (None, usize::MAX),
         };
         if let Some(only) = only {
@@ -179,7 +181,8 @@ impl CallTrace {
             }
         }
         let count = AttributeValue::from(columns.len() as u64);
-        span.attributes.push(("messaging.batch.message_count", count));
+        span.attributes
+            .push(("messaging.batch.message_count", count));
         tracer.export(span);
     }
 

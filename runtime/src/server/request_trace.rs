@@ -6,9 +6,7 @@ use axum::http::HeaderMap;
 
 use super::problem::Problem;
 use crate::model::HeadersBuf;
-use crate::trace::{
-    self, FinishedSpan, SpanKind, TRACE_PARENT, TRACE_STATE, TraceContext, Tracer,
-};
+use crate::trace::{self, FinishedSpan, SpanKind, TRACE_PARENT, TRACE_STATE, TraceContext, Tracer};
 
 /// The trace of a request.
 #[derive(Debug)]
@@ -34,7 +32,9 @@ impl RequestTrace {
         let parent = headers.get(TRACE_PARENT);
         let parent = parent.and_then(|header| TraceContext::parse(header.as_bytes()));
         let state = headers.get(TRACE_STATE).filter(|_| parent.is_some());
-        let state = state.and_then(|header| header.to_str().ok()).map(str::to_owned);
+        let state = state
+            .and_then(|header| header.to_str().ok())
+            .map(str::to_owned);
         let span = ServerSpan {
             tracer,
             parent,

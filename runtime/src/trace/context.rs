@@ -162,7 +162,11 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0101010101010101-01"
         );
         let not_sampled = EXAMPLE.replace("-01", "-00");
-        assert!(!TraceContext::parse(not_sampled.as_bytes()).unwrap().is_sampled());
+        assert!(
+            !TraceContext::parse(not_sampled.as_bytes())
+                .unwrap()
+                .is_sampled()
+        );
     }
 
     #[test]

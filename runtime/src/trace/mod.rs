@@ -35,7 +35,9 @@ const TRACES_PATH: &str = "v1/traces";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The endpoint is no URL.
-    #[error("the OTLP endpoint is `{endpoint}`; expected the URL of a collector, such as http://localhost:4318")]
+    #[error(
+        "the OTLP endpoint is `{endpoint}`; expected the URL of a collector, such as http://localhost:4318"
+    )]
     Endpoint {
         /// What was given.
         endpoint: String,

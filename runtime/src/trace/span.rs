@@ -81,7 +81,8 @@ impl FinishedSpan {
         let state = state.and_then(Result::ok).unwrap_or_default();
         let mut links = SpanLinks::default();
         let linked = self.links.iter();
-        let linked = linked.map(|link| Link::with_context(span_context(link, TraceState::NONE, true)));
+        let linked =
+            linked.map(|link| Link::with_context(span_context(link, TraceState::NONE, true)));
         links.links = linked.collect();
         links.dropped_count = self.dropped_links;
         let attributes = self.attributes.into_iter();

@@ -29,7 +29,11 @@ fn span(tracer: &Tracer) -> FinishedSpan {
 #[test]
 fn what_is_no_url_is_refused() {
     let refused = Tracer::new(&options("localhost:4318")).unwrap_err();
-    assert!(refused.to_string().contains("such as http://localhost:4318"));
+    assert!(
+        refused
+            .to_string()
+            .contains("such as http://localhost:4318")
+    );
 }
 
 #[test]

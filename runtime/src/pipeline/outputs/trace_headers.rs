@@ -10,8 +10,8 @@ pub(super) const MAX_BYTES: usize = 1 << 10;
 const MAX_STATE_BYTES: usize = 512;
 
 /// Writes the headers of an output into `target` with the span that it comes from. `source` has the headers of the
-/// record that it derives from. Returns whether there is anything to change: a plugin that has set the header itself
-/// is not corrected, and headers that do not fit are left out.
+/// record that it derives from. Returns whether there is anything to change: a plugin that has set the header itself,
+/// to something else than the source record has, is not corrected, and headers that do not fit are left out.
 pub(super) fn write(
     own: HeadersField<'_>,
     source: EncodedHeaders<'_>,
@@ -23,20 +23,26 @@ pub(super) fn write(
     target.clear();
     let written = match own {
         HeadersField::AsSource => write_replacing(source, parent, target),
-        HeadersField::Encoded(own) if own.value_of(TRACE_PARENT).is_some() => return false,
-        HeadersField::Encoded(own) => write_added(own, source, parent, target),
+        HeadersField::Encoded(own) => match own.value_of(TRACE_PARENT) {
+            None => write_added(own, source, parent, target),
+            // A plugin that gives one output headers of its own has to copy those of the others.
+            copied if copied == source.value_of(TRACE_PARENT) => {
+                write_replacing(own, parent, target)
+            }
+            Some(_) => return false,
+        },
     };
     written.is_some()
 }
 
-/// The headers of the source record, with this `traceparent` in the place of its own.
+/// These headers, with this `traceparent` in the place of theirs.
 fn write_replacing(
-    source: EncodedHeaders<'_>,
+    headers: EncodedHeaders<'_>,
     parent: Option<&[u8]>,
     target: &mut HeadersBuf,
 ) -> Option<()> {
     let mut is_written = false;
-    for (name, value) in source {
+    for (name, value) in headers {
         if name != TRACE_PARENT {
             target.push(name, value).ok()?;
         } else if !std::mem::replace(&mut is_written, true) {
@@ -118,7 +124,11 @@ mod tests {
 
     fn expected(pairs: Pairs<'_>) -> Option<Vec<(String, String)>> {
         let pairs = pairs.iter();
-        Some(pairs.map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect())
+        Some(
+            pairs
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
@@ -133,6 +143,9 @@ mod tests {
     fn what_a_plugin_sets_stays_and_what_it_does_not_is_added() {
         let source = [("traceparent", OTHER), ("tracestate", "v=1")];
         assert_eq!(written(Some(&[("traceparent", "mine")]), &source), None);
+        let copied = [("traceparent", OTHER), ("b", "2")];
+        let now = [("traceparent", PARENT), ("b", "2")];
+        assert_eq!(written(Some(&copied), &source), expected(&now));
         let added = [("b", "2"), ("traceparent", PARENT), ("tracestate", "v=1")];
         assert_eq!(written(Some(&[("b", "2")]), &source), expected(&added));
         let own_state = [("tracestate", "w=2"), ("traceparent", PARENT)];
