@@ -15,6 +15,7 @@
 //! | [`queue`] | work queues: leases, redelivery, delay, FIFO groups, dead letters |
 //! | [`plugin`] | the wasmtime host: contract, limits, calls |
 //! | [`manifest`] | `millstream.toml`, read and resolved |
+//! | [`trace`] | OpenTelemetry traces: contexts, sampling, export |
 //! | [`pipeline`] | running pipelines: tasks, checkpoints, retries, swaps |
 //! | [`deploy`] | what a server remembers: uploaded plugins, applied manifests, deploys |
 //! | [`server`] | the HTTP API, which the verbs of the command line ask, too |
@@ -37,4 +38,5 @@ pub mod plugin;
 pub mod queue;
 pub mod server;
 pub mod storage;
+pub mod trace;
 pub mod verify;

@@ -32,3 +32,4 @@ mod server_access;
 mod server_pipelines;
 mod support;
 mod timers;
+mod traces;

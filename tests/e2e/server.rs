@@ -109,6 +109,22 @@ impl Server {
         }
     }
 
+    /// Sends JSON lines with these headers.
+    pub fn send_with(&self, path: &str, headers: &[(&str, &str)], lines: &str) -> Answered {
+        let mut request = ureq::http::Request::post(format!("{}{path}", self.url))
+            .header("content-type", "application/x-ndjson");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(lines.to_owned()).unwrap();
+        let mut response = self.agent.run(request).unwrap();
+        Answered {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.body_mut().read_to_string().unwrap(),
+        }
+    }
+
     pub fn get(&self, path: &str) -> Answered {
         self.send("GET", path, "application/json", "")
     }

@@ -91,11 +91,27 @@ fn pipelines_are_applied_paused_resumed_and_started_again() {
         "kafka_consumergroup_lag{consumergroup=\"count\",topic=\"events\",partition=\"0\"} 0",
         "millstream_pipeline_state{pipeline=\"count\",state=\"running\"} 1",
         "millstream_pipeline_records_in_total{pipeline=\"count\",plugin=\"count\"} 100",
+        "millstream_plugin_faults_total{pipeline=\"count\",plugin=\"count\",kind=\"trap\"} 0",
+        "millstream_pipeline_parked_keys{pipeline=\"count\",plugin=\"count\"} 0",
         "le=\"+Inf\"",
         "# EOF",
     ] {
         assert!(metrics.contains(line), "no {line} in:\n{metrics}");
     }
+    let of_count = |name: &str| -> f64 {
+        let start = format!("millstream_plugin_{name}{{pipeline=\"count\",plugin=\"count\"}} ");
+        let mut values = metrics.lines().filter_map(|line| line.strip_prefix(&start));
+        values.next().expect(name).parse().unwrap()
+    };
+    let computed = of_count("cpu_seconds_total");
+    assert!(computed > 0.0 && computed <= of_count("call_seconds_sum"));
+    // A hundred records came in since the server started.
+    assert!(of_count("input_bytes_total") > 1_000.0);
+    let memory_bytes = of_count("memory_bytes");
+    assert!(
+        (65_536.0..256.0 * 1_048_576.0).contains(&memory_bytes),
+        "{memory_bytes}"
+    );
     let top = sandbox.succeed(&["top", "--count", "1"]);
     assert!(top.contains("count\trunning"), "{top}");
 

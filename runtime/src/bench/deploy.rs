@@ -22,7 +22,7 @@ use super::report::{Bound, Figures, Report};
 use super::rounds::{Side, order};
 use super::scratch::Scratch;
 use super::{CommonArgs, announce, scratch, warn_of_debug_build};
-use crate::deploy::{Deployments, Mode, Outcome};
+use crate::deploy::{Deployments, Mode, Outcome, SignatureRules};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::PluginName;
@@ -197,10 +197,10 @@ impl Setup<'_> {
             Queues::open(log.store().clone())?,
             Groups::new(log.store().clone()),
         );
-        let deployments = Deployments::open(&log, &queues, &groups, self.engine).await?;
+        let deployments = Deployments::open(&log, &queues, &groups, self.engine, SignatureRules::default()).await?;
         let name: PluginName = "passthrough".parse()?;
         let first = version(self.component, "0");
-        deployments.upload(&name, first, None).await?;
+        deployments.upload(&name, first, None, None).await?;
         deployments.apply(&self.manifest(), None).await?;
         let [input, output] = [log.topic(&"in".parse()?)?, log.topic(&"out".parse()?)?];
         let start = Instant::now();
@@ -230,7 +230,7 @@ impl Setup<'_> {
                 let wasm = version(self.component, &format!("{round} {number}"));
                 let began = Instant::now();
                 disturbance.begin();
-                let uploaded = deployments.upload(&name, wasm, None).await?;
+                let uploaded = deployments.upload(&name, wasm, None, None).await?;
                 let digest = uploaded.version.digest;
                 let deploy = deployments.deploy(&name, &digest, Mode::All, None).await?;
                 disturbance.end(start);

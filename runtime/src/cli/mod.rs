@@ -35,6 +35,7 @@ mod telemetry;
 mod token;
 mod top;
 mod topic;
+mod traces;
 mod verify;
 
 use std::path::PathBuf;

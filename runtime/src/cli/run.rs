@@ -15,6 +15,7 @@ use super::output::Output;
 use super::plugin_metrics::{self, PluginMetric};
 use super::progress::{self, Progress, Unit};
 use super::telemetry::LogFormat;
+use super::traces::TraceArgs;
 use crate::log::Maintenance;
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::PipelineName;
@@ -38,6 +39,9 @@ pub(super) struct RunArgs {
     /// End once everything there is has been processed. Timers that are not due yet fire in a later run
     #[arg(long)]
     until_idle: bool,
+
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 /// What a run has done.
@@ -87,6 +91,8 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let manifest = manifest::load(&args.manifest)?;
     let interrupt = Interrupt::listen("finishing the batches in hand")?;
+    // Dropped last, when nothing makes spans any more.
+    let _traces = args.traces.start()?;
     let (plugins, data) = load(&manifest, global)?;
     let mut printer = FailurePrinter::new(global);
     let Some(data) = data else {

@@ -12,6 +12,7 @@ use super::exit::{Ending, Usage};
 use super::interrupt::Interrupt;
 use super::open::{Access, DataDirectory};
 use super::output::Output;
+use super::traces::TraceArgs;
 use super::{progress, quantity};
 use crate::deploy::{Deployments, SignatureRules};
 use crate::log::Maintenance;
@@ -95,6 +96,9 @@ pub(super) struct ServeArgs {
     /// How long requests and batches under way may take when the server is told to stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
     grace: Duration,
+
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 impl ServeArgs {
@@ -146,6 +150,8 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let interrupt = Interrupt::listen("finishing what is under way")?;
     let signatures = args.signatures()?;
+    // Dropped last, when nothing makes spans any more.
+    let _traces = args.traces.start()?;
     let DataDirectory {
         log,
         queues,

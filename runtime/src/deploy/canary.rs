@@ -67,7 +67,7 @@ struct Canary {
 impl Sample {
     fn add(&mut self, totals: &Progress) {
         self.records += totals.calls.records;
-        self.failures += totals.retries + totals.dead_letters + totals.calls.faults;
+        self.failures += totals.retries + totals.dead_letters + totals.calls.faults();
         self.time_ns += totals.calls.time_ns;
     }
 

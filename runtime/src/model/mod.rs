@@ -2,6 +2,7 @@
 //! records are stored, cached and sent.
 //!
 //! - [`names`]: validated names of topics, groups, pipelines, plugins and ports.
+//! - [`histogram`]: counts of values by size, for metrics.
 //! - [`http_host`]: hosts that a plugin may call.
 //! - [`limits`]: what the system accepts at most, in one place.
 //! - [`record`]: an owned record, for the paths where allocation does not matter.
@@ -19,6 +20,7 @@
 
 pub mod batch;
 pub mod compression;
+pub mod histogram;
 pub mod http_host;
 pub mod limits;
 pub mod names;
@@ -34,6 +36,7 @@ pub use batch::{
     RecordRef, Records,
 };
 pub use compression::Compression;
+pub use histogram::{Histogram, HistogramCounts};
 pub use http_host::{HttpAuthority, HttpHost, HttpHostPattern, InvalidHttpHost};
 pub use names::{GroupName, PipelineName, PluginName, PortName, QueueName, TokenName, TopicName};
 pub use partitioner::{key_hash, partition_for_key};

@@ -1,19 +1,20 @@
 //! One call of a task's plugin on records of a batch, and what of its outputs counts.
 
-use std::time::Instant;
-
 use hashbrown::HashSet;
 use tokio::task::block_in_place;
 
 use super::TaskError;
 use super::batch_run::{Batch, Failed};
 use super::batch_runner::BatchRunner;
+use super::call_counts::Call;
+use super::call_trace::CallTrace;
 use super::checkpoint::Checkpoint;
 use super::outputs::OutputError;
 use super::processor::{Changes, Processed};
 use super::retry::{Cause, GroupId};
 use crate::manifest::RetryOrder;
 use crate::plugin::{Fault, Output};
+use crate::trace;
 
 /// Bytes of what a part of a batch may lead to: what a commit takes (128 MiB), less a fold of earlier state and
 /// what dead letters keep for a replay.
@@ -60,15 +61,28 @@ impl BatchRunner {
             }
         }
         let columns = if is_whole { &batch.columns } else { &self.part };
-        let started = Instant::now();
+        let tracer = trace::active();
+        let traced = tracer.and_then(|tracer| CallTrace::begin(tracer, columns));
+        let begun = self.meter.begin();
         let processed = self.processor.process(columns);
-        let records = columns.len() as u64;
-        self.status
-            .note_call(records, started.elapsed(), processed.is_err());
+        let taken = self.meter.end(&begun);
+        self.status.note_call(&Call {
+            records: columns.len() as u64,
+            input_bytes: columns.size_bytes() as u64,
+            output_bytes: processed.as_ref().map_or(0, Processed::size_bytes),
+            ..taken
+        });
+        if let (Some(tracer), Some(traced)) = (tracer, &traced) {
+            let result = processed.as_ref().map(Processed::failed_count);
+            traced.end(tracer, &self.pipeline, columns, result);
+        }
+        self.outputs.set_trace(traced);
+        self.memory.note(&self.processor);
         self.recorder.note_call(&mut self.processor);
         match processed {
             Ok(processed) => self.take_outputs(batch, selection, processed, checkpoint),
             Err(fault) => {
+                self.status.note_fault(&fault);
                 let said = self.processor.trapping_at();
                 let said = said.and_then(|at| selection.get(at)).copied();
                 self.reopen()?;
@@ -118,7 +132,9 @@ impl BatchRunner {
             return Ok(match error {
                 OutputError::Blocked { reason } => Called::Blocked(reason),
                 OutputError::Record { source, reason } => {
-                    Called::Faulted(Fault::Output { reason }, source.map(index_of))
+                    let fault = Fault::Output { reason };
+                    self.status.note_fault(&fault);
+                    Called::Faulted(fault, source.map(index_of))
                 }
             });
         }

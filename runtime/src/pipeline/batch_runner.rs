@@ -1,7 +1,6 @@
 //! What runs a task's batches: an instance of the plugin, and what its calls have led to so far.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::task::block_in_place;
 
 use super::TaskError;
+use super::call_counts::{CallMeter, MemoryUse};
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::control::TaskControl;
 use super::lane_progress::LaneProgress;
@@ -32,7 +32,7 @@ pub(super) fn open_parked(
     status: &TaskStatus,
 ) -> Result<Arc<Mutex<Parked>>, TaskError> {
     let parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
-    status.parked.store(parked.len(), Ordering::Release);
+    status.set_parked(parked.len(), parked.group_count());
     for number in parked.inputs() {
         parked_input(pipeline, *number)?;
     }
@@ -63,6 +63,8 @@ pub(super) struct BatchRunner {
     pub(super) task: u32,
     pub(super) state: Arc<Mutex<TaskState>>,
     pub(super) processor: Processor,
+    pub(super) meter: CallMeter,
+    pub(super) memory: MemoryUse,
     /// Keeps what the plugin saw with a record that is given up on.
     pub(super) recorder: Recorder,
     /// Some records of a batch, when not all of it can run.
@@ -113,7 +115,11 @@ impl BatchRunner {
         warn_of_timers(&pipeline, task, &timers);
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
+        let mut memory = MemoryUse::new(&status);
+        memory.note(&processor);
         Ok(Self {
+            meter: CallMeter::new(),
+            memory,
             outputs: pipeline.outputs(),
             recorder: Recorder::new(&pipeline, task),
             checkpoints: Checkpoints::new(store),

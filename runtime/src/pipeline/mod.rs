@@ -12,6 +12,8 @@
 mod batch_call;
 mod batch_run;
 mod batch_runner;
+mod call_counts;
+mod call_trace;
 mod calls;
 mod checkpoint;
 mod claim;
@@ -41,6 +43,7 @@ mod timers;
 mod topics;
 mod trial;
 
+pub use call_counts::{CALL_BUCKETS_NS, CallCounts};
 pub use calls::MAX_THREADS;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use plugins::{Misfit, Plugins, Refusal, check_fit};
@@ -52,7 +55,7 @@ pub use registry::{
 };
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use shadow::{ShadowDifference, ShadowFindings};
-pub use status::{CALL_BUCKETS_NS, CallCounts, Progress};
+pub use status::Progress;
 pub use supervisor::{
     Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped,
     TaskState, TaskView, TrialView,

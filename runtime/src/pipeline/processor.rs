@@ -63,6 +63,22 @@ impl Changes {
 }
 
 impl Processed {
+    /// Bytes of the keys, values and headers that the plugin returned.
+    pub(super) fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Plugin(output) => output.size_bytes() as u64,
+            Self::Native => 0,
+        }
+    }
+
+    /// Records that the plugin could not process.
+    pub(super) fn failed_count(&self) -> usize {
+        match self {
+            Self::Plugin(output) => output.failed().len(),
+            Self::Native => 0,
+        }
+    }
+
     /// Whether each of its records says from which record of the batch it comes.
     pub(super) fn has_sources(&self) -> bool {
         match self {
@@ -122,6 +138,14 @@ impl Processor {
         match self {
             Self::Plugin(instance) => Ok(Processed::Plugin(Box::new(instance.process(batch)?))),
             Self::Native { .. } => Ok(Processed::Native),
+        }
+    }
+
+    /// What the linear memories of the instance take.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        match self {
+            Self::Plugin(instance) => instance.memory_bytes() as u64,
+            Self::Native { .. } => 0,
         }
     }
 

@@ -1,13 +1,15 @@
 //! The task of a pipeline without input: ask the plugin for records, make a checkpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::TaskError;
+use super::call_counts::{Call, CallMeter, MemoryUse};
+use super::call_trace::CallTrace;
 use super::checkpoint::Checkpoints;
 use super::control::TaskControl;
 use super::outputs::{OutputError, Outputs};
@@ -17,6 +19,7 @@ use super::status::{Counts, TaskStatus};
 use super::task_state::TaskState;
 use crate::plugin::{Columns, Fault, Output};
 use crate::storage::Commit;
+use crate::trace;
 
 /// The longest pause between two calls of a producer that has nothing.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -36,6 +39,8 @@ pub(super) struct ProducerTask {
     pipeline: Arc<PipelineRuntime>,
     state: Arc<Mutex<TaskState>>,
     processor: Processor,
+    meter: CallMeter,
+    memory: MemoryUse,
     outputs: Outputs,
     checkpoints: Checkpoints,
     control: Arc<TaskControl>,
@@ -52,7 +57,11 @@ impl ProducerTask {
         let state = pipeline.state(0)?;
         let processor =
             Processor::open(&pipeline, 0, &state, &pipeline.metrics).map_err(TaskError::Open)?;
+        let mut memory = MemoryUse::new(&status);
+        memory.note(&processor);
         Ok(Self {
+            meter: CallMeter::new(),
+            memory,
             outputs: pipeline.outputs(),
             checkpoints: Checkpoints::new(pipeline.log.store().clone()),
             pipeline,
@@ -156,12 +165,26 @@ impl ProducerTask {
 
     fn call(&mut self, commit: &mut Commit) -> Result<Produced, TaskError> {
         let max_records = self.pipeline.spec.batch.max_records;
-        let started = Instant::now();
+        let tracer = trace::active();
+        let traced = tracer.and_then(CallTrace::begin_producing);
+        let begun = self.meter.begin();
         let produced = self.processor.produce(max_records);
-        let records = produced.as_ref().map_or(0, Output::len) as u64;
-        self.status
-            .note_call(records, started.elapsed(), produced.is_err());
-        let output = produced.map_err(TaskError::Producer)?;
+        let taken = self.meter.end(&begun);
+        self.status.note_call(&Call {
+            records: produced.as_ref().map_or(0, Output::len) as u64,
+            output_bytes: produced.as_ref().map_or(0, Output::size_bytes) as u64,
+            ..taken
+        });
+        if let (Some(tracer), Some(traced)) = (tracer, &traced)
+            && produced.as_ref().map_or(true, |output| !output.is_empty())
+        {
+            traced.end_producing(tracer, &self.pipeline, produced.as_ref());
+        }
+        self.outputs.set_trace(traced);
+        self.memory.note(&self.processor);
+        let output = produced
+            .inspect_err(|fault| self.status.note_fault(fault))
+            .map_err(TaskError::Producer)?;
         let now_ms = self.pipeline.log.store().clock().now_ms();
         let added = self
             .outputs
@@ -178,7 +201,9 @@ impl ProducerTask {
                 return Ok(Produced::Blocked(reason));
             }
             Err(OutputError::Record { reason, .. }) => {
-                return Err(TaskError::Producer(Fault::Output { reason }));
+                let fault = Fault::Output { reason };
+                self.status.note_fault(&fault);
+                return Err(TaskError::Producer(fault));
             }
         }
         let changes = self.processor.take_state_changes();

@@ -1,7 +1,6 @@
 //! What a task's checkpoint says of the records of a batch: done, parked, or given up on.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -319,9 +318,10 @@ impl BatchRunner {
 
     pub(super) async fn submit(&mut self, checkpoint: Checkpoint) -> Result<(), TaskError> {
         let Checkpoint { commit, counts, .. } = checkpoint;
-        self.status
-            .parked
-            .store(self.parked.lock().len(), Ordering::Release);
+        {
+            let parked = self.parked.lock();
+            self.status.set_parked(parked.len(), parked.group_count());
+        }
         Ok(self
             .checkpoints
             .submit(commit, counts, &self.status)

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::batch_run::{Batch, Origin};
+use super::call_counts::{Call, CallCounters, CallCounts};
 use super::runtime::TaskInput;
 use crate::group::{self, Groups};
-use crate::queue::Queue;
+use crate::plugin::Fault;
+use crate::queue::{self, Queue};
 use crate::storage::Partition;
 
 /// Totals of running pipelines.
@@ -25,105 +26,16 @@ pub struct Progress {
     pub lag_records: u64,
     /// Records that wait to be tried again now.
     pub parked_records: u64,
+    /// What they wait by: keys, partitions or records, as `retry.order` says.
+    pub parked_groups: u64,
+    /// What the linear memories of the instances take now.
+    pub memory_bytes: u64,
     /// Failures after which a record is tried again, since the start.
     pub retries: u64,
     /// Records given up on since the start.
     pub dead_letters: u64,
     /// Calls of the plugin since the start.
     pub calls: CallCounts,
-}
-
-/// What calls of a plugin have taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallCounts {
-    /// Calls, those that faulted included.
-    pub calls: u64,
-    /// Calls that faulted: trapped, ran past their deadline, returned bad output or an error.
-    pub faults: u64,
-    /// Records and timers that were handed over.
-    pub records: u64,
-    /// Time in the plugin, in ns.
-    pub time_ns: u64,
-    /// Calls by the time that they took: element `i` those of at most [`CALL_BUCKETS_NS`]`[i]`, and of more
-    /// than the element before; the last one those that took longer than all.
-    pub by_time: [u64; CALL_BUCKETS_NS.len() + 1],
-}
-
-/// Bounds of the times of calls that are counted apart, in ns: from 10 µs to 10 s.
-pub const CALL_BUCKETS_NS: [u64; 13] = [
-    10_000,
-    30_000,
-    100_000,
-    300_000,
-    1_000_000,
-    3_000_000,
-    10_000_000,
-    30_000_000,
-    100_000_000,
-    300_000_000,
-    1_000_000_000,
-    3_000_000_000,
-    10_000_000_000,
-];
-
-/// As [`CallCounts`], to count in.
-#[derive(Debug, Default)]
-struct CallCounters {
-    calls: AtomicU64,
-    faults: AtomicU64,
-    records: AtomicU64,
-    time_ns: AtomicU64,
-    by_time: [AtomicU64; CALL_BUCKETS_NS.len() + 1],
-}
-
-impl CallCounters {
-    fn note(&self, records: u64, took: Duration, has_faulted: bool) {
-        let time_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.faults
-            .fetch_add(u64::from(has_faulted), Ordering::Relaxed);
-        self.records.fetch_add(records, Ordering::Relaxed);
-        self.time_ns.fetch_add(time_ns, Ordering::Relaxed);
-        let bucket = CALL_BUCKETS_NS.partition_point(|bound_ns| *bound_ns < time_ns);
-        if let Some(bucket) = self.by_time.get(bucket) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn counts(&self) -> CallCounts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CallCounts {
-            calls: read(&self.calls),
-            faults: read(&self.faults),
-            records: read(&self.records),
-            time_ns: read(&self.time_ns),
-            by_time: std::array::from_fn(|bucket| self.by_time.get(bucket).map_or(0, read)),
-        }
-    }
-
-    /// Counts what another one has counted.
-    fn add(&self, counts: &CallCounts) {
-        self.calls.fetch_add(counts.calls, Ordering::Relaxed);
-        self.faults.fetch_add(counts.faults, Ordering::Relaxed);
-        self.records.fetch_add(counts.records, Ordering::Relaxed);
-        self.time_ns.fetch_add(counts.time_ns, Ordering::Relaxed);
-        for (bucket, count) in self.by_time.iter().zip(counts.by_time) {
-            bucket.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-}
-
-impl CallCounts {
-    /// Adds those of another task.
-    pub fn add(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.faults += other.faults;
-        self.records += other.records;
-        self.time_ns += other.time_ns;
-        for (sum, count) in self.by_time.iter_mut().zip(other.by_time) {
-            *sum += count;
-        }
-    }
 }
 
 /// What a checkpoint adds to the totals.
@@ -134,6 +46,15 @@ pub(super) struct Counts {
     pub(super) records_out: u64,
     pub(super) retries: u64,
     pub(super) dead_letters: u64,
+}
+
+/// Why the age of what waits in an input cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LagError {
+    #[error(transparent)]
+    Group(#[from] group::Error),
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
 }
 
 /// Where one input of a task stands.
@@ -174,16 +95,19 @@ impl InputStatus {
         }
     }
 
-    /// The age of the oldest record of a partition that is not processed, in ms; 0 if there is none, and
-    /// for a queue. Reads at most one batch, and none while the position is what it was.
-    pub(super) fn lag_ms(&self, groups: &Groups, now_ms: u64) -> Result<u64, group::Error> {
-        let Self::Topic {
-            partition,
-            offset,
-            oldest,
-        } = self
-        else {
-            return Ok(0);
+    /// The age of the oldest record of a partition that is not processed, or of the oldest message that could be
+    /// leased, in ms; 0 if there is none. Reads at most one batch, and none while the position is what it was.
+    pub(super) fn lag_ms(&self, groups: &Groups, now_ms: u64) -> Result<u64, LagError> {
+        let (partition, offset, oldest) = match self {
+            Self::Topic {
+                partition,
+                offset,
+                oldest,
+            } => (partition, offset, oldest),
+            Self::Queue(queue) => {
+                let oldest_ms = queue.oldest_ready_ms()?;
+                return Ok(oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms)));
+            }
         };
         let from = offset.load(Ordering::Acquire).max(partition.start_offset());
         if from >= partition.high_watermark() {
@@ -258,7 +182,11 @@ pub(super) struct TaskStatus {
     dead_letters: AtomicU64,
     calls: CallCounters,
     /// Records that wait to be tried again.
-    pub(super) parked: AtomicU64,
+    parked: AtomicU64,
+    /// Groups of records of which one waits to be tried again.
+    parked_groups: AtomicU64,
+    /// What the linear memories of the task's instances take.
+    pub(super) memory_bytes: AtomicU64,
     idle: AtomicBool,
     stopped: AtomicBool,
 }
@@ -274,6 +202,8 @@ impl TaskStatus {
             dead_letters: AtomicU64::new(0),
             calls: CallCounters::default(),
             parked: AtomicU64::new(0),
+            parked_groups: AtomicU64::new(0),
+            memory_bytes: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
@@ -291,15 +221,24 @@ impl TaskStatus {
             dead_letters: read(&earlier.dead_letters),
         });
         status.calls.add(&earlier.calls.counts());
-        status
-            .parked
-            .store(read(&earlier.parked), Ordering::Relaxed);
+        status.set_parked(read(&earlier.parked), read(&earlier.parked_groups));
         status
     }
 
     /// Counts a call of the plugin.
-    pub(super) fn note_call(&self, records: u64, took: Duration, has_faulted: bool) {
-        self.calls.note(records, took, has_faulted);
+    pub(super) fn note_call(&self, call: &Call) {
+        self.calls.note(call);
+    }
+
+    /// Counts a fault of the plugin.
+    pub(super) fn note_fault(&self, fault: &Fault) {
+        self.calls.note_fault(fault);
+    }
+
+    /// Says how many records wait to be tried again, in how many groups.
+    pub(super) fn set_parked(&self, records: u64, groups: u64) {
+        self.parked_groups.store(groups, Ordering::Relaxed);
+        self.parked.store(records, Ordering::Release);
     }
 
     pub(super) fn count(&self, counts: Counts) {
@@ -350,6 +289,8 @@ impl TaskStatus {
         progress.retries += self.retries.load(Ordering::Relaxed);
         progress.dead_letters += self.dead_letters.load(Ordering::Relaxed);
         progress.parked_records += self.parked.load(Ordering::Relaxed);
+        progress.parked_groups += self.parked_groups.load(Ordering::Relaxed);
+        progress.memory_bytes += self.memory_bytes.load(Ordering::Relaxed);
         progress.calls.add(&self.calls.counts());
         progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();
     }

@@ -238,6 +238,12 @@ impl Columns {
             .map_or(EncodedHeaders::EMPTY, EncodedHeaders)
     }
 
+    /// Whether any record has headers.
+    #[inline]
+    pub fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
     /// The timestamp of record `index` in ms since the epoch; 0 when there is no such record.
     #[inline]
     pub fn timestamp_ms(&self, index: usize) -> u64 {

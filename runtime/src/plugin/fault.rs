@@ -84,7 +84,22 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// A stable word for the kind of fault, for metrics and dead letters.
+    /// The words for all kinds of faults.
+    pub const KINDS: [&'static str; 11] = [
+        "trap",
+        "deadline",
+        "memory",
+        "output",
+        "plugin-error",
+        "open",
+        "denied",
+        "state",
+        "timers",
+        "instantiate",
+        "not-exported",
+    ];
+
+    /// A stable word for the kind of fault, one of [`KINDS`](Self::KINDS), for metrics and dead letters.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Trap { .. } => "trap",
@@ -139,6 +154,7 @@ mod tests {
             let text = fault.to_string();
             assert!(text.starts_with("the plugin "), "{text}");
             assert!(!text.contains('\n'), "{text}");
+            assert!(Fault::KINDS.contains(&fault.kind()), "{}", fault.kind());
         }
         assert_eq!(
             Fault::Deadline {

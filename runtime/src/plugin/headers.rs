@@ -63,7 +63,7 @@ fn take_bytes<'a>(rest: &mut &'a [u8], len: u32) -> Option<&'a [u8]> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EncodedHeaders<'a>(pub(super) &'a [u8]);
 
-impl EncodedHeaders<'_> {
+impl<'a> EncodedHeaders<'a> {
     /// No headers.
     pub const EMPTY: EncodedHeaders<'static> = EncodedHeaders(&[]);
 
@@ -75,6 +75,23 @@ impl EncodedHeaders<'_> {
     /// Size as encoded at the boundary.
     pub fn len_bytes(&self) -> usize {
         self.0.len()
+    }
+
+    /// The value of the first header of this name; `None` if there is none. Allocates nothing.
+    pub fn value_of(&self, name: &str) -> Option<Option<&'a [u8]>> {
+        let mut rest = self.0;
+        // Validated before, so that it only fails at the end.
+        loop {
+            let name_len = take_u32(&mut rest)?;
+            let is_wanted = take_bytes(&mut rest, name_len)? == name.as_bytes();
+            let value = match take_u32(&mut rest)? {
+                NULL => None,
+                value_len => Some(take_bytes(&mut rest, value_len)?),
+            };
+            if is_wanted {
+                return Some(value);
+            }
+        }
     }
 
     /// Replaces what `target` holds by these headers.
@@ -120,6 +137,11 @@ mod tests {
             encode(headers.as_headers(), &mut column);
             prop_assert_eq!(validate(&column), Ok(()));
             let decoded: Vec<_> = EncodedHeaders(&column).map(|(n, v)| (n.to_owned(), v.map(<[u8]>::to_vec))).collect();
+            for name in pairs.iter().map(|(name, _)| name.as_str()).chain(["not there"]) {
+                let first = pairs.iter().find(|(known, _)| known == name);
+                let first = first.map(|(_, value)| value.as_deref());
+                prop_assert_eq!(EncodedHeaders(&column).value_of(name), first);
+            }
             prop_assert_eq!(decoded, pairs);
             let mut again = HeadersBuf::new();
             EncodedHeaders(&column).write_to(&mut again).unwrap();
@@ -130,6 +152,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = validate(&bytes);
             let _ = EncodedHeaders(&bytes).count();
+            let _ = EncodedHeaders(&bytes).value_of("a");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Error;
+use super::lease::is_overtaken;
 use super::shared::Queue;
 
 /// How long a wait lasts at most for a queue in which nothing is to happen.
@@ -24,6 +25,28 @@ impl Queue {
         let mut index = self.state.index.lock();
         index.advance(self.now_ms());
         Ok(index.has_ready())
+    }
+
+    /// The time that the record of the oldest message is dated that can be leased now, in ms since the epoch; `None`
+    /// if there is none. Reads at most one batch.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`], [`Error::Storage`], [`Error::Batch`]
+    pub fn oldest_ready_ms(&self) -> Result<Option<u64>, Error> {
+        if !self.has_ready()? {
+            return Ok(None);
+        }
+        let Some(offset) = self.state.index.lock().first_ready() else {
+            return Ok(None);
+        };
+        let stored = match self.read([offset].into_iter()) {
+            Ok(stored) => stored,
+            // Done with since it was found.
+            Err(error) if is_overtaken(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let first = stored.first().map(|message| message.record());
+        Ok(first.transpose()?.map(|record| record.timestamp_ms))
     }
 
     /// Messages that nobody has acknowledged yet: ready, delayed or leased.

@@ -25,6 +25,7 @@ mod plugins;
 mod problem;
 mod queues;
 mod records;
+mod request_trace;
 mod router;
 mod state;
 mod topics;

@@ -18,6 +18,7 @@ use super::schema::partition_head::{self, PartitionHead};
 use super::schema::{Family, KeyKind, batch as batch_key};
 use super::store::Database;
 use super::{Commit, Committed, Durability, Error, Partition, WriteFailure};
+use crate::clock::Stopwatch;
 use crate::model::RecordBatch;
 
 /// Bytes after which a group of coalesced commits is closed.
@@ -35,6 +36,7 @@ fn max_group_commits() -> usize {
 pub(super) struct Request {
     pub(super) commit: Commit,
     pub(super) reply: oneshot::Sender<Result<Committed, Error>>,
+    pub(super) submitted: Stopwatch,
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
@@ -72,6 +74,8 @@ struct Group {
     replies: Vec<Reply>,
     outcomes: Vec<Outcome>,
     permits: Vec<OwnedSemaphorePermit>,
+    submitted: Vec<Stopwatch>,
+    bytes: usize,
     sync: bool,
 }
 
@@ -95,17 +99,15 @@ impl CommitThread {
     /// Runs until every sender is gone.
     pub(super) fn run(mut self) {
         while let Some(first) = self.requests.blocking_recv() {
-            let mut bytes = first.commit.len_bytes();
             let mut group = Group {
                 batch: WriteBatch::with_capacity_bytes(self.batch_capacity_bytes),
                 ..Group::default()
             };
             self.add(&mut group, first);
-            while bytes < MAX_GROUP_BYTES && group.replies.len() < max_group_commits() {
+            while group.bytes < MAX_GROUP_BYTES && group.replies.len() < max_group_commits() {
                 let Ok(next) = self.requests.try_recv() else {
                     break;
                 };
-                bytes += next.commit.len_bytes();
                 self.add(&mut group, next);
             }
             let used_bytes = group.batch.size_in_bytes();
@@ -121,9 +123,12 @@ impl CommitThread {
         let Request {
             commit,
             reply,
+            submitted,
             _permit,
         } = request;
         group.permits.push(_permit);
+        group.submitted.push(submitted);
+        group.bytes += commit.len_bytes();
         // Heads too: retention or the cleaner must not bring a deleted partition back.
         let appends = commit.appends.iter().map(|append| &append.partition);
         let heads = commit.heads.iter().map(HeadChange::partition);
@@ -193,6 +198,7 @@ impl CommitThread {
             }
         }
         drop(meta);
+        let started = Stopwatch::start();
         if let Err(failure) = self.write(group.batch, group.sync) {
             drop(group.outcomes);
             let error = Error::from(failure);
@@ -201,6 +207,7 @@ impl CommitThread {
             }
             return;
         }
+        let written = Stopwatch::start();
         fail::fail_point!("commit::after-write");
         for touched in group.touched.into_values() {
             self.publish(touched);
@@ -209,11 +216,24 @@ impl CommitThread {
             outcome.happened();
         }
         self.database.commits.fetch_add(1, Ordering::Release);
+        self.count(&group.submitted, group.bytes, started.until_ns(&written));
         fail::fail_point!("commit::before-reply");
         for (reply, result) in group.replies {
             // The one who asked may have gone; the commit stands all the same.
             let _ = reply.send(result);
         }
+    }
+
+    /// Counts a write of several commits that has succeeded.
+    fn count(&self, submitted: &[Stopwatch], bytes: usize, write_ns: u64) {
+        let counters = &self.database.counters;
+        let now = Stopwatch::start();
+        for commit in submitted {
+            counters.commit_ns.note(commit.until_ns(&now));
+        }
+        counters.write_ns.note(write_ns);
+        counters.write_commits.note(submitted.len() as u64);
+        counters.write_bytes.note(bytes as u64);
     }
 
     /// Writes and syncs; on a failure remembers the reason for everyone who comes later.

@@ -21,6 +21,7 @@ mod queue_commit;
 mod read_only;
 pub mod schema;
 pub mod schemes;
+mod statistics;
 mod store;
 mod tail;
 #[cfg(test)]
@@ -36,4 +37,5 @@ pub use options::{Durability, StoreOptions};
 pub use partition::{CleanMark, Partition};
 pub use plain_queue::PlainQueue;
 pub use read_only::ReadOnlyStore;
+pub use statistics::{CommitStatistics, SyncStatistics};
 pub use store::{DiskUsage, Scan, Store, WriteStatistics};

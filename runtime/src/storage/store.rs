@@ -20,10 +20,11 @@ use super::entries::{self, Rocks};
 use super::schema::{
     Family, KeyKind, batch as batch_key, kind_prefix, partition_head, queue, queue_chunk, topic,
 };
+use super::statistics::CommitCounters;
 use super::{
     Commit, Durability, Error, Partition, PendingCommit, StoreOptions, WriteFailure, open_files,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::model::RecordBatch;
 
 /// Bytes of commits that may wait for the commit thread; whoever comes later waits.
@@ -47,6 +48,7 @@ pub(super) struct Database {
     pub(super) failure: OnceLock<WriteFailure>,
     /// Groups committed since the store was opened.
     pub(super) commits: AtomicU64,
+    pub(super) counters: CommitCounters,
     options: Options,
     directory: Directory,
 }
@@ -147,6 +149,7 @@ impl Store {
             rocks,
             failure: OnceLock::new(),
             commits: AtomicU64::new(0),
+            counters: CommitCounters::new(),
             options: db_options,
             directory,
         });
@@ -215,6 +218,7 @@ impl Store {
             });
         }
         self.check_poisoned()?;
+        let submitted = Stopwatch::start();
         let units = commit.len_bytes().min(MAX_COMMIT_BYTES - 1) / PERMIT_BYTES + 1;
         let permits = u32::try_from(units).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.requests.queued_bytes)
@@ -227,6 +231,7 @@ impl Store {
             .send(Request {
                 commit,
                 reply,
+                submitted,
                 _permit: permit,
             })
             .map_err(|_| Error::Closed)?;
@@ -244,6 +249,16 @@ impl Store {
     /// The failed write after which there are no others.
     pub(super) fn write_failure(&self) -> Option<&WriteFailure> {
         self.database.failure.get()
+    }
+
+    /// RocksDB's options, which hold its statistics.
+    pub(super) fn options(&self) -> &Options {
+        &self.database.options
+    }
+
+    /// What the commit thread counts.
+    pub(super) fn commit_counters(&self) -> &CommitCounters {
+        &self.database.counters
     }
 
     /// RocksDB itself.
@@ -462,17 +477,6 @@ impl Store {
         }
         usage.blob_bytes = property(Family::Log, "rocksdb.total-blob-file-size")?;
         Ok(usage)
-    }
-
-    /// What RocksDB has written; zeros unless the store was opened with statistics.
-    pub fn write_statistics(&self) -> WriteStatistics {
-        use rocksdb::statistics::Ticker;
-        let count = |ticker| self.database.options.get_ticker_count(ticker);
-        WriteStatistics {
-            wal_bytes: count(Ticker::WalFileBytes),
-            flush_bytes: count(Ticker::FlushWriteBytes),
-            compaction_bytes: count(Ticker::CompactWriteBytes),
-        }
     }
 }
 

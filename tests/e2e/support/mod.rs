@@ -1,5 +1,6 @@
 //! What the tests share: a sandbox with its own data directory, the processes in it, and checks.
 
+pub mod collector;
 pub mod counting;
 pub mod plugins;
 pub mod process;

@@ -135,6 +135,7 @@ to = "topic:out"
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .env_remove("FAILPOINTS")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
             .env_remove("RUST_LOG");
         command
     }

@@ -20,12 +20,13 @@ const ALLOWED: &[(&str, Option<&[&str]>)] = &[
             "backup", "log", "queue", "group", "storage", "clock", "model",
         ]),
     ),
+    ("trace", Some(&[])),
     ("plugin", Some(&["model"])),
     ("manifest", Some(&["model"])),
     (
         "pipeline",
         Some(&[
-            "log", "group", "queue", "plugin", "manifest", "storage", "model", "clock",
+            "log", "group", "queue", "plugin", "manifest", "storage", "model", "clock", "trace",
         ]),
     ),
     (

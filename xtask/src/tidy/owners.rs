@@ -16,6 +16,15 @@ const OWNERS: &[(&[&str], &str)] = &[
         ],
         "plugin",
     ),
+    (
+        &[
+            "opentelemetry",
+            "opentelemetry_http",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+        ],
+        "trace",
+    ),
 ];
 
 pub fn check(source: &Source, findings: &mut Vec<Finding>) {

@@ -2,12 +2,14 @@
 
 mod queue_port;
 mod topic_port;
+mod trace_headers;
 
 use self::queue_port::QueuePort;
 use self::topic_port::TopicPort;
+use super::call_trace::CallTrace;
 use crate::log::Topic;
-use crate::model::{HeadersBuf, HeadersRef, PortName};
-use crate::plugin::{Columns, Field, HeadersField, Output};
+use crate::model::{HeadersBuf, HeadersRef, PortName, limits};
+use crate::plugin::{Columns, EncodedHeaders, Field, HeadersField, Output};
 use crate::queue::Queue;
 use crate::storage::Commit;
 
@@ -19,6 +21,9 @@ pub(super) struct Outputs {
     max_bytes: usize,
     bytes: usize,
     unkeyed_turn: u32,
+    /// The call that the records come from, if it is traced.
+    trace: Option<CallTrace>,
+    traced_headers: HeadersBuf,
 }
 
 enum Port {
@@ -73,7 +78,14 @@ impl Outputs {
             max_bytes,
             bytes: 0,
             unkeyed_turn: 0,
+            trace: None,
+            traced_headers: HeadersBuf::new(),
         }
+    }
+
+    /// The records from now on come from this call.
+    pub(super) fn set_trace(&mut self, trace: Option<CallTrace>) {
+        self.trace = trace;
     }
 
     /// Adds the records of a plugin's output. `source` is the batch that it was made from; what comes from
@@ -135,7 +147,7 @@ impl Outputs {
         let timestamp_ms = output
             .timestamp_ms(index)
             .unwrap_or_else(|| from.map_or(now_ms, |from| source.timestamp_ms(from)));
-        let record = OutputRecord {
+        let mut record = OutputRecord {
             timestamp_ms,
             key,
             value,
@@ -147,6 +159,17 @@ impl Outputs {
                 "the output of the batch, with what it takes over from its source records, is larger than {} bytes (limits.output)",
                 self.max_bytes
             )));
+        }
+        let traced = self.trace.as_ref().and_then(|trace| trace.of_output(from));
+        if let Some(context) = traced
+            && port.has_room(record.size_bytes() + trace_headers::MAX_BYTES)
+        {
+            let source = from.map_or(EncodedHeaders::EMPTY, |from| source.headers(from));
+            let own = output.headers(index);
+            let headers = &mut self.traced_headers;
+            if trace_headers::write(own, source, &context, headers) {
+                record.headers = headers.as_headers();
+            }
         }
         port.add(&record, self.unkeyed_turn, commit)
     }
@@ -203,6 +226,15 @@ impl Port {
             }
             Self::Queue(port) => port.add(record),
         }
+    }
+
+    /// Whether a record of so many bytes surely fits, alone.
+    fn has_room(&self, bytes: usize) -> bool {
+        let max_bytes = match self {
+            Self::Topic(port) => port.max_batch_bytes(),
+            Self::Queue(_) => limits::MAX_RECORD_BYTES,
+        };
+        bytes <= max_bytes
     }
 
     fn reason(&self, reason: &str) -> String {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::OutputRecord;
 use crate::log::{Cleanup, Topic};
-use crate::model::{BatchBuilder, Compression, PortName, batch, partition_for_key};
+use crate::model::{BatchBuilder, Compression, PortName, batch, limits, partition_for_key};
 use crate::storage::Commit;
 
 /// Builders that have grown beyond this are not kept for the next batch.
@@ -66,6 +66,11 @@ impl TopicPort {
             pushed = self.push(partition, record);
         }
         pushed.map_err(|error| self.reason(&error.to_string()))
+    }
+
+    /// The largest batch that the topic takes.
+    pub(super) fn max_batch_bytes(&self) -> usize {
+        self.max_batch_bytes.min(limits::MAX_RECORD_BYTES)
     }
 
     /// Forgets what is still open.

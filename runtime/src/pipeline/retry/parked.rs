@@ -113,6 +113,11 @@ impl Parked {
         self.count
     }
 
+    /// How many groups they are of.
+    pub(in crate::pipeline) fn group_count(&self) -> u64 {
+        self.groups.len() as u64
+    }
+
     /// Whether the task must not take new records, so that what is parked stays within bounds.
     pub(in crate::pipeline) fn is_full(&self) -> bool {
         self.count >= MAX_PARKED

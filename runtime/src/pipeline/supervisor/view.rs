@@ -37,7 +37,7 @@ pub struct PipelineStatus {
     pub concurrency: u32,
     /// Totals of its tasks since the process started, and what waits now.
     pub totals: Progress,
-    /// Age of the oldest record of its topics that is not processed, in ms; 0 if there is none.
+    /// Age of the oldest record that is not processed, in ms; 0 if there is none.
     pub lag_ms: u64,
     /// Its tasks; empty if it was refused.
     pub tasks: Vec<TaskView>,
@@ -131,7 +131,7 @@ pub struct InputPosition {
     pub offset: Option<u64>,
     /// Records beyond that, or messages that wait.
     pub lag_records: u64,
-    /// Age of the oldest of these records, in ms; 0 if there is none, and for a queue.
+    /// Age of the oldest of these records, or of the oldest message that can be leased now, in ms; 0 if there is none.
     pub lag_ms: u64,
 }
 

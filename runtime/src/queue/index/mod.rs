@@ -251,6 +251,11 @@ impl Index {
         self.ready.iter().any(|ready| ready.first().is_some())
     }
 
+    /// The oldest message that can be leased.
+    pub(super) fn first_ready(&self) -> Option<u64> {
+        self.ready.iter().filter_map(OffsetSet::first).min()
+    }
+
     /// When the next lease, delay or life ends, in ms since the epoch.
     pub(super) fn next_event_ms(&self) -> Option<u64> {
         let delayed = self.delayed.first().map(|(until_ms, _)| *until_ms);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State as StateOf;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +15,7 @@ use super::super::extract::{Body, Json, PathOf, QueryOf};
 use super::super::json_record::{JsonRecord, QueueWriter};
 use super::super::problem::{Code, Problem};
 use super::super::records::JSON_LINES;
+use super::super::request_trace::RequestTrace;
 use super::super::state::State;
 use crate::model::{HeadersBuf, QueueName};
 use crate::queue::{self, LeaseRequest, MessageState, PeekedMessage, Queue, Receipt, Settled};
@@ -122,7 +123,8 @@ impl From<Settled> for SettledView {
 /// Enqueue messages.
 ///
 /// One JSON object a line, as for records; headers such as `millstream-priority` and `millstream-delay` are attributes.
-/// If a line is refused those before it may be stored, and `acknowledged` says how many are.
+/// If a line is refused those before it may be stored, and `acknowledged` says how many are. While the server exports
+/// traces, messages without a header `traceparent` get that of the request.
 #[utoipa::path(post, path = "/queues/{queue}/messages", security(("token" = ["produce"])), tag = "messages",
     params(("queue" = String, Path, description = "The queue's name")),
     request_body(content = String, content_type = "application/x-ndjson"),
@@ -130,16 +132,31 @@ impl From<Settled> for SettledView {
 async fn enqueue(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<QueueName>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<axum::Json<EnqueuedView>, Problem> {
-    let queue = state.data.queues.queue(&name)?;
+    let trace = RequestTrace::begin(&headers);
+    let enqueued = store(&state, &name, &body, trace.as_ref()).await;
+    if let Some(trace) = trace {
+        trace.end("/v1/queues/{queue}/messages", name.as_str(), &enqueued);
+    }
+    enqueued.map(axum::Json)
+}
+
+async fn store(
+    state: &State,
+    name: &QueueName,
+    body: &[u8],
+    trace: Option<&RequestTrace>,
+) -> Result<EnqueuedView, Problem> {
+    let queue = state.data.queues.queue(name)?;
     let now_ms = state.data.log.store().clock().now_ms();
     let mut enqueued = EnqueuedView {
         acknowledged: 0,
         duplicates: 0,
     };
-    match enqueue_lines(&queue, &body, now_ms, &mut enqueued).await {
-        Ok(()) => Ok(axum::Json(enqueued)),
+    match enqueue_lines(&queue, body, now_ms, trace, &mut enqueued).await {
+        Ok(()) => Ok(enqueued),
         Err(mut problem) => {
             problem.acknowledged = (enqueued.acknowledged > 0).then_some(enqueued.acknowledged);
             Err(problem)
@@ -151,6 +168,7 @@ async fn enqueue_lines(
     queue: &Queue,
     body: &[u8],
     now_ms: u64,
+    trace: Option<&RequestTrace>,
     enqueued: &mut EnqueuedView,
 ) -> Result<(), Problem> {
     let mut headers = HeadersBuf::new();
@@ -166,6 +184,9 @@ async fn enqueue_lines(
         record
             .encode_headers(&mut headers)
             .map_err(|mistake| refused(&mistake))?;
+        if let Some(trace) = trace {
+            trace.add_to(&mut headers);
+        }
         let timestamp_ms = record.timestamp.unwrap_or(now_ms);
         let pushed = batch.push(
             timestamp_ms,
