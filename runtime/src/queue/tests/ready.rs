@@ -1,6 +1,7 @@
 //! Asking for messages before leasing them.
 
 use super::support::*;
+use crate::model::Record;
 use crate::queue::LeaseRequest;
 
 #[test]
@@ -17,6 +18,25 @@ fn a_message_is_ready_until_it_is_leased_and_when_it_is_released() {
     assert!(!queue.has_ready().unwrap());
     fixture.clock.advance_ms(1_001);
     assert!(queue.has_ready().unwrap());
+}
+
+#[test]
+fn the_oldest_message_is_the_oldest_that_can_be_leased() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue();
+    assert_eq!(queue.oldest_ready_ms().unwrap(), None);
+    let dated = |timestamp_ms| Record {
+        timestamp_ms,
+        ..message("a", &[])
+    };
+    block_on(queue.enqueue(&[dated(START_MS - 500), dated(START_MS - 200)])).unwrap();
+    assert_eq!(queue.oldest_ready_ms().unwrap(), Some(START_MS - 500));
+    let leased = lease(&queue, 1);
+    assert_eq!(queue.oldest_ready_ms().unwrap(), Some(START_MS - 200));
+    block_on(queue.release(&[leased[0].receipt()], 0)).unwrap();
+    assert_eq!(queue.oldest_ready_ms().unwrap(), Some(START_MS - 500));
+    lease(&queue, 10);
+    assert_eq!(queue.oldest_ready_ms().unwrap(), None);
 }
 
 #[test]
