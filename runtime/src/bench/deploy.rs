@@ -197,7 +197,14 @@ impl Setup<'_> {
             Queues::open(log.store().clone())?,
             Groups::new(log.store().clone()),
         );
-        let deployments = Deployments::open(&log, &queues, &groups, self.engine, SignatureRules::default()).await?;
+        let deployments = Deployments::open(
+            &log,
+            &queues,
+            &groups,
+            self.engine,
+            SignatureRules::default(),
+        )
+        .await?;
         let name: PluginName = "passthrough".parse()?;
         let first = version(self.component, "0");
         deployments.upload(&name, first, None, None).await?;
