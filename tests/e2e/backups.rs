@@ -174,6 +174,7 @@ fn a_killed_backup_leaves_no_backup_and_the_next_one_succeeds() {
 #[test]
 fn damage_is_named_with_exit_code_1() {
     let sandbox = with_data();
+    sandbox.will_be_damaged();
     let backup = path(&sandbox, "backup");
     sandbox.succeed(&["backup", &backup]);
     let blob = fs::read_dir(sandbox.path("backup/store"))

@@ -162,6 +162,7 @@ fn an_unknown_topic_comes_with_a_suggestion() {
 #[test]
 fn exit_codes_are_those_of_the_help() {
     let sandbox = Sandbox::new();
+    sandbox.will_be_damaged();
     sandbox.run(&["--help"]).expect_code(0);
     sandbox.run(&["--version"]).expect_code(0);
     sandbox.run(&["frobnicate"]).expect_code(2);
