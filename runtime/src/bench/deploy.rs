@@ -130,7 +130,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
             }
         }
     }
-    let normal = normal.summary();
+    report(args, &parent, normal.summary(), &deployed, taken.summary())
+}
+
+fn report(
+    args: &Args,
+    parent: &Path,
+    normal: Latency,
+    deployed: &Latencies,
+    taken: Latency,
+) -> anyhow::Result<Report> {
     let case = |records, latency: Latency| Case {
         records,
         latency,
@@ -142,7 +151,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         case("under way during a deploy", deployed.disturbed.summary()),
     ];
     let settings = json!({
-        "file_system": super::environment::file_system_of(&parent),
+        "file_system": super::environment::file_system_of(parent),
         "deploys": args.deploys,
         "seconds": args.seconds,
         "rate": args.rate,
@@ -155,7 +164,6 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     let [_, _, disturbed] = &cases;
     let what = "p99 of records under way during a deploy, in parts of normal";
     report.bound(Bound::at_most(what, disturbed.p99_ratio, MAX_P99_RATIO));
-    let taken = taken.summary();
     let deploys_a_minute = 60.0e6 / taken.p99_us.max(1.0);
     report.bound(Bound::at_least(
         "deploys that a minute has time for, by the p99 of one",

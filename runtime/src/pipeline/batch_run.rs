@@ -140,6 +140,8 @@ impl BatchRunner {
     ) -> Result<Progress, TaskError> {
         self.leased_until_ms = batch.leased_until_ms();
         self.changed_timers.clear();
+        self.held_groups.clear();
+        self.groups.clear();
         self.run_parts(batch, stop).await
     }
 
@@ -149,8 +151,6 @@ impl BatchRunner {
         stop: &watch::Receiver<bool>,
     ) -> Result<Progress, TaskError> {
         let mut parts = vec![Part::new(0..batch.columns.len())];
-        self.held_groups.clear();
-        self.groups.clear();
         // The record on which a part of the batch is said to fault.
         let mut suspect = None;
         let (mut has_faulted, mut is_misled) = (false, false);
