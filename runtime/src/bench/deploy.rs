@@ -21,14 +21,15 @@ use super::plugin::{engine, shipped_component};
 use super::report::{Bound, Figures, Report};
 use super::rounds::{Side, order};
 use super::scratch::Scratch;
-use super::{CommonArgs, announce, scratch, warn_of_debug_build};
+use super::stored::StoredArgs;
+use super::{CommonArgs, announce, warn_of_debug_build};
 use crate::deploy::{Deployments, Mode, Outcome, SignatureRules};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::PluginName;
 use crate::plugin::PluginEngine;
 use crate::queue::Queues;
-use crate::storage::{Durability, Store, StoreOptions};
+use crate::storage::Store;
 
 /// What the p99 of records that are under way during a deploy may be, in parts of normal.
 const MAX_P99_RATIO: f64 = 5.0;
@@ -59,15 +60,8 @@ pub struct Args {
     /// Partitions of both topics
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     partitions: u32,
-    /// Durability
-    #[arg(long, value_name = "D", default_value_t = Durability::Os)]
-    durability: Durability,
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Folder for the data, on a disk; default: the system's for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    stored: StoredArgs,
     #[command(flatten)]
     pub(super) common: CommonArgs,
 }
@@ -103,7 +97,7 @@ impl Figures for Case {
 /// Runs the benchmark.
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
-    let parent = scratch::parent(args.dir.as_deref())?;
+    let parent = args.stored.parent()?;
     let component = shipped_component(
         "passthrough",
         args.passthrough.as_deref(),
@@ -121,7 +115,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     let mut normal = LatencyRecorder::new()?;
     let mut deployed = Latencies::new()?;
     let mut taken = LatencyRecorder::new()?;
-    for round in 0..args.rounds {
+    for round in 0..args.stored.rounds {
         for side in order(round) {
             announce(&format!("{side:?}, round {}", round + 1));
             match side {
@@ -157,8 +151,8 @@ fn report(
         "rate": args.rate,
         "value_bytes": args.value_bytes,
         "partitions": args.partitions,
-        "durability": args.durability.to_string(),
-        "rounds": args.rounds,
+        "durability": args.stored.durability.to_string(),
+        "rounds": args.stored.rounds,
     });
     let mut report = Report::new("deploy", settings);
     let [_, _, disturbed] = &cases;
@@ -195,12 +189,10 @@ impl Setup<'_> {
     /// One round: with the number of the round and how long deploys took, or without any.
     async fn run(&self, deploys: Option<(u32, &mut LatencyRecorder)>) -> anyhow::Result<Latencies> {
         let scratch = Scratch::create(self.parent)?;
-        let options = StoreOptions {
-            durability: self.args.durability,
-            ..StoreOptions::default()
-        };
         let path = scratch.path().join("data");
-        let log = Log::open(block_in_place(|| Store::open(&path, options))?)?;
+        let log = Log::open(block_in_place(|| {
+            Store::open(&path, self.args.stored.options())
+        })?)?;
         let (queues, groups) = (
             Queues::open(log.store().clone())?,
             Groups::new(log.store().clone()),

@@ -36,6 +36,7 @@ mod scratch;
 mod serve;
 mod server;
 mod service;
+mod stored;
 mod synthetic;
 
 use std::io::Write as _;

@@ -17,11 +17,12 @@ use super::report::{Bound, Figures, Report};
 use super::rounds::{Rounds, Side, order};
 use super::scratch::Scratch;
 use super::serve::Server;
+use super::stored::StoredArgs;
 use super::synthetic::Records;
-use super::{CommonArgs, announce, process, scratch, warn_of_debug_build};
+use super::{CommonArgs, announce, process, warn_of_debug_build};
 use crate::log::{Log, Producer, TopicConfig};
 use crate::model::HeadersRef;
-use crate::storage::{Durability, Store, StoreOptions};
+use crate::storage::Store;
 
 /// How long a start with 1 GB may take.
 const MAX_START_S: f64 = 2.0;
@@ -53,12 +54,8 @@ pub struct Args {
     /// For how many seconds a server is idle
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     idle_seconds: u64,
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Folder for the data, on a disk; default: the system's for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    stored: StoredArgs,
     #[command(flatten)]
     pub(super) common: CommonArgs,
 }
@@ -120,7 +117,7 @@ impl Sides {
 /// Runs the benchmark.
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
-    let parent = scratch::parent(args.dir.as_deref())?;
+    let parent = args.stored.parent()?;
     let component = shipped_component(
         "passthrough",
         args.passthrough.as_deref(),
@@ -129,16 +126,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     let component = std::fs::read(&component)
         .with_context(|| format!("cannot read {}", component.display()))?;
     let (mut start, mut memory, mut cpu) = (Sides::default(), Sides::default(), Sides::default());
-    for round in 0..args.rounds {
+    for round in 0..args.stored.rounds {
         for side in order(round) {
             announce(&format!("{side:?}, round {}", round + 1));
             let scratch = Scratch::create(&parent)?;
             if side == Side::Ours {
                 // Anew each time: a server that has ended leaves nothing in the write-ahead log.
-                fill(&scratch.path().join("data"), args.data_bytes).await?;
+                fill(&scratch.path().join("data"), args).await?;
             }
             block_in_place(|| -> anyhow::Result<()> {
-                start.of(side).push(start_seconds(scratch.path())?);
+                start.of(side).push(start_seconds(scratch.path(), args)?);
                 let idle = Scratch::create(&parent)?;
                 let pipelines = match side {
                     Side::Plain => 0,
@@ -156,7 +153,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         "data_bytes": args.data_bytes,
         "pipelines": args.pipelines,
         "idle_seconds": args.idle_seconds,
-        "rounds": args.rounds,
+        "durability": args.stored.durability.to_string(),
+        "rounds": args.stored.rounds,
     });
     let mut report = Report::new("server", settings);
     if args.data_bytes >= GB {
@@ -189,13 +187,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
 }
 
 /// Fills a data directory, and closes it.
-async fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
+async fn fill(path: &Path, args: &Args) -> anyhow::Result<()> {
     const VALUE_BYTES: usize = 100;
-    let options = StoreOptions {
-        durability: Durability::Os,
-        ..StoreOptions::default()
-    };
-    let log = Log::open(block_in_place(|| Store::open(path, options))?)?;
+    let log = Log::open(block_in_place(|| Store::open(path, args.stored.options()))?)?;
     let config = TopicConfig {
         partitions: 16,
         retention_ms: None,
@@ -205,7 +199,7 @@ async fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
     let mut source = Records::new(VALUE_BYTES, 1);
     let mut producer = Producer::new(log.clone(), topic);
     let mut written = 0;
-    while written < bytes {
+    while written < args.data_bytes {
         let (key, value) = source.next();
         written += (key.len() + value.len()) as u64;
         producer
@@ -217,9 +211,9 @@ async fn fill(path: &Path, bytes: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_seconds(folder: &Path) -> anyhow::Result<f64> {
+fn start_seconds(folder: &Path, args: &Args) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let server = Server::start(&folder.join("data"), Durability::Os)?;
+    let server = Server::start(&folder.join("data"), args.stored.durability)?;
     server.send("GET", "/readyz", "text/plain", b"")?;
     let seconds = began.elapsed().as_secs_f64();
     server.stop()?;
@@ -233,7 +227,7 @@ fn idle_costs(
     args: &Args,
     component: &[u8],
 ) -> anyhow::Result<(f64, f64)> {
-    let server = Server::start(&folder.join("data"), Durability::Os)?;
+    let server = Server::start(&folder.join("data"), args.stored.durability)?;
     if pipelines > 0 {
         let path = "/v1/plugins/passthrough/versions";
         server.send("POST", path, "application/wasm", component)?;

@@ -8,8 +8,6 @@
 mod clients;
 mod plain;
 
-use std::path::PathBuf;
-
 use anyhow::ensure;
 use serde::Serialize;
 use serde_json::json;
@@ -21,8 +19,8 @@ use super::report::{Bound, Figures, Report, rate};
 use super::rounds::{Rounds, Side, order};
 use super::scratch::Scratch;
 use super::serve::Server;
-use super::{CommonArgs, announce, scratch, warn_of_debug_build};
-use crate::storage::Durability;
+use super::stored::StoredArgs;
+use super::{CommonArgs, announce, warn_of_debug_build};
 
 /// Records of 100 B a second that a client on the same machine is to produce, and to consume.
 const LEAST_RECORDS_PER_S: f64 = 300_000.0;
@@ -45,15 +43,8 @@ pub struct Args {
     /// Connections, and partitions: a consumer reads one
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     connections: u32,
-    /// Durability
-    #[arg(long, value_name = "D", default_value_t = Durability::Os)]
-    durability: Durability,
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Folder for the data, on a disk; default: the system's for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    stored: StoredArgs,
     #[command(flatten)]
     pub(super) common: CommonArgs,
 }
@@ -134,11 +125,11 @@ impl Measured {
 /// Runs the benchmark.
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
-    let parent = scratch::parent(args.dir.as_deref())?;
+    let parent = args.stored.parent()?;
     let batches = Batches::new(args.records, args.batch, args.value_bytes, args.connections);
     let plain = Plain::start(&batches).await?;
     let (mut produced, mut consumed) = (Measured::new()?, Measured::new()?);
-    for round in 0..args.rounds {
+    for round in 0..args.stored.rounds {
         for side in order(round) {
             announce(&format!("{side:?}, round {}", round + 1));
             let scratch = Scratch::create(&parent)?;
@@ -147,7 +138,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
                     Side::Plain => None,
                     Side::Ours => {
                         let data = scratch.path().join("data");
-                        let server = Server::start(&data, args.durability)?;
+                        let server = Server::start(&data, args.stored.durability)?;
                         let topic = json!({ "name": TOPIC, "partitions": args.connections });
                         let topic = topic.to_string();
                         let path = "/v1/topics";
@@ -181,8 +172,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         "batch": args.batch,
         "value_bytes": args.value_bytes,
         "connections": args.connections,
-        "durability": args.durability.to_string(),
-        "rounds": args.rounds,
+        "durability": args.stored.durability.to_string(),
+        "rounds": args.stored.rounds,
     });
     let mut report = Report::new("http", settings);
     if args.value_bytes == 100 {
@@ -197,7 +188,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     report.note(format!(
         "{} records a request, {} B each and a key of 16 B, {} connections of a client on the same machine, \
          durability {}. A request is answered when its records are stored.",
-        args.batch, args.value_bytes, args.connections, args.durability
+        args.batch, args.value_bytes, args.connections, args.stored.durability
     ));
     Ok(report)
 }

@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
 use crate::queue::Queues;
-use crate::storage::{Store, StoreOptions};
+use crate::storage::Store;
 
 /// The key that fails, or does not.
 const HOT: &[u8] = b"key-of-the-bad-day";
@@ -112,7 +112,7 @@ pub(super) async fn run(
         component,
         engine,
     };
-    for round in 0..args.rounds {
+    for round in 0..args.stored.rounds {
         for side in order(round) {
             let (word, totals) = match side {
                 Side::Plain => ("fine", &mut fine),
@@ -157,12 +157,10 @@ impl Setup<'_> {
         let scratch = Scratch::create(self.parent)?;
         let retry = "{ max-attempts = 1000000, initial = \"20ms\", max = \"1s\", order = \"key\" }";
         let manifest = manifest(scratch.path(), self.component, self.args.partitions, retry)?;
-        let options = StoreOptions {
-            durability: self.args.durability,
-            ..StoreOptions::default()
-        };
         let path = scratch.path().join("data");
-        let log = Log::open(block_in_place(|| Store::open(&path, options))?)?;
+        let log = Log::open(block_in_place(|| {
+            Store::open(&path, self.args.stored.options())
+        })?)?;
         crate::pipeline::ensure_topics(&log, &manifest).await?;
         let [input, output] = [log.topic(&"in".parse()?)?, log.topic(&"out".parse()?)?];
         let (queues, groups) = (

@@ -17,9 +17,9 @@ use serde_json::json;
 use super::plugin::{engine, load, shipped_component};
 use super::report::{Bound, Figures, Report, rate};
 use super::rounds::Rounds;
-use super::{CommonArgs, announce, scratch, warn_of_debug_build};
+use super::stored::StoredArgs;
+use super::{CommonArgs, announce, warn_of_debug_build};
 use crate::plugin::PluginEngine;
-use crate::storage::Durability;
 
 /// Arguments of `bench poison`.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,15 +49,8 @@ pub struct Args {
     part: Vec<Part>,
     #[command(flatten)]
     hot_key: hot_key::HotKeyArgs,
-    /// Durability
-    #[arg(long, value_name = "D", default_value_t = Durability::Os)]
-    durability: Durability,
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Folder for the data, on a disk; default: the system's for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    stored: StoredArgs,
     #[command(flatten)]
     pub(super) common: CommonArgs,
 }
@@ -153,7 +146,7 @@ impl Figures for Case {
 /// Runs the benchmark.
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
-    let parent = scratch::parent(args.dir.as_deref())?;
+    let parent = args.stored.parent()?;
     let component = shipped_component(
         "testing_flaky",
         args.flaky.as_deref(),
@@ -167,8 +160,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         "records": args.records,
         "value_bytes": args.value_bytes,
         "partitions": args.partitions,
-        "durability": args.durability.to_string(),
-        "rounds": args.rounds,
+        "durability": args.stored.durability.to_string(),
+        "rounds": args.stored.rounds,
     });
     let mut report = Report::new("poison", settings);
     if args.part.contains(&Part::Mixes) {
@@ -198,7 +191,7 @@ async fn run_mixes(
             engine,
         };
         let mut measured = Trouble::ALL.map(|_| run::Totals::default());
-        for round in 1..=args.rounds {
+        for round in 1..=args.stored.rounds {
             for (trouble, totals) in Trouble::ALL.into_iter().zip(&mut measured) {
                 announce(&format!("order {order}, {}, round {round}", trouble.name()));
                 setup.run(trouble, totals).await?;
@@ -224,7 +217,7 @@ async fn run_mixes(
     report.note(format!(
         "Records of {} B, 10,000 keys, {} partitions, durability {}; retry.initial 10 ms, max-attempts 2. \
          What traps is tried twice and becomes a dead letter.",
-        args.value_bytes, args.partitions, args.durability
+        args.value_bytes, args.partitions, args.stored.durability
     ));
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::model::HeadersRef;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
 use crate::queue::Queues;
-use crate::storage::{Store, StoreOptions};
+use crate::storage::Store;
 
 /// When every record happened, in ms since the epoch.
 const TIMESTAMP_MS: u64 = 1_700_000_000_000;
@@ -49,12 +49,10 @@ impl Setup<'_> {
         );
         let partitions = self.args.partitions;
         let manifest = manifest(scratch.path(), self.component, partitions, &retry)?;
-        let options = StoreOptions {
-            durability: self.args.durability,
-            ..StoreOptions::default()
-        };
         let path = scratch.path().join("data");
-        let log = Log::open(tokio::task::block_in_place(|| Store::open(&path, options))?)?;
+        let log = Log::open(tokio::task::block_in_place(|| {
+            Store::open(&path, self.args.stored.options())
+        })?)?;
         crate::pipeline::ensure_topics(&log, &manifest).await?;
         let failing = self
             .fill(&log, &log.topic(&"in".parse()?)?, trouble)

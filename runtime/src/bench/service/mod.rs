@@ -19,8 +19,9 @@ use super::plugin::{engine, load, shipped_component};
 use super::report::{Bound, Figures, Report, rate};
 use super::rounds::{Rounds, Side, order};
 use super::scratch::Scratch;
+use super::stored::StoredArgs;
 use super::synthetic::Records;
-use super::{CommonArgs, announce, scratch, warn_of_debug_build};
+use super::{CommonArgs, announce, warn_of_debug_build};
 use crate::group::Groups;
 use crate::log::{Log, Producer, Topic};
 use crate::manifest::{self, ResolvedManifest};
@@ -28,7 +29,7 @@ use crate::model::HeadersRef;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
 use crate::queue::Queues;
-use crate::storage::{Durability, Store, StoreOptions};
+use crate::storage::Store;
 
 /// When every record happened, in ms since the epoch.
 const TIMESTAMP_MS: u64 = 1_700_000_000_000;
@@ -56,15 +57,8 @@ pub struct Args {
     /// Bytes of a value, and so of a request and a response; keys, of which there are 10,000, have 16 more
     #[arg(long, value_name = "N", default_value_t = 100)]
     value_bytes: usize,
-    /// Durability
-    #[arg(long, value_name = "D", default_value_t = Durability::Os)]
-    durability: Durability,
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Folder for the data, on a disk; default: the system's for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    stored: StoredArgs,
     #[command(flatten)]
     pub(super) common: CommonArgs,
 }
@@ -105,7 +99,7 @@ impl Figures for Case {
 /// Runs the benchmark.
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
-    let parent = scratch::parent(args.dir.as_deref())?;
+    let parent = args.stored.parent()?;
     let component = shipped_component(
         "testing_calls_service",
         args.calls_service.as_deref(),
@@ -123,7 +117,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         authority: server.authority(),
     };
     let (mut one, mut many) = (Rounds::default(), Rounds::default());
-    for round in 0..args.rounds {
+    for round in 0..args.stored.rounds {
         for side in order(round) {
             let (concurrency, rounds) = match side {
                 Side::Plain => (1, &mut one),
@@ -137,8 +131,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         "file_system": super::environment::file_system_of(&parent),
         "service_ms": args.service_ms,
         "value_bytes": args.value_bytes,
-        "durability": args.durability.to_string(),
-        "rounds": args.rounds,
+        "durability": args.stored.durability.to_string(),
+        "rounds": args.stored.rounds,
     });
     let mut report = Report::new("service", settings);
     let possible = |concurrency| f64::from(concurrency) * 1_000.0 / args.service_ms.max(1) as f64;
@@ -159,7 +153,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     report.note(format!(
         "A service on this machine that takes {} ms for each request, which it shares the cores with; requests and \
          responses of {} B, durability {}.",
-        args.service_ms, args.value_bytes, args.durability
+        args.service_ms, args.value_bytes, args.stored.durability
     ));
     Ok(report)
 }
@@ -179,12 +173,10 @@ impl Setup<'_> {
         let records = self.args.records * u64::from(concurrency);
         let scratch = Scratch::create(self.parent)?;
         let manifest = self.manifest(scratch.path(), concurrency)?;
-        let options = StoreOptions {
-            durability: self.args.durability,
-            ..StoreOptions::default()
-        };
         let path = scratch.path().join("data");
-        let log = Log::open(tokio::task::block_in_place(|| Store::open(&path, options))?)?;
+        let log = Log::open(tokio::task::block_in_place(|| {
+            Store::open(&path, self.args.stored.options())
+        })?)?;
         crate::pipeline::ensure_topics(&log, &manifest).await?;
         self.fill(&log, &log.topic(&"in".parse()?)?, records)
             .await?;
