@@ -1,5 +1,6 @@
 //! Taking a backup of an open store.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::Error;
@@ -26,9 +27,10 @@ pub fn create(store: &Store, folder: &Path) -> Result<FileList, Error> {
     refuse_inside(store.path(), folder)?;
     let staging = Staging::begin(folder)?;
     let taken_at_ms = store.clock().now_ms();
+    // Before it and after it: what it refers to may be deleted while it is taken.
+    copy_others(store.path(), staging.path())?;
     store.checkpoint(&staging.path().join(layout::STORE))?;
     fail::fail_point!("backup::after-checkpoint");
-    // After the checkpoint: what it refers to is there, unless it is being deleted right now.
     copy_others(store.path(), staging.path())?;
     let mut listed = Vec::new();
     for path in files::walk(staging.path(), |_| false)? {
@@ -69,6 +71,17 @@ fn copy_others(data_dir: &Path, to: &Path) -> Result<(), Error> {
         let target = to.join(&path);
         if let Some(folder) = target.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        }
+        // Of the first time; a component never changes.
+        let is_component = path.starts_with(layout::PLUGINS) && target.exists();
+        if is_component {
+            continue;
+        }
+        match std::fs::remove_file(&target) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::io("replace", &target)(error));
+            }
+            _ => {}
         }
         match files::copy(&data_dir.join(&path), &target) {
             Ok(_) => {}

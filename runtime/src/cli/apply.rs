@@ -11,8 +11,9 @@ use super::exit::Ending;
 use super::open::Access;
 use super::output::{Column, Output, Table};
 use super::plugin;
+use super::progress::note;
 use crate::manifest;
-use crate::server::AppliedView;
+use crate::server::{AppliedView, Code, Problem, UploadedView};
 
 /// The media type of a manifest.
 const TOML: &str = "application/toml";
@@ -44,19 +45,28 @@ pub(super) async fn run(
             "no server runs on the data directory; start one with `millstream serve`, name one with --server, or run the manifest without one: `millstream run`"
         );
     }
+    let mut postponed = Vec::new();
     if !args.keep_plugins {
         for spec in &manifest.plugins {
             let uploaded = plugin::upload(&client, &spec.name, &spec.path, &args.signing).await?;
-            if !uploaded.current {
-                let trial = plugin::Trial::default();
-                plugin::deploy(&client, &spec.name, &uploaded.digest, &trial).await?;
+            if uploaded.current {
+                continue;
+            }
+            match deploy(&client, &uploaded).await {
+                Err(error) if needs_other_manifest(&error) => postponed.push(uploaded),
+                deployed => deployed?,
             }
         }
     }
-    let answer = client
-        .post_bytes("/v1/manifests", TOML, Bytes::from(text))
-        .await?;
-    let applied: AppliedView = serde_json::from_slice(&answer.body)?;
+    let text = Bytes::from(text);
+    let mut applied = apply(&client, &text).await?;
+    if !postponed.is_empty() {
+        for uploaded in &postponed {
+            let deployed = deploy(&client, uploaded).await;
+            deployed.context("the manifest is applied, with the version before this one")?;
+        }
+        applied = apply(&client, &text).await?;
+    }
     output.result(&applied, |output| {
         let mut table = Table::new(&[Column::Text("pipeline"), Column::Text("change")]);
         for change in &applied.pipelines {
@@ -69,8 +79,27 @@ pub(super) async fn run(
     let mut failed = failed.filter_map(|change| Some((&change.pipeline, change.failure.as_ref()?)));
     let mut ending = Ending::Done;
     for (pipeline, failure) in &mut failed {
-        super::progress::note(&format!("pipeline `{pipeline}` does not run: {failure}"));
+        note(&format!("pipeline `{pipeline}` does not run: {failure}"));
         ending = Ending::Failed;
     }
     Ok(ending)
+}
+
+async fn apply(client: &Client, manifest: &Bytes) -> anyhow::Result<AppliedView> {
+    let applied = client.post_bytes("/v1/manifests", TOML, manifest.clone());
+    Ok(serde_json::from_slice(&applied.await?.body)?)
+}
+
+async fn deploy(client: &Client, uploaded: &UploadedView) -> anyhow::Result<()> {
+    let UploadedView { name, digest, .. } = uploaded;
+    plugin::deploy(client, name, digest, &plugin::Trial::default()).await?;
+    note(&format!("plugin `{name}` runs version {digest} now"));
+    Ok(())
+}
+
+/// Whether a version may run with the manifest that is to come, though not with the one that runs: it needs something
+/// granted, or a key of its configuration, that the other one does not have.
+fn needs_other_manifest(error: &anyhow::Error) -> bool {
+    let problem = error.downcast_ref::<Problem>();
+    problem.is_some_and(|it| matches!(it.code, Code::InvalidPlugin | Code::DeployFailed))
 }

@@ -75,6 +75,18 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
+    /// A rollback has put version and state back, and a pipeline does not run with them.
+    #[error(
+        "rollback {id} of plugin `{name}` has put back its version and state, and a pipeline that uses it could not be started with them: {source}"
+    )]
+    NotStartedAgain {
+        /// The deploy's number.
+        id: u64,
+        /// The plugin.
+        name: PluginName,
+        /// Why the first one could not.
+        source: Box<pipeline::Error>,
+    },
     /// A rollback with state has failed midway.
     #[error(
         "rollback {id} of plugin `{name}` has failed midway ({reason}), so that the state of {} is half put back; run it again: `millstream plugin rollback {name} --with-state`",

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, SemaphorePermit, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
 pub use self::canary::{CanaryReport, Sample};
@@ -73,7 +73,7 @@ struct Shared {
     checkpoints: Checkpoints,
     signatures: SignatureRules,
     /// The right to compile for somebody who asks: that takes much memory, and all processors by itself.
-    compiles: tokio::sync::Semaphore,
+    compiles: Arc<Semaphore>,
     /// Compiled plugins that are in use, by digest.
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// One change of the records at a time.
@@ -127,7 +127,7 @@ impl Deployments {
                 queues: queues.clone(),
                 engine: engine.clone(),
                 components,
-                compiles: tokio::sync::Semaphore::new(MAX_COMPILES),
+                compiles: Arc::new(Semaphore::new(MAX_COMPILES)),
                 loaded: Mutex::default(),
                 changes: Arc::default(),
                 closed: Mutex::default(),
@@ -220,9 +220,10 @@ impl Deployments {
     }
 
     /// Waits for its turn to compile.
-    async fn may_compile(&self) -> Option<SemaphorePermit<'_>> {
+    async fn may_compile(&self) -> Option<OwnedSemaphorePermit> {
+        let compiles = Arc::clone(&self.shared.compiles);
         // It is never closed.
-        self.shared.compiles.acquire().await.ok()
+        compiles.acquire_owned().await.ok()
     }
 
     fn now_ms(&self) -> u64 {

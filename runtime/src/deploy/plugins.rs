@@ -1,6 +1,7 @@
 //! Uploads plugins, lists them and deletes them.
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::block_in_place;
 
 use super::error::unknown_version;
@@ -78,7 +79,9 @@ impl Deployments {
         by: Option<String>,
     ) -> Result<Uploaded, Error> {
         let (this, name) = (self.clone(), name.clone());
-        self.to_its_end(async move { this.upload_now(&name, wasm, signature, by).await })
+        // Here, where a request that is given up leaves nothing behind.
+        let compiling = self.may_compile().await;
+        self.to_its_end(async move { this.upload_now(&name, wasm, signature, by, compiling).await })
             .await
     }
 
@@ -88,8 +91,8 @@ impl Deployments {
         wasm: Bytes,
         signature: Option<Signature>,
         by: Option<String>,
+        compiling: Option<OwnedSemaphorePermit>,
     ) -> Result<Uploaded, Error> {
-        let compiling = self.may_compile().await;
         let (plugin, signature) = block_in_place(|| {
             let digest = Digest::of(&wasm);
             let rules = &self.shared.signatures;
@@ -190,6 +193,7 @@ impl Deployments {
                     report: None,
                     is_restoring: false,
                 };
+                records::drop_old_deploy(&self.shared.store, &mut commit, first.id)?;
                 records::put_deploy(&mut commit, &first)?;
                 StoredPlugin {
                     current: version.digest.clone(),
@@ -284,12 +288,17 @@ impl Deployments {
         let version = stored
             .version(digest)
             .ok_or_else(|| unknown_version(name, digest))?;
-        let compiling = self.may_compile().await;
-        let plugin = match *digest == stored.current {
-            true => self.load(name, digest)?,
-            false => self.compile(name, digest)?,
+        let loaded = self.shared.loaded.lock().get(digest).cloned();
+        let plugin = match loaded {
+            Some(plugin) => plugin,
+            None => {
+                let _compiling = self.may_compile().await;
+                match *digest == stored.current {
+                    true => self.load(name, digest)?,
+                    false => self.compile(name, digest)?,
+                }
+            }
         };
-        drop(compiling);
         Ok(VersionView {
             version: version.clone(),
             imports: plugin.imports().to_vec(),

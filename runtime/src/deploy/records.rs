@@ -259,11 +259,19 @@ pub(super) fn delete_manifest(commit: &mut Commit, name: &str) {
     commit.delete(KeyKind::Manifest, manifest::key(name));
 }
 
-/// Stores a deploy, and drops the one that is too old by now.
-pub(super) fn put_deploy(commit: &mut Commit, stored: &Deploy) -> Result<(), Error> {
-    if let Some(old) = stored.id.checked_sub(KEPT_DEPLOYS) {
-        commit.delete(KeyKind::Deploy, deploy::key(old));
+/// Drops the deploy that is too old once there is one with this number; not one that is not done with its state,
+/// without which pipelines would start on half of it.
+pub(super) fn drop_old_deploy(store: &Store, commit: &mut Commit, id: u64) -> Result<(), Error> {
+    let old = id.checked_sub(KEPT_DEPLOYS);
+    let old = old.map(|old| self::deploy(store, old)).transpose()?;
+    if let Some(old) = old.flatten().filter(|old| !old.is_restoring) {
+        commit.delete(KeyKind::Deploy, deploy::key(old.id));
     }
+    Ok(())
+}
+
+/// Stores a deploy.
+pub(super) fn put_deploy(commit: &mut Commit, stored: &Deploy) -> Result<(), Error> {
     put(commit, KeyKind::Deploy, deploy::key(stored.id), stored)
 }
 

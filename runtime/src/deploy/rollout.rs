@@ -165,6 +165,7 @@ impl Deployments {
             is_restoring: false,
         };
         let mut commit = Commit::new();
+        records::drop_old_deploy(&self.shared.store, &mut commit, deploy.id)?;
         records::put_deploy(&mut commit, &deploy)?;
         self.shared.store.commit(commit).await?;
         self.take_checkpoint(&deploy);

@@ -90,16 +90,20 @@ impl Deployments {
             Ok(deploy) => deploy,
             Err(error) => return Err(self.leave_unfinished(deploy, error).await),
         };
+        let mut failure = None;
         for pipeline in &deploy.pipelines {
-            if let Err(source) = self.start_again(pipeline, &plugin).await? {
-                return Err(Error::DeployFailed {
-                    id: deploy.id,
-                    name: name.clone(),
-                    source: Box::new(source),
-                });
-            }
+            // Whatever becomes of one, the others go on.
+            let started = self.start_again(pipeline, &plugin).await?;
+            failure = failure.or(started.err());
         }
-        Ok(deploy)
+        match failure {
+            Some(source) => Err(Error::NotStartedAgain {
+                id: deploy.id,
+                name: name.clone(),
+                source: Box::new(source),
+            }),
+            None => Ok(deploy),
+        }
     }
 
     /// Starts a pipeline whose state is whole again, unless it is paused.

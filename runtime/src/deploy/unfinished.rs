@@ -31,6 +31,18 @@ impl Deployments {
         }
     }
 
+    /// Checks that the state of all pipelines is whole, and that nobody is putting any back.
+    ///
+    /// # Errors
+    /// [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
+    pub async fn check_all_whole(&self) -> Result<(), Error> {
+        let _change = self.shared.changes.lock().await;
+        match self.unfinished()?.into_iter().next() {
+            Some(deploy) => Err(of(deploy)),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that the state of a plugin's pipelines is whole.
     pub(super) fn check_plugin_whole(&self, name: &PluginName) -> Result<(), Error> {
         let mut unfinished = self.unfinished()?.into_iter();

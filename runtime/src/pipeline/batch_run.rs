@@ -395,7 +395,9 @@ impl BatchRunner {
             let bytes = checkpoint.commit.len_bytes() + changes.len_bytes() + kept_bytes;
             if bytes > max_part_bytes() {
                 self.reopen()?;
-                return Ok(Outcome::Faulted(too_large(bytes), None));
+                let fault = too_large(bytes);
+                self.status.note_fault(&fault);
+                return Ok(Outcome::Faulted(fault, None));
             }
             self.settle_failed(batch, &failed, &selection, &mut checkpoint)?;
             self.state

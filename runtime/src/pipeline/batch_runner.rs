@@ -168,10 +168,11 @@ impl BatchRunner {
             Err(fault) => return swap.answer(Err(fault)),
         };
         self.processor = processor;
+        self.memory.note(&self.processor);
         self.recorder = Recorder::new(&pipeline, self.task);
         warn_of_timers(&pipeline, self.task, &self.timers.lock());
         match &pipeline.trial {
-            Some(_) => self.parked.lock().hold(),
+            Some(trial) => self.parked.lock().hold(trial.held_until_ms),
             None if self.pipeline.trial.is_some() => self.parked.lock().release(),
             None => {}
         }

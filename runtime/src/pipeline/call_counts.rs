@@ -211,7 +211,8 @@ impl CallMeter {
                 self.computed = cpu_ns.saturating_mul(WHOLE) / time_ns.max(1);
                 cpu_ns
             }
-            None => time_ns.saturating_mul(self.computed) / WHOLE,
+            // If it was a long one after all, it has waited: a short call computes no longer than that.
+            None => time_ns.min(LONG_CALL_NS).saturating_mul(self.computed) / WHOLE,
         };
         self.unmeasured = match self.unmeasured {
             _ if time_ns >= LONG_CALL_NS => 0,

@@ -35,6 +35,7 @@ impl BatchRunner {
             &self.pipeline.metrics,
         )
         .map_err(TaskError::Open)?;
+        self.memory.note(&self.processor);
         Ok(())
     }
 

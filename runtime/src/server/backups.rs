@@ -19,6 +19,9 @@ use super::problem::{Code, Problem};
 use super::state::{State, to_its_end};
 use crate::backup::{self, FileList};
 
+/// Bytes of a folder's path: Linux's limit.
+const MAX_FOLDER_BYTES: usize = 4096;
+
 pub(super) fn router() -> OpenApiRouter<State> {
     OpenApiRouter::new().routes(routes!(create))
 }
@@ -111,20 +114,31 @@ async fn create(
     subject: Option<Extension<Subject>>,
     Json(NewBackup { folder }): Json<NewBackup>,
 ) -> Result<impl IntoResponse, Problem> {
-    if let Some(Extension(subject)) = subject {
-        subject.set(folder.display());
-    }
     if !folder.is_absolute() {
         return Err(Problem::invalid(format!(
             "the folder is `{}`; expected an absolute path on the machine of the server, such as /backups/2026-11-28",
             folder.display()
         )));
     }
+    if folder.as_os_str().len() > MAX_FOLDER_BYTES {
+        return Err(Problem::invalid(format!(
+            "the folder's path has more than {MAX_FOLDER_BYTES} bytes"
+        )));
+    }
+    if let Some(Extension(subject)) = subject {
+        subject.set(folder.display());
+    }
+    if let Ok(deployments) = state.deployments() {
+        // What would make it whole again is in no backup.
+        deployments.check_all_whole().await?;
+    }
     let one_at_a_time = state.backups.begin()?;
+    let under_way = state.request_started();
     let store = state.data.log.store().clone();
     let made = to_its_end(async move {
         let making = tokio::task::spawn_blocking(move || {
             let _one_at_a_time = one_at_a_time;
+            let _under_way = under_way;
             let list = backup::create(&store, &folder)?;
             tracing::info!(folder = %folder.display(), "a backup was made");
             Ok::<_, backup::Error>(BackupView::new(folder, store.path().to_owned(), list))

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State as StateOf};
 use axum::http::header;
 use axum::middleware::Next;
@@ -14,6 +15,9 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 
 use super::problem::{Code, Problem};
+
+/// How long a client may send nothing while the body of its request is not whole.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Counts the bytes of bodies. Clones share it.
 #[derive(Clone)]
@@ -104,8 +108,9 @@ pub(super) async fn bound(
     let held = Arc::new(intake.hold());
     let counted = Arc::clone(&held);
     let request = request.map(|body| {
-        let chunks = body.into_data_stream().map(move |chunk| {
-            let chunk = chunk.map_err(axum::BoxError::from)?;
+        let chunks = futures_util::stream::unfold(body.into_data_stream(), next_chunk);
+        let chunks = chunks.map(move |chunk| {
+            let chunk = chunk?;
             match counted.take(chunk.len()) {
                 true => Ok(chunk),
                 false => Err(axum::BoxError::from(overloaded())),
@@ -119,6 +124,17 @@ pub(super) async fn bound(
         true => overloaded().into_response(),
         false => response,
     }
+}
+
+/// The next chunk of a body. A client that stops halfway must not hold its bytes for ever.
+async fn next_chunk(
+    mut chunks: BodyDataStream,
+) -> Option<(Result<Bytes, axum::BoxError>, BodyDataStream)> {
+    let chunk = match tokio::time::timeout(MAX_PAUSE, chunks.next()).await {
+        Ok(chunk) => chunk?.map_err(axum::BoxError::from),
+        Err(_) => Err(axum::BoxError::from("nothing of the body came for a while")),
+    };
+    Some((chunk, chunks))
 }
 
 fn overloaded() -> Problem {

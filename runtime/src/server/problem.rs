@@ -3,6 +3,8 @@
 //! A problem has a [`Code`], which is stable: programs match on it, and `docs/errors.md` has a section for it,
 //! which the server also shows at the problem's `type`.
 
+use std::io::ErrorKind;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -316,6 +318,10 @@ impl From<plugin::Error> for Problem {
 
 impl From<deploy::Error> for Problem {
     fn from(error: deploy::Error) -> Self {
+        if matches!(&error, deploy::Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull)
+        {
+            return Self::new(Code::DiskFull, error.to_string());
+        }
         let code = match error {
             deploy::Error::Plugin(error) => return error.into(),
             deploy::Error::Manifest(error) => return error.into(),
@@ -334,7 +340,9 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. } | deploy::Error::UnderWay { .. } => Code::Conflict,
-            deploy::Error::DeployFailed { .. } => Code::DeployFailed,
+            deploy::Error::DeployFailed { .. } | deploy::Error::NotStartedAgain { .. } => {
+                Code::DeployFailed
+            }
             deploy::Error::DamagedComponent { .. } => Code::StoreDamaged,
             _ => Code::Internal,
         };

@@ -74,8 +74,11 @@ struct Group {
     replies: Vec<Reply>,
     outcomes: Vec<Outcome>,
     permits: Vec<OwnedSemaphorePermit>,
-    submitted: Vec<Stopwatch>,
+    /// Bytes of all commits, which bound the group.
     bytes: usize,
+    /// When those were submitted that are written, and their bytes.
+    submitted: Vec<Stopwatch>,
+    written_bytes: usize,
     sync: bool,
 }
 
@@ -127,8 +130,8 @@ impl CommitThread {
             _permit,
         } = request;
         group.permits.push(_permit);
-        group.submitted.push(submitted);
-        group.bytes += commit.len_bytes();
+        let commit_bytes = commit.len_bytes();
+        group.bytes += commit_bytes;
         // Heads too: retention or the cleaner must not bring a deleted partition back.
         let appends = commit.appends.iter().map(|append| &append.partition);
         let heads = commit.heads.iter().map(HeadChange::partition);
@@ -142,6 +145,8 @@ impl CommitThread {
             group.replies.push((reply, Err(Error::PartitionDeleted)));
             return;
         }
+        group.submitted.push(submitted);
+        group.written_bytes += commit_bytes;
         group.sync |= self.durability == Durability::Sync;
         let log = self.database.family(Family::Log);
         let mut base_offsets = Vec::with_capacity(commit.appends.len());
@@ -216,7 +221,8 @@ impl CommitThread {
             outcome.happened();
         }
         self.database.commits.fetch_add(1, Ordering::Release);
-        self.count(&group.submitted, group.bytes, started.until_ns(&written));
+        let write_ns = started.until_ns(&written);
+        self.count(&group.submitted, group.written_bytes, write_ns);
         fail::fail_point!("commit::before-reply");
         for (reply, result) in group.replies {
             // The one who asked may have gone; the commit stands all the same.

@@ -56,10 +56,10 @@ pub(super) fn look_at(
             return Err(Problem::new(ProblemKind::Entry, reason));
         }
         return match components {
-            Some(folder) => digests.try_for_each(|digest| {
-                counts.components += 1;
-                look_at_component(name, digest, folder)
-            }),
+            Some(folder) => {
+                counts.components += entry.versions.len() as u64;
+                digests.try_for_each(|digest| look_at_component(name, digest, folder))
+            }
             None => Ok(()),
         };
     }

@@ -35,8 +35,9 @@ pub(in crate::pipeline) struct Parked {
     next_sequence: u64,
     /// The numbers of the inputs that records came from when this was opened.
     inputs: BTreeSet<u32>,
-    /// Whether records are due now that a trial has held: no trial is under way.
-    held_are_due: bool,
+    /// Until when the trial that is under way holds records, in ms since the epoch. What another one has held is
+    /// due.
+    holding_until_ms: Option<u64>,
 }
 
 struct Group {
@@ -80,7 +81,7 @@ impl Parked {
             recent_bytes: 0,
             next_sequence: 0,
             inputs: BTreeSet::new(),
-            held_are_due: true,
+            holding_until_ms: None,
         };
         let from = parked::key(pipeline_id, task, 0, 0);
         let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
@@ -143,14 +144,14 @@ impl Parked {
             .map(|(due_ms, _)| *due_ms)
     }
 
-    /// From now on what a trial holds is due at its time, and not before.
-    pub(in crate::pipeline) fn hold(&mut self) {
-        self.held_are_due = false;
+    /// From now on a trial holds records until this time, in ms since the epoch: they are due then, and not before.
+    pub(in crate::pipeline) fn hold(&mut self, until_ms: u64) {
+        self.holding_until_ms = Some(until_ms);
     }
 
     /// Makes due what a trial has held, at once.
     pub(in crate::pipeline) fn release(&mut self) {
-        self.held_are_due = true;
+        self.holding_until_ms = None;
         // Those of which the first record is not held get their time back when it is read.
         let groups: Vec<_> = self.due.iter().map(|(_, group)| *group).collect();
         for group in groups {
@@ -302,7 +303,8 @@ impl Parked {
             let Some(head) = found.first() else {
                 continue;
             };
-            let is_released = self.held_are_due && head.parked.is_held();
+            let is_released =
+                head.parked.is_held() && self.holding_until_ms != Some(head.parked.due_ms);
             if head.parked.due_ms > now_ms && !is_released {
                 let (due_ms, has_faulted) = (head.parked.due_ms, head.parked.has_faulted);
                 self.set_first(group, due_ms, has_faulted);

@@ -202,7 +202,7 @@ fn encode_calls(pipelines: &[PipelineStatus], encoder: &mut Encoder<'_, '_>) -> 
         let mut metric = metric.encode_family(&labels)?;
         metric.encode_histogram::<NoLabelSet>(
             calls.time_ns as f64 / 1e9,
-            calls.calls,
+            calls.by_time.iter().sum(),
             &buckets,
             None,
         )?;

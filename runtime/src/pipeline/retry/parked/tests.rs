@@ -213,7 +213,7 @@ fn what_a_trial_has_held_is_due_when_it_ends() {
     let directory = TestStore::new();
     for is_reopened in [false, true] {
         let mut parked = open(&directory);
-        parked.hold();
+        parked.hold(HELD_UNTIL_MS);
         let mut commit = Commit::new();
         for group in [3, 7] {
             for offset in 0..20 {
@@ -257,4 +257,34 @@ fn what_a_trial_has_held_is_due_when_it_ends() {
         directory.commit(commit);
         assert!(parked.is_empty());
     }
+}
+
+/// What an earlier trial has held waits for no later one.
+#[test]
+fn a_trial_holds_what_it_has_held_and_nothing_else() {
+    let (first_ms, second_ms) = (START_MS + 60_000, START_MS + 90_000);
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    parked.hold(first_ms);
+    let mut commit = Commit::new();
+    let held = |due_ms| {
+        let mut held = record(0, 0, due_ms);
+        held.first_failed_ms = START_MS;
+        held
+    };
+    parked.park(3, &record(0, 1, START_MS), &mut commit);
+    parked.park(3, &held(first_ms), &mut commit);
+    parked.release();
+    parked.hold(second_ms);
+    parked.park(5, &held(second_ms), &mut commit);
+    directory.commit(commit);
+    for is_held in [false, true] {
+        let mut commit = Commit::new();
+        let due = parked.take_due(START_MS, 512, 1 << 20, |_| false).unwrap();
+        assert_eq!(due.len(), 1);
+        assert_eq!((due[0].group, due[0].parked.is_held()), (3, is_held));
+        parked.remove(&due[0], &mut commit);
+        directory.commit(commit);
+    }
+    assert_eq!((parked.len(), parked.next_due_ms()), (1, Some(second_ms)));
 }
