@@ -2,12 +2,7 @@
 
 use crate::model::HeadersBuf;
 use crate::plugin::{EncodedHeaders, HeadersField};
-use crate::trace::{TRACE_PARENT, TRACE_STATE, TraceContext};
-
-/// What the headers may take in a batch besides what a record has, with all that a batch has around a record. A
-/// `tracestate` has at most 512 bytes, or it is left out.
-pub(super) const MAX_BYTES: usize = 1 << 10;
-const MAX_STATE_BYTES: usize = 512;
+use crate::trace::{MAX_TRACE_STATE_BYTES, TRACE_PARENT, TRACE_STATE, TraceContext};
 
 /// Writes the headers of an output into `target` with the span that it comes from. `source` has the headers of the
 /// record that it derives from. Returns whether there is anything to change: a plugin that has set the header itself,
@@ -67,7 +62,7 @@ fn write_added(
     }
     target.push(TRACE_PARENT, parent).ok()?;
     let state = source.value_of(TRACE_STATE).flatten();
-    let state = state.filter(|state| state.len() <= MAX_STATE_BYTES);
+    let state = state.filter(|state| state.len() <= MAX_TRACE_STATE_BYTES);
     if state.is_some() && own.value_of(TRACE_STATE).is_none() {
         target.push(TRACE_STATE, state).ok()?;
     }
