@@ -127,7 +127,7 @@ impl RequestTrace {
 mod tests {
     use super::*;
 
-    const LIMIT: usize = 4_096;
+    const LIMIT: usize = 1 << 16;
 
     /// What a record with these headers and a value of `size_bytes` gets, in a target that takes `LIMIT`.
     fn names_of(own: &[&str], size_bytes: usize) -> Vec<String> {
