@@ -243,6 +243,11 @@ impl<'a> JsonRecord<'a> {
         self.value.as_ref().map(Field::as_bytes)
     }
 
+    /// Bytes of its key and its value.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.key().map_or(0, <[u8]>::len) + self.value().map_or(0, <[u8]>::len)
+    }
+
     /// Writes its headers into `into`, which is cleared first.
     ///
     /// # Errors

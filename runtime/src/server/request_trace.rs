@@ -5,8 +5,15 @@ use std::time::SystemTime;
 use axum::http::HeaderMap;
 
 use super::problem::Problem;
-use crate::model::HeadersBuf;
-use crate::trace::{self, FinishedSpan, SpanKind, TRACE_PARENT, TRACE_STATE, TraceContext, Tracer};
+use crate::model::{HeadersBuf, limits};
+use crate::trace::{
+    self, FinishedSpan, MAX_TRACE_STATE_BYTES, SpanKind, TRACE_HEADERS_BYTES, TRACE_PARENT,
+    TRACE_STATE, TraceContext, Tracer,
+};
+
+/// Headers of a record to which both of a trace can be added, and the two that a queue may add: when a message is due,
+/// and when it expires.
+const MAX_OWN_HEADERS: usize = limits::MAX_HEADERS as usize - 4;
 
 /// The trace of a request.
 #[derive(Debug)]
@@ -34,6 +41,7 @@ impl RequestTrace {
         let state = headers.get(TRACE_STATE).filter(|_| parent.is_some());
         let state = state
             .and_then(|header| header.to_str().ok())
+            .filter(|state| state.len() <= MAX_TRACE_STATE_BYTES)
             .map(str::to_owned);
         let span = ServerSpan {
             tracer,
@@ -55,14 +63,21 @@ impl RequestTrace {
         })
     }
 
-    /// Adds to a record's headers where it comes from, unless they say that already, or there is no room.
-    pub(super) fn add_to(&self, headers: &mut HeadersBuf) {
-        let is_said = |(name, _): (&str, _)| name == TRACE_PARENT;
-        if headers.as_headers().iter().any(is_said) {
+    /// Adds to a record's headers where it comes from, unless they say that already, or there is no room: its key and
+    /// its value have `size_bytes`, and its target takes records of `max_bytes`.
+    pub(super) fn add_to(&self, headers: &mut HeadersBuf, size_bytes: usize, max_bytes: usize) {
+        let own = headers.as_headers();
+        let has = |header: &str| own.iter().any(|(name, _)| name == header);
+        let size_bytes = size_bytes + own.as_encoded().len();
+        if has(TRACE_PARENT)
+            || size_bytes + TRACE_HEADERS_BYTES > max_bytes
+            || own.len() > MAX_OWN_HEADERS
+        {
             return;
         }
+        let has_state = has(TRACE_STATE);
         let added = headers.push(TRACE_PARENT, Some(&self.context.to_header()));
-        if let (Ok(()), Some(state)) = (added, &self.state) {
+        if let (Ok(()), Some(state), false) = (added, &self.state, has_state) {
             // Without it the trace is the same.
             let _ = headers.push(TRACE_STATE, Some(state.as_bytes()));
         }
@@ -77,7 +92,7 @@ impl RequestTrace {
         };
         let error = match result {
             // What the client did wrong is no error of the server.
-            Err(problem) if status >= 500 => Some(problem.detail.clone()),
+            Err(problem) if status >= 500 => Some(problem.detail.as_str().into()),
             _ => None,
         };
         let mut attributes = vec![
@@ -97,7 +112,7 @@ impl RequestTrace {
             parent: span.parent,
             state: self.state,
             kind: SpanKind::Server,
-            name: format!("POST {route}"),
+            name: format!("POST {route}").into(),
             began: span.began,
             ended: SystemTime::now(),
             attributes,
@@ -105,5 +120,47 @@ impl RequestTrace {
             dropped_links: 0,
             error,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 1 << 16;
+
+    /// What a record with these headers and a value of `size_bytes` gets, in a target that takes `LIMIT`.
+    fn names_of(own: &[&str], size_bytes: usize) -> Vec<String> {
+        let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = RequestTrace {
+            context: TraceContext::parse(parent).unwrap(),
+            state: Some("v=1".to_owned()),
+            span: None,
+        };
+        let mut headers = HeadersBuf::new();
+        for name in own {
+            headers.push(name, Some(b"own")).unwrap();
+        }
+        trace.add_to(&mut headers, size_bytes, LIMIT);
+        let names = headers.as_headers();
+        names.iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_record_gets_what_it_does_not_say_itself() {
+        assert_eq!(names_of(&["a"], 0), ["a", "traceparent", "tracestate"]);
+        assert_eq!(names_of(&["traceparent"], 0), ["traceparent"]);
+        assert_eq!(names_of(&["tracestate"], 0), ["tracestate", "traceparent"]);
+    }
+
+    #[test]
+    fn a_record_without_room_stays_as_it_is() {
+        let room = LIMIT - TRACE_HEADERS_BYTES;
+        assert_eq!(names_of(&[], room).len(), 2);
+        assert!(names_of(&[], room + 1).is_empty());
+        assert_eq!(names_of(&["a"], room), ["a"]);
+        for (own, added) in [(MAX_OWN_HEADERS, 2), (MAX_OWN_HEADERS + 1, 0)] {
+            assert_eq!(names_of(&vec!["a"; own], 0).len(), own + added);
+        }
     }
 }

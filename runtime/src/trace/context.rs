@@ -6,6 +6,10 @@ use std::fmt;
 pub const TRACE_PARENT: &str = "traceparent";
 /// The header in which tracing systems keep what is theirs; it goes along with the other one.
 pub const TRACE_STATE: &str = "tracestate";
+/// Longest `tracestate` that is passed on, in bytes: as much as W3C wants passed on at least. A longer one is left out.
+pub const MAX_TRACE_STATE_BYTES: usize = 512;
+/// What both headers may take in a batch besides what a record has, with all that a batch has around a record.
+pub const TRACE_HEADERS_BYTES: usize = 1 << 10;
 
 /// How long a `traceparent` is.
 const HEADER_BYTES: usize = 55;

@@ -32,7 +32,7 @@ enum Message {
 /// Spans since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpanCounts {
-    /// Those that the collector has taken.
+    /// Those of requests that the collector has taken, if only in part.
     pub exported: u64,
     /// Those that were dropped: there was no room, or the collector did not take them.
     pub dropped: u64,

@@ -18,7 +18,9 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as 
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
 
-pub use context::{TRACE_PARENT, TRACE_STATE, TraceContext};
+pub use context::{
+    MAX_TRACE_STATE_BYTES, TRACE_HEADERS_BYTES, TRACE_PARENT, TRACE_STATE, TraceContext,
+};
 pub use export::SpanCounts;
 pub use sampler::Sampler;
 pub use span::{AttributeValue, FinishedSpan, SpanKind};
@@ -26,7 +28,7 @@ pub use span::{AttributeValue, FinishedSpan, SpanKind};
 use self::client::ExportClient;
 use self::export::ExportQueue;
 
-/// How long the collector may take to answer.
+/// How long the collector may take to answer, and how long after the first attempt an export is tried again.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a collector takes traces, below its endpoint.
 const TRACES_PATH: &str = "v1/traces";
@@ -105,7 +107,7 @@ pub fn span_counts() -> SpanCounts {
 }
 
 impl Tracer {
-    fn new(options: &TraceOptions) -> Result<Self, Error> {
+    pub(crate) fn new(options: &TraceOptions) -> Result<Self, Error> {
         let endpoint = options.endpoint.trim_end_matches('/');
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             return Err(Error::Endpoint {
@@ -115,6 +117,7 @@ impl Tracer {
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(ExportClient::new(EXPORT_TIMEOUT))
+            .with_timeout(EXPORT_TIMEOUT)
             .with_endpoint(format!("{endpoint}/{TRACES_PATH}"))
             .build()
             .map_err(|error| Error::Exporter(error.to_string()))?;

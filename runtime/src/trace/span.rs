@@ -1,5 +1,6 @@
 //! A span that has ended, and what OpenTelemetry's exporter makes of it.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
@@ -25,20 +26,20 @@ pub enum SpanKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttributeValue {
     /// Text.
-    Text(String),
+    Text(Arc<str>),
     /// A number.
     Number(i64),
 }
 
 impl From<String> for AttributeValue {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::Text(text.into())
     }
 }
 
 impl From<&str> for AttributeValue {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(text.into())
     }
 }
 
@@ -49,7 +50,7 @@ impl From<u64> for AttributeValue {
 }
 
 /// A span that has ended.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FinishedSpan {
     /// How it is named to others.
     pub context: TraceContext,
@@ -60,7 +61,7 @@ pub struct FinishedSpan {
     /// What it is about.
     pub kind: SpanKind,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// When it began.
     pub began: SystemTime,
     /// When it ended.
@@ -72,7 +73,7 @@ pub struct FinishedSpan {
     /// Links that there would be besides.
     pub dropped_links: u32,
     /// What went wrong.
-    pub error: Option<String>,
+    pub error: Option<Arc<str>>,
 }
 
 impl FinishedSpan {
@@ -104,14 +105,16 @@ impl FinishedSpan {
                 SpanKind::Consumer => OtelKind::Consumer,
                 SpanKind::Producer => OtelKind::Producer,
             },
-            name: self.name.into(),
+            name: self.name.to_string().into(),
             start_time: self.began,
             end_time: self.ended.max(self.began),
             attributes: attributes.collect(),
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links,
-            status: self.error.map_or(Status::Unset, Status::error),
+            status: self
+                .error
+                .map_or(Status::Unset, |error| Status::error(error.to_string())),
             instrumentation_scope: InstrumentationScope::builder("millstream")
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),

@@ -16,7 +16,7 @@ fn span(tracer: &Tracer) -> FinishedSpan {
         parent: None,
         state: None,
         kind: SpanKind::Consumer,
-        name: "process".to_owned(),
+        name: "process".into(),
         began: SystemTime::now(),
         ended: SystemTime::now(),
         attributes: Vec::new(),

@@ -12,6 +12,7 @@ use crate::model::{HeadersBuf, HeadersRef, PortName, limits};
 use crate::plugin::{Columns, EncodedHeaders, Field, HeadersField, Output};
 use crate::queue::Queue;
 use crate::storage::Commit;
+use crate::trace::TRACE_HEADERS_BYTES;
 
 /// Collects the output records of one batch by port, and adds them to its commit.
 pub(super) struct Outputs {
@@ -162,7 +163,7 @@ impl Outputs {
         }
         let traced = self.trace.as_ref().and_then(|trace| trace.of_output(from));
         if let Some(context) = traced
-            && port.has_room(record.size_bytes() + trace_headers::MAX_BYTES)
+            && port.has_room(record.size_bytes() + TRACE_HEADERS_BYTES)
         {
             let source = from.map_or(EncodedHeaders::EMPTY, |from| source.headers(from));
             let own = output.headers(index);

@@ -2,12 +2,7 @@
 
 use crate::model::HeadersBuf;
 use crate::plugin::{EncodedHeaders, HeadersField};
-use crate::trace::{TRACE_PARENT, TRACE_STATE, TraceContext};
-
-/// What the headers may take in a batch besides what a record has, with all that a batch has around a record. A
-/// `tracestate` has at most 512 bytes, or it is left out.
-pub(super) const MAX_BYTES: usize = 1 << 10;
-const MAX_STATE_BYTES: usize = 512;
+use crate::trace::{MAX_TRACE_STATE_BYTES, TRACE_PARENT, TRACE_STATE, TraceContext};
 
 /// Writes the headers of an output into `target` with the span that it comes from. `source` has the headers of the
 /// record that it derives from. Returns whether there is anything to change: a plugin that has set the header itself,
@@ -20,14 +15,21 @@ pub(super) fn write(
 ) -> bool {
     let parent = context.to_header();
     let parent = Some(parent.as_slice());
+    let came_from = source.value_of(TRACE_PARENT).flatten();
+    let came_from = came_from.and_then(TraceContext::parse);
+    // A `tracestate` belongs to its trace.
+    let keeps_state = came_from.is_some_and(|it| it.trace_id() == context.trace_id());
     target.clear();
     let written = match own {
-        HeadersField::AsSource => write_replacing(source, parent, target),
+        HeadersField::AsSource => write_replacing(source, parent, keeps_state, target),
         HeadersField::Encoded(own) => match own.value_of(TRACE_PARENT) {
-            None => write_added(own, source, parent, target),
+            None => {
+                let state = source.value_of(TRACE_STATE).flatten();
+                write_added(own, parent, state.filter(|_| keeps_state), target)
+            }
             // A plugin that gives one output headers of its own has to copy those of the others.
             copied if copied == source.value_of(TRACE_PARENT) => {
-                write_replacing(own, parent, target)
+                write_replacing(own, parent, keeps_state, target)
             }
             Some(_) => return false,
         },
@@ -35,16 +37,19 @@ pub(super) fn write(
     written.is_some()
 }
 
-/// These headers, with this `traceparent` in the place of theirs.
+/// These headers, with this `traceparent` in the place of theirs, and their `tracestate` if it is kept.
 fn write_replacing(
     headers: EncodedHeaders<'_>,
     parent: Option<&[u8]>,
+    keeps_state: bool,
     target: &mut HeadersBuf,
 ) -> Option<()> {
     let mut is_written = false;
     for (name, value) in headers {
         if name != TRACE_PARENT {
-            target.push(name, value).ok()?;
+            if keeps_state || name != TRACE_STATE {
+                target.push(name, value).ok()?;
+            }
         } else if !std::mem::replace(&mut is_written, true) {
             target.push(TRACE_PARENT, parent).ok()?;
         }
@@ -58,16 +63,15 @@ fn write_replacing(
 /// The plugin's headers, and this `traceparent` with the `tracestate` that belongs to it.
 fn write_added(
     own: EncodedHeaders<'_>,
-    source: EncodedHeaders<'_>,
     parent: Option<&[u8]>,
+    state: Option<&[u8]>,
     target: &mut HeadersBuf,
 ) -> Option<()> {
     for (name, value) in own {
         target.push(name, value).ok()?;
     }
     target.push(TRACE_PARENT, parent).ok()?;
-    let state = source.value_of(TRACE_STATE).flatten();
-    let state = state.filter(|state| state.len() <= MAX_STATE_BYTES);
+    let state = state.filter(|state| state.len() <= MAX_TRACE_STATE_BYTES);
     if state.is_some() && own.value_of(TRACE_STATE).is_none() {
         target.push(TRACE_STATE, state).ok()?;
     }
@@ -151,6 +155,15 @@ mod tests {
         let own_state = [("tracestate", "w=2"), ("traceparent", PARENT)];
         let of_plugin = [("tracestate", "w=2")];
         assert_eq!(written(Some(&of_plugin), &source), expected(&own_state));
+    }
+
+    #[test]
+    fn a_state_does_not_go_over_to_another_trace() {
+        let of_another = OTHER.replacen("4bf9", "0000", 1);
+        let source = [("traceparent", of_another.as_str()), ("tracestate", "v=1")];
+        assert_eq!(written(None, &source), expected(&[("traceparent", PARENT)]));
+        let now = [("b", "2"), ("traceparent", PARENT)];
+        assert_eq!(written(Some(&[("b", "2")]), &source), expected(&now));
     }
 
     #[test]

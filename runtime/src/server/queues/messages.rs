@@ -17,7 +17,7 @@ use super::super::problem::{Code, Problem};
 use super::super::records::JSON_LINES;
 use super::super::request_trace::RequestTrace;
 use super::super::state::State;
-use crate::model::{HeadersBuf, QueueName};
+use crate::model::{HeadersBuf, QueueName, limits};
 use crate::queue::{self, LeaseRequest, MessageState, PeekedMessage, Queue, Receipt, Settled};
 
 /// Bytes and messages after which what is waiting is enqueued.
@@ -185,7 +185,7 @@ async fn enqueue_lines(
             .encode_headers(&mut headers)
             .map_err(|mistake| refused(&mistake))?;
         if let Some(trace) = trace {
-            trace.add_to(&mut headers);
+            trace.add_to(&mut headers, record.size_bytes(), limits::MAX_RECORD_BYTES);
         }
         let timestamp_ms = record.timestamp.unwrap_or(now_ms);
         let pushed = batch.push(

@@ -11,7 +11,7 @@ use super::super::problem::{Code, Problem};
 use super::super::request_trace::RequestTrace;
 use super::super::state::State;
 use crate::log::{self, Producer};
-use crate::model::{HeadersBuf, TopicName};
+use crate::model::{HeadersBuf, TopicName, limits};
 
 /// What was stored.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -53,6 +53,8 @@ async fn store(
     let log = &state.data.log;
     let topic = log.topic(name)?;
     let now_ms = log.store().clock().now_ms();
+    let max_bytes = topic.config().max_batch_bytes.min(limits::MAX_RECORD_BYTES);
+    let trace = trace.map(|trace| (trace, max_bytes));
     let mut producer = Producer::new(log.clone(), topic);
     let sent = send_lines(&mut producer, body, now_ms, trace).await;
     // What was sent before a line that is refused is stored, whatever is wrong with that one.
@@ -67,11 +69,12 @@ async fn store(
     Ok(ProducedView { acknowledged })
 }
 
+/// With the trace comes how large a record of the topic may be.
 async fn send_lines(
     producer: &mut Producer,
     body: &[u8],
     now_ms: u64,
-    trace: Option<&RequestTrace>,
+    trace: Option<(&RequestTrace, usize)>,
 ) -> Result<(), Problem> {
     let mut headers = HeadersBuf::new();
     for (at, line) in body.split(|byte| *byte == b'\n').enumerate() {
@@ -85,8 +88,8 @@ async fn send_lines(
         record
             .encode_headers(&mut headers)
             .map_err(|mistake| refused(&mistake))?;
-        if let Some(trace) = trace {
-            trace.add_to(&mut headers);
+        if let Some((trace, max_bytes)) = trace {
+            trace.add_to(&mut headers, record.size_bytes(), max_bytes);
         }
         let sent = producer.send(
             record.partition,
