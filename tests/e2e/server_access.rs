@@ -138,13 +138,17 @@ fn bodies_together_hold_no_more_than_the_server_has_room_for() {
     slow.write_all(head.as_bytes()).unwrap();
     slow.write_all(&vec![b' '; 900_000]).unwrap();
     let started = Instant::now();
-    let refused = loop {
-        let answered = server.post_lines(path, &line(300_000));
-        if answered.status == 503 {
-            break answered;
-        }
-        assert!(started.elapsed() < SOON, "the body was never counted");
+    let held_bytes = || -> f64 {
+        let metrics = server.get("/metrics").expect(200).body;
+        let mut lines = metrics.lines();
+        let held = lines.find_map(|line| line.strip_prefix("millstream_http_inflight_bytes "));
+        held.unwrap().parse().unwrap()
     };
+    // Whoever comes last is refused: until then that is the slow one.
+    while held_bytes() < 900_000.0 {
+        assert!(started.elapsed() < SOON, "the body was never counted");
+    }
+    let refused = server.post_lines(path, &line(300_000));
     assert!(refused.headers.contains_key("retry-after"));
     refused.expect_problem(503, "overloaded");
     // There is room for a small one, and for all once the other has gone.

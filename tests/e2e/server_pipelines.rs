@@ -370,6 +370,29 @@ fn a_faulty_canary_takes_itself_back() {
     server.stop();
 }
 
+/// A version that imports what only the new manifest allows comes with it, though not with the one before.
+#[test]
+fn a_manifest_brings_the_version_that_needs_it() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("passthrough", 1, "");
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    sandbox.wire_suspect("testing-reads-clock", 1, "");
+    sandbox
+        .run(&["apply", "millstream.toml"])
+        .expect_code(1)
+        .expect_error(&["allow = { clocks = true }"]);
+    sandbox.wire_suspect("testing-reads-clock", 1, "allow = { clocks = true }");
+    let applied = sandbox.run(&["apply", "millstream.toml"]).expect_code(0);
+    assert!(
+        applied.stderr.contains("runs version"),
+        "{}",
+        applied.stderr
+    );
+    assert_eq!(pipeline(&sandbox, "suspect")["running"]["state"], "running");
+    server.stop();
+}
+
 #[test]
 fn what_is_no_plugin_or_does_not_fit_is_refused() {
     let sandbox = Sandbox::new();
