@@ -440,14 +440,15 @@ fn a_token_opens_what_its_roles_say() {
     let names: Vec<Value> = sandbox.json(&["token", "list"]).as_array().unwrap().clone();
     assert_eq!(names.len(), 1);
     assert_eq!(names[0]["name"], "producer");
-    let audit = std::fs::read_to_string(sandbox.data_dir().join("audit.jsonl")).unwrap();
+    let log = |name| std::fs::read_to_string(sandbox.data_dir().join(name)).unwrap();
+    let (audit, refused) = (log("audit.jsonl"), log("audit-refused.jsonl"));
     assert!(
         audit.contains("\"token\":\"local\"") && audit.contains("/v1/tokens/reader"),
         "{audit}"
     );
     assert!(
-        audit.contains("\"status\":403") && !audit.contains(&reader),
-        "{audit}"
+        refused.contains("\"status\":403") && !refused.contains(&reader),
+        "{refused}"
     );
     server.stop();
 }

@@ -72,7 +72,7 @@ fn a_flood_of_refusals_leaves_the_audit_log_readable() {
             .expect_problem(401, "unauthenticated");
     }
     server.stop();
-    let audit = std::fs::read_to_string(sandbox.data_dir().join("audit.jsonl")).unwrap();
+    let audit = std::fs::read_to_string(sandbox.data_dir().join("audit-refused.jsonl")).unwrap();
     let refused = audit.lines().filter(|line| line.contains("401")).count();
     assert!(refused <= 10, "{refused} lines");
     let last: Value = serde_json::from_str(audit.lines().last().unwrap()).unwrap();
@@ -115,6 +115,50 @@ fn the_position_of_a_pipeline_is_moved_by_those_who_deploy_it() {
     server
         .post("/v1/groups/suspect/offsets", &offsets)
         .expect_problem(403, "forbidden");
+    // Who has moved it, or wanted to, is written down; who moved a group of its own is not.
+    let moves = |name: &str| -> Vec<(Value, Value)> {
+        let log = std::fs::read_to_string(sandbox.data_dir().join(name)).unwrap();
+        let events = log.lines().map(|line| serde_json::from_str(line).unwrap());
+        let moves = events.filter(|event: &Value| {
+            let path = event["path"].as_str();
+            path.is_some_and(|path| path.ends_with("/offsets"))
+        });
+        moves
+            .map(|event| {
+                assert_eq!(event["subject"], "position of pipeline suspect");
+                (event["token"].clone(), event["status"].clone())
+            })
+            .collect()
+    };
+    let by = |token: &str, status: u16| (json!(token), json!(status));
+    assert_eq!(
+        moves("audit.jsonl"),
+        [by("deployer", 204), by("deployer", 409)]
+    );
+    assert_eq!(
+        moves("audit-refused.jsonl"),
+        [by("consumer", 403), by("consumer", 403)]
+    );
+}
+
+/// Posts lines without saying before how many bytes they have. Returns the beginning of the answer.
+fn status_of_chunked(address: &str, path: &str, lines: &str) -> String {
+    use std::io::{Read as _, Write as _};
+
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    for chunk in lines.as_bytes().chunks(64 << 10) {
+        write!(stream, "{:x}\r\n", chunk.len()).unwrap();
+        stream.write_all(chunk).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    String::from_utf8_lossy(&status).into_owned()
 }
 
 #[test]
@@ -151,6 +195,12 @@ fn bodies_together_hold_no_more_than_the_server_has_room_for() {
     let refused = server.post_lines(path, &line(300_000));
     assert!(refused.headers.contains_key("retry-after"));
     refused.expect_problem(503, "overloaded");
+    // Also of a large one the answer is seen, whether its length was told before or not.
+    let large = line(1_000_000).repeat(12);
+    server
+        .post_lines(path, &large)
+        .expect_problem(503, "overloaded");
+    assert_eq!(status_of_chunked(address, path, &large), "HTTP/1.1 503");
     // There is room for a small one, and for all once the other has gone.
     server.post_lines(path, &line(10)).expect(200);
     drop(slow);

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use super::error::unknown_version;
 use super::records::{self, AppliedManifest};
 use super::{Deployments, Error};
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::{PipelineName, PluginName};
-use crate::pipeline::{Applied, Plugins, Refusal};
+use crate::pipeline::{self, Applied, Plugins, Refusal};
 use crate::storage::Commit;
 
 /// A manifest that could not be started again.
@@ -62,12 +63,13 @@ impl Deployments {
         manifest
             .pipelines
             .retain(|spec| !applied.removed.contains(&spec.name));
+        if manifest.pipelines.is_empty() {
+            // The process ended between the deletion of its last pipeline and its own.
+            return self.forget(name).await;
+        }
         let plugins = self.plugins_of(&manifest, |name| {
             // Only the pipelines of this plugin do not run then.
-            self.current(name).map_err(|error| Refusal::Unreadable {
-                path: format!("the uploaded plugin `{name}`"),
-                reason: error.to_string(),
-            })
+            self.current(name).map_err(|error| refusal(name, &error))
         });
         // What a rollback has left half done waits for it to be run again.
         let held = [self.half_restored()?, applied.paused.clone()].concat();
@@ -159,9 +161,9 @@ impl Deployments {
     /// The current version of a plugin, if it may run.
     pub(super) fn current(&self, name: &PluginName) -> Result<crate::plugin::Plugin, Error> {
         let stored = self.stored_plugin(name)?;
-        if let Some(version) = stored.version(&stored.current) {
-            self.check_signed(name, version)?;
-        }
+        let version = stored.version(&stored.current);
+        let version = version.ok_or_else(|| unknown_version(name, &stored.current))?;
+        self.check_signed(name, version)?;
         self.load(name, &stored.current)
     }
 
@@ -235,7 +237,12 @@ impl Deployments {
                 })
                 .await?;
             }
-            this.shared.pipelines.remove(&name, delete_data).await?;
+            let is_half_restored = delete_data && this.check_whole(&name).is_err();
+            match this.shared.pipelines.remove(&name, delete_data).await {
+                // The process ended after its data were deleted: this is the second attempt.
+                Err(pipeline::Error::NotApplied { .. }) if is_half_restored => {}
+                removed => removed?,
+            }
             if delete_data {
                 this.forget_half_restored(&name).await?;
             }
@@ -313,6 +320,14 @@ impl Deployments {
         records::delete_manifest(&mut commit, manifest);
         self.shared.store.commit(commit).await?;
         Ok(())
+    }
+}
+
+/// Why an uploaded plugin does not run.
+pub(super) fn refusal(name: &PluginName, error: &Error) -> Refusal {
+    Refusal::Unreadable {
+        path: format!("the uploaded plugin `{name}`"),
+        reason: error.to_string(),
     }
 }
 

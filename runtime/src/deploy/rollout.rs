@@ -6,10 +6,11 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::error::unknown_version;
+use super::manifests::refusal;
 use super::records::{self, Deploy, Mode, Outcome, StoredPlugin};
 use super::{Deployments, Error, UnderWay};
 use crate::model::{PipelineName, PluginName};
-use crate::pipeline;
+use crate::pipeline::{self, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::storage::{self, Commit};
 
@@ -308,10 +309,8 @@ impl Deployments {
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
         let to = self.load(&deploy.plugin, &deploy.to)?;
         // Before anything has changed: it may have to be taken back.
-        let from = match self.allowed_before(deploy) {
-            Some(from) => Some(self.load(&deploy.plugin, from)?),
-            None => None,
-        };
+        let before = self.current(&deploy.plugin);
+        let before = before.map_err(|error| refusal(&deploy.plugin, &error));
         let mut done = Vec::new();
         for pipeline in &deploy.pipelines {
             match self.shared.pipelines.swap(pipeline, None, &to).await {
@@ -323,9 +322,7 @@ impl Deployments {
                 // It has been deleted meanwhile.
                 Err(pipeline::Error::NotApplied { .. }) => {}
                 Err(error) => {
-                    if let Some(from) = &from {
-                        self.take_back(deploy.id, &done, from).await;
-                    }
+                    self.take_back(deploy.id, &done, &before).await;
                     return Err(error.into());
                 }
             }
@@ -333,10 +330,20 @@ impl Deployments {
         Ok(())
     }
 
-    /// Gives pipelines the old version again.
-    async fn take_back(&self, id: u64, pipelines: &[&PipelineName], from: &Plugin) {
+    /// Gives pipelines the old version again; where that may not run, they stop, as they were before.
+    async fn take_back(
+        &self,
+        id: u64,
+        pipelines: &[&PipelineName],
+        before: &Result<Plugin, Refusal>,
+    ) {
+        let running = &self.shared.pipelines;
         for pipeline in pipelines {
-            if let Err(error) = self.shared.pipelines.swap(pipeline, None, from).await {
+            let taken_back = match before {
+                Ok(plugin) => running.swap(pipeline, None, plugin).await.map(drop),
+                Err(refusal) => running.refuse(pipeline, refusal.clone()).await,
+            };
+            if let Err(error) = taken_back {
                 tracing::error!(deploy = id, %pipeline, %error, "the pipeline could not be given its old version back");
             }
         }

@@ -6,7 +6,7 @@
 
 use tokio::task::block_in_place;
 
-use super::records::{Deploy, PluginVersion};
+use super::records::PluginVersion;
 use super::{Deployments, Error};
 use crate::model::PluginName;
 use crate::plugin::{Digest, Signature, TrustedKeys};
@@ -75,18 +75,6 @@ impl Deployments {
             let wasm = self.shared.components.read(digest)?;
             rules.check(name, digest, &signature, &wasm)
         })
-    }
-
-    /// The version from which a deploy comes, if it may run: one that may not does not run now either, and is not what
-    /// a deploy that fails goes back to.
-    pub(super) fn allowed_before<'a>(&self, deploy: &'a Deploy) -> Option<&'a Digest> {
-        let from = deploy.from.as_ref()?;
-        let stored = self.stored_plugin(&deploy.plugin).ok()?;
-        let allowed = self.check_signed(&deploy.plugin, stored.version(from)?);
-        match allowed {
-            Err(Error::UnsignedPlugin { .. } | Error::UntrustedSignature { .. }) => None,
-            _ => Some(from),
-        }
     }
 }
 

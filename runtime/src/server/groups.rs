@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -10,14 +11,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::access::{Rights, Role};
+use super::access::{Rights, Role, Subject};
 use super::extract::{Json, PathOf};
 use super::offset_spec;
 use super::problem::{Code, Problem};
 use super::state::{Data, State};
 use crate::group::{GroupPosition, Lag};
 use crate::log::{OffsetSpec, Topic};
-use crate::model::{GroupName, TopicName};
+use crate::model::{GroupName, PipelineName, TopicName};
 use crate::pipeline::{self, PipelineState};
 use crate::storage::Partition;
 
@@ -236,6 +237,11 @@ async fn reset(
 ) -> Result<axum::Json<ResetView>, Problem> {
     let to = offset_spec::parse(&request.to)
         .map_err(|reason| Problem::invalid(format!("`to` is `{}`: {reason}", request.to)))?;
+    // Until it has moved, no pipeline of the group starts.
+    let _held = match request.dry_run {
+        true => None,
+        false => state.hold_pipelines().await,
+    };
     if !request.dry_run {
         check_not_running(&state, &name)?;
     }
@@ -290,9 +296,21 @@ async fn commit(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
     rights: Rights,
+    subject: Option<Extension<Subject>>,
     Json(request): Json<OffsetCommit>,
 ) -> Result<axum::http::StatusCode, Problem> {
-    check_may_move(&state, &rights, &name)?;
+    let owner = owner_of(&state, &name)?;
+    if let (Some(owner), Some(Extension(subject))) = (&owner, subject) {
+        subject.set(format_args!("position of pipeline {owner}"));
+    }
+    // Until it has moved, no pipeline of the group starts.
+    let _held = match &owner {
+        Some(owner) => {
+            check_may_move(&rights, &name, owner)?;
+            state.hold_pipelines().await
+        }
+        None => None,
+    };
     check_not_running(&state, &name)?;
     let topic = state.data.log.topic(&request.topic)?;
     let mut offsets = Vec::new();
@@ -323,6 +341,7 @@ async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
 ) -> Result<axum::Json<DeletedGroup>, Problem> {
+    let _held = state.hold_pipelines().await;
     check_not_running(&state, &name)?;
     let groups = &state.data.groups;
     let partitions = block_in_place(|| groups.positions(&name))?.len();
@@ -330,20 +349,23 @@ async fn delete(
     Ok(axum::Json(DeletedGroup { name, partitions }))
 }
 
+/// The pipeline of which a group is the position, if it is of one.
+fn owner_of(state: &State, name: &GroupName) -> Result<Option<PipelineName>, Problem> {
+    let store = state.data.log.store();
+    let owners = block_in_place(|| pipeline::owners_of_group(store, name))?;
+    Ok(owners.into_iter().next())
+}
+
 /// Whoever moves the position of a pipeline lets it skip records, or process them again: that is for those who deploy it.
-fn check_may_move(state: &State, rights: &Rights, name: &GroupName) -> Result<(), Problem> {
-    if rights.may(Role::Deploy) {
-        return Ok(());
-    }
-    let owners = block_in_place(|| pipeline::owners_of_group(state.data.log.store(), name))?;
-    match owners.first() {
-        Some(owner) => Err(Problem::new(
+fn check_may_move(rights: &Rights, name: &GroupName, owner: &PipelineName) -> Result<(), Problem> {
+    match rights.may(Role::Deploy) {
+        true => Ok(()),
+        false => Err(Problem::new(
             Code::Forbidden,
             format!(
                 "the group `{name}` is the position of pipeline `{owner}`; moving it needs the role `deploy`"
             ),
         )),
-        None => Ok(()),
     }
 }
 

@@ -34,8 +34,8 @@ async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Whether the server can do its work: what was applied has been started, the store takes writes, the disk has room,
-/// and it is not going down. If not, send requests elsewhere.
+/// Whether the server can do its work: everything that was applied has been started or could not be (its pipelines and
+/// the log say why), the store takes writes, the disk has room, and it is not going down. If not, send requests elsewhere.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(("token" = ["anyone"])),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn ready(StateOf(state): StateOf<State>) -> impl IntoResponse {

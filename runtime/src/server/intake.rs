@@ -1,7 +1,9 @@
 //! Bounds what the bodies of all requests together hold in memory; each of them has its own bound, too.
 //!
 //! Bytes count from when they are read until the request is answered. A request for which there is no room is
-//! refused as a whole; one that is alone gets through, however large it is.
+//! refused as a whole; one that is alone gets through, however large it is. What a refused one still sends is read
+//! and thrown away, as far as it comes soon: an answer before the end of the body would end the connection, and the
+//! client might not even see it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,6 +20,8 @@ use super::problem::{Code, Problem};
 
 /// How long a client may send nothing while the body of its request is not whole.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How long the body of a request that is refused is read, to be thrown away.
+const MAX_DISCARD: Duration = Duration::from_secs(10);
 
 /// Counts the bytes of bodies. Clones share it.
 #[derive(Clone)]
@@ -58,8 +62,11 @@ impl Intake {
 }
 
 impl Held {
-    /// Holds more bytes, if there is room for them.
+    /// Holds more bytes, if there is room for them and was for all before.
     fn take(&self, bytes: usize) -> bool {
+        if self.is_refused() {
+            return false;
+        }
         let own = self.bytes.load(Ordering::Relaxed);
         let taken =
             self.room
@@ -73,10 +80,18 @@ impl Held {
                 true
             }
             Err(_) => {
-                self.is_refused.store(true, Ordering::Relaxed);
+                self.refuse();
                 false
             }
         }
+    }
+
+    fn refuse(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
     }
 }
 
@@ -101,26 +116,19 @@ pub(super) async fn bound(
 ) -> Response {
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    // Refused before it is sent, where that can be told.
+    // Before anything of it is read, where that can be told.
     if declared.is_some_and(|bytes| !intake.0.fits(intake.held_bytes(), 0, bytes)) {
+        discard(&mut request.into_body().into_data_stream()).await;
         return overloaded().into_response();
     }
     let held = Arc::new(intake.hold());
-    let counted = Arc::clone(&held);
     let request = request.map(|body| {
-        let chunks = futures_util::stream::unfold(body.into_data_stream(), next_chunk);
-        let chunks = chunks.map(move |chunk| {
-            let chunk = chunk?;
-            match counted.take(chunk.len()) {
-                true => Ok(chunk),
-                false => Err(axum::BoxError::from(overloaded())),
-            }
-        });
-        Body::from_stream(chunks)
+        let bounded = (body.into_data_stream(), Arc::clone(&held));
+        Body::from_stream(futures_util::stream::unfold(bounded, next_chunk))
     });
     let response = next.run(request).await;
     // What the handler made of a body that broke off is not what is wrong.
-    match held.is_refused.load(Ordering::Relaxed) {
+    match held.is_refused() {
         true => overloaded().into_response(),
         false => response,
     }
@@ -128,13 +136,26 @@ pub(super) async fn bound(
 
 /// The next chunk of a body. A client that stops halfway must not hold its bytes for ever.
 async fn next_chunk(
-    mut chunks: BodyDataStream,
-) -> Option<(Result<Bytes, axum::BoxError>, BodyDataStream)> {
+    (mut chunks, held): (BodyDataStream, Arc<Held>),
+) -> Option<(Result<Bytes, axum::BoxError>, (BodyDataStream, Arc<Held>))> {
     let chunk = match tokio::time::timeout(MAX_PAUSE, chunks.next()).await {
         Ok(chunk) => chunk?.map_err(axum::BoxError::from),
         Err(_) => Err(axum::BoxError::from("nothing of the body came for a while")),
     };
-    Some((chunk, chunks))
+    let chunk = match chunk {
+        Ok(chunk) if !held.take(chunk.len()) => {
+            discard(&mut chunks).await;
+            Err(axum::BoxError::from(overloaded()))
+        }
+        chunk => chunk,
+    };
+    Some((chunk, (chunks, held)))
+}
+
+async fn discard(chunks: &mut BodyDataStream) {
+    let reading = async { while let Some(Ok(_)) = chunks.next().await {} };
+    // Whoever takes longer does not get to see the answer.
+    let _ = tokio::time::timeout(MAX_DISCARD, reading).await;
 }
 
 fn overloaded() -> Problem {
@@ -153,7 +174,7 @@ mod tests {
         let intake = Intake::new(100);
         let (first, second) = (intake.hold(), intake.hold());
         assert!(first.take(60) && second.take(40));
-        assert!(!second.take(1) && second.is_refused.load(Ordering::Relaxed));
+        assert!(!second.take(1) && second.is_refused());
         assert_eq!(intake.held_bytes(), 100);
         drop(second);
         assert!(first.take(40));

@@ -257,6 +257,14 @@ impl State {
         Ok(suspended)
     }
 
+    /// Keeps everything from starting or stopping until what is returned is dropped.
+    pub(super) async fn hold_pipelines(&self) -> Option<OwnedMutexGuard<()>> {
+        match &self.deployments {
+            Some(deployments) => Some(deployments.hold().await),
+            None => None,
+        }
+    }
+
     /// The pipelines of this server; none within a command.
     pub(super) fn pipelines(&self) -> Option<&Pipelines> {
         self.deployments.as_ref().map(Deployments::pipelines)

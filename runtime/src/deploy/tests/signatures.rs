@@ -137,3 +137,35 @@ async fn what_was_uploaded_before_does_not_run_either() {
     server.deployments.restore().await.unwrap();
     assert_eq!(state(&server), PipelineState::Running);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deploy_that_fails_does_not_leave_a_pipeline_running_without_a_version_to_go_back_to() {
+    let server = Server::start().await;
+    upload(&server, &Guest::passthrough().build(), None)
+        .await
+        .unwrap();
+    for (name, settings) in [("a", "allow = { clocks = true }"), ("b", "")] {
+        let text = manifest(name, name, settings);
+        server.deployments.apply(&text, None).await.unwrap();
+    }
+    let ours = key();
+    let server = server.restart_with(required(&[&ours])).await;
+    server.deployments.restore().await.unwrap();
+
+    // It runs in one of the two only.
+    let clock = "wasi:clocks/monotonic-clock@0.2.6";
+    let reads = Guest::passthrough().import(clock, "now", "(result u64)", "(result i64)");
+    let wasm = reads.build();
+    let signed = upload(&server, &wasm, Some(ours.signing.sign(&wasm))).await;
+    let digest = signed.unwrap().version.digest;
+    let deploys = &server.deployments;
+    let failed = deploys.deploy(&p(), &digest, Mode::All, None).await;
+    assert!(
+        matches!(failed, Err(Error::DeployFailed { .. })),
+        "{failed:?}"
+    );
+    for name in ["a", "b"] {
+        let status = deploys.pipelines().status_of(&pipeline(name)).unwrap();
+        assert_eq!(status.state, PipelineState::Refused, "{name}");
+    }
+}

@@ -3,7 +3,7 @@
 use super::managed::Managed;
 use super::{PipelineState, Pipelines};
 use crate::model::PipelineName;
-use crate::pipeline::{Error, registry};
+use crate::pipeline::{Error, Refusal, registry};
 
 impl Pipelines {
     /// Ends a pipeline's tasks at their next batch boundary, after their checkpoints, until it is resumed.
@@ -94,6 +94,23 @@ impl Pipelines {
     pub async fn suspend(&self, name: &PipelineName) {
         let _change = self.shared.changes.lock().await;
         self.stop_tasks(name).await;
+    }
+
+    /// Ends a pipeline's tasks at their next batch boundary, and lets it have no plugin until it is given another:
+    /// a [`swap`](Self::swap) of all of it starts it again.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`]
+    pub async fn refuse(&self, name: &PipelineName, refusal: Refusal) -> Result<(), Error> {
+        let _change = self.shared.changes.lock().await;
+        self.stop_tasks(name).await;
+        let mut managed = self.shared.managed.lock();
+        let Some(managed) = managed.get_mut(name) else {
+            drop(managed);
+            return Err(self.unknown(name));
+        };
+        managed.plugin = Err(refusal);
+        Ok(())
     }
 
     pub(super) fn state_of(&self, managed: &Managed) -> PipelineState {

@@ -1,7 +1,9 @@
-//! The audit log: who changed what, and who was refused; one JSON object a line in `audit.jsonl` of the data directory.
+//! The audit log: who changed what, in `audit.jsonl` of the data directory, and who was refused, in
+//! `audit-refused.jsonl`; one JSON object a line.
 //!
-//! Whoever is refused can ask again as often as it likes, and must not push what was done out of the log: of one
-//! address, or token, some refusals are written in a minute, and of the others only how many they were.
+//! Whoever is refused can ask again as often as it likes, from as many addresses as it has, and must not push what was
+//! done out of the log: that is why refusals have a file of their own. Of one address, or token, some are written in
+//! a minute, and of the others only how many they were.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -20,7 +22,7 @@ use serde::Serialize;
 use super::guard::peer;
 use super::tokens::Identity;
 
-/// Bytes after which a file is set aside as `audit.jsonl.1`, over the one before it.
+/// Bytes after which a file is set aside with `.1` at the end of its name, over the one before it.
 const MAX_BYTES: u64 = 64 << 20;
 /// Characters of a path that are written.
 const MAX_PATH: usize = 1_024;
@@ -116,40 +118,40 @@ struct Refusals {
 pub(in crate::server) struct Audit(Arc<Mutex<Log>>);
 
 struct Log {
+    changes: BoundedFile,
+    refused: BoundedFile,
+    refusals: HashMap<Source, Refusals>,
+}
+
+/// A file that is set aside when it is full.
+struct BoundedFile {
     path: PathBuf,
     file: File,
     bytes: u64,
     max_bytes: u64,
-    refusals: HashMap<Source, Refusals>,
 }
 
 impl Audit {
     /// Appends to the log of a data directory.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// A file cannot be opened.
     pub(in crate::server) fn open(data_dir: &Path) -> std::io::Result<Self> {
         Self::open_bounded(data_dir, MAX_BYTES)
     }
 
     fn open_bounded(data_dir: &Path, max_bytes: u64) -> std::io::Result<Self> {
-        let path = data_dir.join("audit.jsonl");
-        let file = append_to(&path)?;
-        let bytes = file.metadata()?.len();
+        let open = |name| BoundedFile::open(data_dir.join(name), max_bytes);
         Ok(Self(Arc::new(Mutex::new(Log {
-            path,
-            file,
-            bytes,
-            max_bytes,
+            changes: open("audit.jsonl")?,
+            refused: open("audit-refused.jsonl")?,
             refusals: HashMap::new(),
         }))))
     }
 
     /// Writes down a request that changed something.
     pub(super) fn write(&self, event: &Event) {
-        let mut log = self.0.lock();
-        log.close_windows(Instant::now(), false);
-        log.write(event);
+        self.0.lock().changes.write(event);
     }
 
     /// Writes down a request that was refused, or counts it.
@@ -184,7 +186,7 @@ impl Log {
         });
         if refusals.written < WRITTEN_REFUSALS {
             refusals.written += 1;
-            self.write(event);
+            self.refused.write(event);
         } else {
             refusals.left_out += 1;
         }
@@ -202,13 +204,25 @@ impl Log {
         let over: Vec<_> = over.collect();
         for (source, refusals) in over {
             if refusals.left_out > 0 {
-                self.write(&LeftOut {
+                self.refused.write(&LeftOut {
                     time: Timestamp::now().to_string(),
                     source: &source,
                     refusals_left_out: refusals.left_out,
                 });
             }
         }
+    }
+}
+
+impl BoundedFile {
+    fn open(path: PathBuf, max_bytes: u64) -> std::io::Result<Self> {
+        let file = append_to(&path)?;
+        Ok(Self {
+            bytes: file.metadata()?.len(),
+            path,
+            file,
+            max_bytes,
+        })
     }
 
     fn write(&mut self, line: &impl Serialize) {
@@ -262,7 +276,7 @@ mod tests {
     }
 
     fn lines(folder: &Path) -> Vec<Value> {
-        let text = std::fs::read_to_string(folder.join("audit.jsonl")).unwrap();
+        let text = std::fs::read_to_string(folder.join("audit-refused.jsonl")).unwrap();
         let lines = text.lines();
         lines
             .map(|line| serde_json::from_str(line).unwrap())
@@ -319,14 +333,27 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_bounded() {
+    fn the_log_is_bounded_and_refusals_push_no_change_out() {
         let folder = tempfile::tempdir().unwrap();
         let audit = Audit::open_bounded(folder.path(), 1_000).unwrap();
-        for _ in 0..100 {
-            audit.write(&refusal("10.0.0.1"));
+        let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let change = Event {
+            token: Some("ann".to_owned()),
+            ..refusal("10.0.0.1")
+        };
+        audit.write(&change);
+        for number in 0..100 {
+            audit.write_refusal(&refusal(&Ipv4(number).to_string()));
         }
-        let size = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
-        assert!(size("audit.jsonl") < 1_200 && size("audit.jsonl.1") < 1_200);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(text("audit.jsonl").lines().count(), 1);
+        assert!(text("audit.jsonl").contains("ann"));
+        for _ in 0..100 {
+            audit.write(&change);
+        }
+        let names = ["audit.jsonl", "audit-refused.jsonl"];
+        for name in names {
+            assert!(text(name).len() < 1_200 && text(&format!("{name}.1")).len() < 1_200);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 }

@@ -94,7 +94,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Rights {
     }
 }
 
-/// What a request is about, where its path does not say so; a handler sets it for the audit log.
+/// What a request is about, where its path does not say so. A handler sets it for the audit log, which has a line for each
+/// request with one.
 #[derive(Clone, Debug, Default)]
 pub(in crate::server) struct Subject(Arc<OnceLock<String>>);
 
@@ -251,10 +252,10 @@ pub(in crate::server) async fn check(
         );
         return refuse(request, Problem::new(Code::Forbidden, text)).await;
     }
-    let is_change = matches!(role, Some(Role::Deploy | Role::Admin))
-        && !matches!(*request.method(), Method::GET | Method::HEAD);
     let subject = Subject::default();
-    let written = is_change.then(|| Written {
+    let may_change = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let written = may_change.then(|| Written {
+        is_change: matches!(role, Some(Role::Deploy | Role::Admin)),
         event: Event::of(&request, Some(&identity), StatusCode::OK),
         access: access.clone(),
         subject: subject.clone(),
@@ -296,8 +297,10 @@ async fn drain(body: Body) {
     let _ = tokio::time::timeout(DRAIN_PATIENCE, reading).await;
 }
 
-/// Writes an event down when it is dropped.
+/// Writes an event down when it is dropped, if it belongs into the audit log.
 struct Written {
+    /// Whether it does for what the operation is; else it does if its handler has said what it is about, or refused it.
+    is_change: bool,
     event: Event,
     access: Access,
     subject: Subject,
@@ -306,9 +309,17 @@ struct Written {
 
 impl Drop for Written {
     fn drop(&mut self) {
-        let event = self.event.clone();
         let subject = self.subject.0.get().cloned();
-        self.access.audit(&event.ended(self.status, subject));
+        let is_change = self.is_change || subject.is_some();
+        let is_refused = self.status == StatusCode::FORBIDDEN.as_u16();
+        if !is_change && !is_refused {
+            return;
+        }
+        let event = self.event.clone().ended(self.status, subject);
+        match is_refused {
+            true => self.access.audit_refusal(&event),
+            false => self.access.audit(&event),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub use view::{
 
 use super::access::{Caller, Standing};
 use super::extract::{Body, Json, PathOf, QueryOf};
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::state::State;
 use crate::deploy::Mode;
 use crate::model::PluginName;
@@ -152,10 +152,7 @@ fn signature(headers: &HeaderMap) -> Result<Option<Signature>, Problem> {
     };
     let parsed = value.to_str().unwrap_or_default().parse();
     parsed.map(Some).map_err(|error: SignatureError| {
-        Problem::new(
-            Code::UntrustedSignature,
-            format!("the header `{SIGNATURE}` does not count: {error}"),
-        )
+        Problem::invalid(format!("the header `{SIGNATURE}` is malformed: {error}"))
     })
 }
 
