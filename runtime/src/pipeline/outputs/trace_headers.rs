@@ -1,8 +1,12 @@
 //! The headers by which an output says which span it comes from.
 
-use crate::model::HeadersBuf;
+use crate::model::{HeadersBuf, limits};
 use crate::plugin::{EncodedHeaders, HeadersField};
 use crate::trace::{MAX_TRACE_STATE_BYTES, TRACE_PARENT, TRACE_STATE, TraceContext};
+
+/// Headers of an output to which none of a trace is added: a queue may have to add when the message is due, and when it
+/// expires.
+const ENOUGH_HEADERS: usize = limits::MAX_HEADERS as usize - 2;
 
 /// Writes the headers of an output into `target` with the span that it comes from. `source` has the headers of the
 /// record that it derives from. Returns whether there is anything to change: a plugin that has set the header itself,
@@ -20,6 +24,10 @@ pub(super) fn write(
     // A `tracestate` belongs to its trace.
     let keeps_state = came_from.is_some_and(|it| it.trace_id() == context.trace_id());
     target.clear();
+    let own_count = match own {
+        HeadersField::AsSource => source.into_iter().count(),
+        HeadersField::Encoded(own) => own.into_iter().count(),
+    };
     let written = match own {
         HeadersField::AsSource => write_replacing(source, parent, keeps_state, target),
         HeadersField::Encoded(own) => match own.value_of(TRACE_PARENT) {
@@ -34,7 +42,8 @@ pub(super) fn write(
             Some(_) => return false,
         },
     };
-    written.is_some()
+    let count = target.as_headers().len();
+    written.is_some() && (count <= own_count || count <= ENOUGH_HEADERS)
 }
 
 /// These headers, with this `traceparent` in the place of theirs, and their `tracestate` if it is kept.
@@ -168,7 +177,15 @@ mod tests {
 
     #[test]
     fn headers_that_do_not_fit_are_left_out() {
-        let many = vec![("x", ""); crate::model::limits::MAX_HEADERS as usize];
-        assert_eq!(written(None, &many), None);
+        for too_many in [limits::MAX_HEADERS as usize, ENOUGH_HEADERS] {
+            let many = vec![("x", ""); too_many];
+            assert_eq!(written(None, &many), None);
+            assert_eq!(written(Some(&many), &[]), None);
+        }
+        let mut many = vec![("x", ""); ENOUGH_HEADERS - 1];
+        assert!(written(None, &many).is_some());
+        // One that is there already takes no more room.
+        many.extend([("traceparent", OTHER), ("x", "")]);
+        assert!(written(None, &many).is_some());
     }
 }

@@ -234,7 +234,7 @@ impl Collector for Scrape {
         let spans = trace::span_counts();
         encoder.counter(
             "millstream_traces_exported",
-            "Spans that the collector has taken",
+            "Spans of requests that the collector has taken, in part or whole",
             spans.exported as f64,
         )?;
         encoder.counter(
