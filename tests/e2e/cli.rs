@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::server::Server;
 use crate::support::{Consumed, Sandbox};
 
 /// A manifest that runs.
@@ -172,7 +173,12 @@ fn exit_codes_are_those_of_the_help() {
     sandbox
         .run(&["topic", "list"])
         .expect_code(3)
-        .expect_error(&["there is no millstream data directory at"]);
+        .expect_error(&[
+            "there is no millstream data directory at",
+            "--data-dir",
+            "--server URL",
+            "`millstream topic create NAME`",
+        ]);
     assert!(!sandbox.data_dir().exists(), "looking does not create");
     sandbox.succeed(&["topic", "create", "t"]);
     sandbox
@@ -246,6 +252,23 @@ fn a_second_process_is_told_who_has_the_data_directory() {
     }
     assert!(run.kill().0);
     sandbox.run_until_idle();
+}
+
+#[test]
+fn a_run_beside_a_server_is_told_how_the_server_runs_the_manifest() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest(PASSING);
+    let server = Server::start(&sandbox, &[]);
+    let apply = format!(
+        "`millstream apply {} --data-dir {}`",
+        manifest.display(),
+        sandbox.data_dir().display()
+    );
+    sandbox
+        .run(&["run", manifest.to_str().unwrap()])
+        .expect_code(3)
+        .expect_error(&[&apply, "is in use by another process"]);
+    server.stop();
 }
 
 #[test]
@@ -325,7 +348,61 @@ fn check_shows_the_defaults_and_creates_nothing() {
     let pipeline = &document["pipelines"][0];
     assert_eq!(pipeline["delivery"], "exactly-once");
     assert_eq!(pipeline["batch"]["max_records"], 512);
-    assert_eq!(document["plugins"][0]["is_consumer"], true);
+    let plugin = &document["plugins"][0];
+    assert_eq!(plugin["is_consumer"], true);
+    assert_eq!(plugin["contract"], "millstream:plugin@0.1.0");
+    let fits = format!(
+        "# pipeline pass: plugin passthrough fits and opens (millstream:plugin@0.1.0, digest {})\n",
+        plugin["digest"].as_str().unwrap()
+    );
+    assert!(shown.ends_with(&fits), "{shown}");
+    // What is shown is a manifest, and gives itself again.
+    sandbox.write("shown.toml", &shown);
+    assert_eq!(sandbox.succeed(&["check", "shown.toml"]), shown);
+    assert!(!sandbox.data_dir().exists());
+}
+
+#[test]
+fn check_opens_plugins_with_their_config() {
+    let sandbox = Sandbox::new();
+    let manifest = |config: &str| {
+        sandbox.manifest(&format!(
+            r#"name = "counting"
+[topics.numbers]
+[plugins.counter]
+path = "{{testing-counter}}"
+[pipelines.count]
+plugin = "counter"
+to = "topic:numbers"
+{config}"#
+        ));
+    };
+    manifest("");
+    let checked = sandbox
+        .run(&["check", "millstream.toml"])
+        .expect_code(2)
+        .expect_error(&[
+            "millstream.toml:",
+            "the plugin could not be opened",
+            "config `count` is missing",
+        ]);
+    assert!(checked.stdout.is_empty(), "{}", checked.stdout);
+    // In the words of a run.
+    let reason =
+        "the plugin could not be opened: the plugin refused to open: config `count` is missing";
+    assert!(checked.stderr.contains(reason), "{}", checked.stderr);
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(1)
+        .expect_error(&[reason]);
+    std::fs::remove_dir_all(sandbox.data_dir()).unwrap();
+
+    manifest("config = { count = 3 }");
+    let shown = sandbox.succeed(&["check", "millstream.toml"]);
+    assert!(
+        shown.contains("# pipeline count: plugin counter fits and opens"),
+        "{shown}"
+    );
     assert!(!sandbox.data_dir().exists());
 }
 
