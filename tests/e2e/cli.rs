@@ -138,6 +138,47 @@ fn a_bad_line_is_named_and_what_came_before_it_counts() {
 }
 
 #[test]
+fn lines_that_are_no_json_from_the_first_on_come_with_the_option_that_takes_them() {
+    const HINT: &str = "`--format lines`";
+    let sandbox = Sandbox::new();
+    let produce = ["produce", "topic:t", "--create", "--file"];
+    let file = sandbox.write_lines("words.txt", ["", "hello world", "bye"]);
+    let file = file.to_str().unwrap();
+    sandbox
+        .run(&[&produce[..], &[file]].concat())
+        .expect_code(1)
+        .expect_error(&[
+            "words.txt:2:1: expected a JSON value",
+            "found `hello world`, which is no JSON",
+            HINT,
+            "nothing is stored",
+        ]);
+    sandbox
+        .run(&[&produce[..], &[file, "--key-field", "id"]].concat())
+        .expect_code(1)
+        .expect_error(&[HINT, "without the options that name fields"]);
+    sandbox
+        .run(&[&produce[..], &[file, "--format", "record"]].concat())
+        .expect_code(1)
+        .expect_error(&["words.txt:2:1:", "found `hello world`", HINT]);
+    sandbox.succeed(&[&produce[..], &[file, "--format", "lines"]].concat());
+    assert_eq!(sandbox.consume("t").len(), 3);
+
+    // A file of JSON with one bad line is no file of other lines.
+    let file = sandbox.write_lines("broken.jsonl", ["{}", "{"]);
+    let broken = sandbox
+        .run(&[&produce[..], &[file.to_str().unwrap()]].concat())
+        .expect_code(1)
+        .expect_error(&["broken.jsonl:2:", "found `{`", "the lines before it"]);
+    assert!(!broken.stderr.contains(HINT), "{}", broken.stderr);
+    // What is JSON, and not what it must be, is not said to be none.
+    let file = sandbox.write_lines("list.jsonl", ["[1]"]);
+    let list = [&produce[..], &[file.to_str().unwrap(), "--key-field", "id"]].concat();
+    let refused = sandbox.run(&list).expect_code(1);
+    assert!(!refused.stderr.contains("no JSON"), "{}", refused.stderr);
+}
+
+#[test]
 fn an_unknown_topic_comes_with_a_suggestion() {
     let sandbox = with_records(&[r#"{"value":"v"}"#]);
     sandbox.succeed(&["topic", "create", "flights"]);
