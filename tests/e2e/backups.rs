@@ -137,12 +137,15 @@ fn a_killed_restore_leaves_no_data_directory_and_the_next_one_succeeds() {
         let mut command = sandbox.bare_command(&["restore", &backup, "--data-dir", &restored]);
         command.env("FAILPOINTS", format!("{step}sleep(60000)"));
         let mut running = sandbox.start_command(command);
-        let partial = sandbox.path("restored.partial");
+        let partial = sandbox.path("restored.millstream-partial");
         running.wait_until("a file", |_| !files_below(&partial).is_empty());
         std::thread::sleep(TO_THE_STEP);
         assert!(running.kill().0, "{step}: it ended by itself");
         assert!(!sandbox.path("restored").exists(), "{step}");
-        assert!(sandbox.path("restored.partial").exists(), "{step}");
+        assert!(
+            sandbox.path("restored.millstream-partial").exists(),
+            "{step}"
+        );
     }
     restore(&sandbox, &backup, &restored).wait().expect_code(0);
     assert_eq!(records_of(&sandbox, &restored), RECORDS);
@@ -160,7 +163,7 @@ fn a_killed_backup_leaves_no_backup_and_the_next_one_succeeds() {
         let mut command = sandbox.command(&["backup", &backup]);
         command.env("FAILPOINTS", format!("{step}=sleep(60000)"));
         let mut running = sandbox.start_command(command);
-        let current = sandbox.path("backup.partial/store/CURRENT");
+        let current = sandbox.path("backup.millstream-partial/store/CURRENT");
         running.wait_until("a checkpoint", |_| current.exists());
         assert!(running.kill().0, "{step}: it ended by itself");
         assert!(!sandbox.path("backup").exists(), "{step}");
@@ -305,7 +308,7 @@ fn a_server_refuses_backups_that_cannot_be() {
         .expect_error(&["exists already"]);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| ask(&path(&sandbox, "first")));
-        let partial = sandbox.path("first.partial");
+        let partial = sandbox.path("first.millstream-partial");
         while !partial.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -171,6 +171,7 @@ fn code(error: &anyhow::Error) -> u8 {
                 Some(
                     backup::Error::Exists { .. }
                         | backup::Error::Inside { .. }
+                        | backup::Error::Reserved { .. }
                         | backup::Error::NotABackup { .. }
                         | backup::Error::Newer { .. }
                 )

@@ -93,7 +93,7 @@ impl From<backup::Error> for Problem {
         let code = match &error {
             error if error.is_disk_full() => Code::DiskFull,
             backup::Error::Exists { .. } => Code::AlreadyExists,
-            backup::Error::Inside { .. } => Code::InvalidRequest,
+            backup::Error::Inside { .. } | backup::Error::Reserved { .. } => Code::InvalidRequest,
             backup::Error::InProgress { .. } => Code::BackupUnderWay,
             backup::Error::Store(error) => return error.clone().into(),
             _ => Code::BackupFailed,
