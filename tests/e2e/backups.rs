@@ -281,7 +281,53 @@ fn a_server_is_backed_up_while_it_takes_records() {
     let line = audit.lines().find(|line| line.contains("/v1/backups"));
     let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
     assert_eq!(line["subject"], backup.as_str());
-    assert_eq!(line["status"], 201);
+    assert_eq!(line["status"], 202);
+}
+
+/// The command asks how it goes, so that no answer is waited for as long as a backup takes.
+#[test]
+fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "backup::after-checkpoint=1*sleep(2000)->off");
+    let server = Server::of(sandbox.start_command(command));
+    let backup = path(&sandbox, "backup");
+    let begun = server
+        .post("/v1/backups", &json!({ "folder": backup, "detach": true }))
+        .expect(202)
+        .json();
+    assert_eq!(begun["running"], true, "{begun}");
+    let status_of = |id: &serde_json::Value| {
+        let status = server.get(&format!("/v1/backups/{id}"));
+        status.expect(200).json()
+    };
+    assert_eq!(status_of(&begun["id"])["running"], true);
+    assert!(!sandbox.path("backup").exists());
+    let mut status = begun.clone();
+    while status["running"] == true {
+        std::thread::sleep(Duration::from_millis(20));
+        status = status_of(&begun["id"]);
+    }
+    assert_eq!(status["made"]["folder"], backup.as_str(), "{status}");
+    assert_eq!(
+        sandbox.json(&["verify", "--backup", &backup])["problem_count"],
+        0
+    );
+
+    // Whoever hears that it has ended can begin the next one, and hears why that cannot be made.
+    let again = server
+        .post("/v1/backups", &json!({ "folder": backup, "detach": true }))
+        .expect(202)
+        .json();
+    let mut status = again.clone();
+    while status["running"] == true {
+        status = status_of(&again["id"]);
+    }
+    assert_eq!(status["problem"]["code"], "already-exists", "{status}");
+    server
+        .get("/v1/backups/99")
+        .expect_problem(404, "unknown-backup");
+    server.stop();
 }
 
 #[test]
