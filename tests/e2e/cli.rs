@@ -291,6 +291,12 @@ fn a_second_process_is_told_who_has_the_data_directory() {
             .expect_code(3)
             .expect_error(&["is in use by another process", &format!("pid {}", run.id())]);
     }
+    // A server that was killed has left its address behind, and does not hold it any more.
+    let left = sandbox.data_dir().join("server.json");
+    fs::write(&left, r#"{"url":"http://127.0.0.1:1","token":"x"}"#).unwrap();
+    let refused = sandbox.run(&["run", "millstream.toml"]).expect_code(3);
+    assert!(!refused.stderr.contains("apply"), "{}", refused.stderr);
+    fs::remove_file(left).unwrap();
     assert!(run.kill().0);
     sandbox.run_until_idle();
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::client::Client;
 use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::{self, Access, DataDirectory};
@@ -22,7 +23,6 @@ use crate::model::PipelineName;
 use crate::pipeline::{self, Failure, Pipelines, Plugins};
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
-use crate::server::LocalServer;
 use crate::storage::{self, layout};
 
 /// How often progress and failures are looked at.
@@ -94,8 +94,10 @@ pub(super) async fn run(
     let interrupt = Interrupt::listen("finishing the batches in hand")?;
     // Dropped last, when nothing makes spans any more.
     let _traces = args.traces.start()?;
-    let (plugins, data) =
-        load(&manifest, global).map_err(|error| name_server(error, &args.manifest, global))?;
+    let (plugins, data) = match load(&manifest, global) {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(name_server(error, &args.manifest, global).await),
+    };
     let mut printer = FailurePrinter::new(global);
     let Some(data) = data else {
         let failures = Pipelines::refused(&plugins, &manifest);
@@ -177,20 +179,32 @@ fn load(
 }
 
 /// Says how the server that holds the data directory, if it is one, is made to run the manifest.
-fn name_server(error: anyhow::Error, manifest: &Path, global: &GlobalArgs) -> anyhow::Error {
+async fn name_server(error: anyhow::Error, manifest: &Path, global: &GlobalArgs) -> anyhow::Error {
     let data_dir = &global.data_dir;
     let is_locked = matches!(error.downcast_ref(), Some(storage::Error::Locked { .. }));
-    let Some(server) = LocalServer::read(data_dir).filter(|_| is_locked) else {
+    if !is_locked || !is_served(global).await {
         return error;
-    };
+    }
     let mut apply = format!("millstream apply {}", manifest.display());
     if data_dir != Path::new(DEFAULT_DATA_DIR) {
         apply.push_str(&format!(" --data-dir {}", data_dir.display()));
     }
     error.context(format!(
-        "run needs the data directory for itself, and the server at {} holds it; `{apply}` makes that server run the manifest",
-        server.url
+        "run needs the data directory for itself, and a server holds it; `{apply}` makes that server run the manifest"
     ))
+}
+
+/// Whether a server holds the data directory. One that was killed may have left its address behind for whoever holds it
+/// now, so it is asked.
+async fn is_served(global: &GlobalArgs) -> bool {
+    let local = GlobalArgs {
+        server: None,
+        ..global.clone()
+    };
+    match Client::connect(&local, Access::Existing) {
+        Ok(client @ Client::Remote(_)) => client.fetch("/livez", &()).await.is_ok(),
+        Ok(Client::Embedded(_)) | Err(_) => false,
+    }
 }
 
 /// How many instances the engine has room for: what the tasks need, and some that look for the
