@@ -137,12 +137,15 @@ fn a_killed_restore_leaves_no_data_directory_and_the_next_one_succeeds() {
         let mut command = sandbox.bare_command(&["restore", &backup, "--data-dir", &restored]);
         command.env("FAILPOINTS", format!("{step}sleep(60000)"));
         let mut running = sandbox.start_command(command);
-        let partial = sandbox.path("restored.partial");
+        let partial = sandbox.path("restored.millstream-partial");
         running.wait_until("a file", |_| !files_below(&partial).is_empty());
         std::thread::sleep(TO_THE_STEP);
         assert!(running.kill().0, "{step}: it ended by itself");
         assert!(!sandbox.path("restored").exists(), "{step}");
-        assert!(sandbox.path("restored.partial").exists(), "{step}");
+        assert!(
+            sandbox.path("restored.millstream-partial").exists(),
+            "{step}"
+        );
     }
     restore(&sandbox, &backup, &restored).wait().expect_code(0);
     assert_eq!(records_of(&sandbox, &restored), RECORDS);
@@ -160,7 +163,7 @@ fn a_killed_backup_leaves_no_backup_and_the_next_one_succeeds() {
         let mut command = sandbox.command(&["backup", &backup]);
         command.env("FAILPOINTS", format!("{step}=sleep(60000)"));
         let mut running = sandbox.start_command(command);
-        let current = sandbox.path("backup.partial/store/CURRENT");
+        let current = sandbox.path("backup.millstream-partial/store/CURRENT");
         running.wait_until("a checkpoint", |_| current.exists());
         assert!(running.kill().0, "{step}: it ended by itself");
         assert!(!sandbox.path("backup").exists(), "{step}");
@@ -278,7 +281,53 @@ fn a_server_is_backed_up_while_it_takes_records() {
     let line = audit.lines().find(|line| line.contains("/v1/backups"));
     let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
     assert_eq!(line["subject"], backup.as_str());
-    assert_eq!(line["status"], 201);
+    assert_eq!(line["status"], 202);
+}
+
+/// The command asks how it goes, so that no answer is waited for as long as a backup takes.
+#[test]
+fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "backup::after-checkpoint=1*sleep(2000)->off");
+    let server = Server::of(sandbox.start_command(command));
+    let backup = path(&sandbox, "backup");
+    let begun = server
+        .post("/v1/backups", &json!({ "folder": backup, "detach": true }))
+        .expect(202)
+        .json();
+    assert_eq!(begun["running"], true, "{begun}");
+    let status_of = |id: &serde_json::Value| {
+        let status = server.get(&format!("/v1/backups/{id}"));
+        status.expect(200).json()
+    };
+    assert_eq!(status_of(&begun["id"])["running"], true);
+    assert!(!sandbox.path("backup").exists());
+    let mut status = begun.clone();
+    while status["running"] == true {
+        std::thread::sleep(Duration::from_millis(20));
+        status = status_of(&begun["id"]);
+    }
+    assert_eq!(status["made"]["folder"], backup.as_str(), "{status}");
+    assert_eq!(
+        sandbox.json(&["verify", "--backup", &backup])["problem_count"],
+        0
+    );
+
+    // Whoever hears that it has ended can begin the next one, and hears why that cannot be made.
+    let again = server
+        .post("/v1/backups", &json!({ "folder": backup, "detach": true }))
+        .expect(202)
+        .json();
+    let mut status = again.clone();
+    while status["running"] == true {
+        status = status_of(&again["id"]);
+    }
+    assert_eq!(status["problem"]["code"], "already-exists", "{status}");
+    server
+        .get("/v1/backups/99")
+        .expect_problem(404, "unknown-backup");
+    server.stop();
 }
 
 #[test]
@@ -305,7 +354,7 @@ fn a_server_refuses_backups_that_cannot_be() {
         .expect_error(&["exists already"]);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| ask(&path(&sandbox, "first")));
-        let partial = sandbox.path("first.partial");
+        let partial = sandbox.path("first.millstream-partial");
         while !partial.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::server::Server;
 use crate::support::{Consumed, Sandbox};
 
 /// A manifest that runs.
@@ -137,6 +138,47 @@ fn a_bad_line_is_named_and_what_came_before_it_counts() {
 }
 
 #[test]
+fn lines_that_are_no_json_from_the_first_on_come_with_the_option_that_takes_them() {
+    const HINT: &str = "`--format lines`";
+    let sandbox = Sandbox::new();
+    let produce = ["produce", "topic:t", "--create", "--file"];
+    let file = sandbox.write_lines("words.txt", ["", "hello world", "bye"]);
+    let file = file.to_str().unwrap();
+    sandbox
+        .run(&[&produce[..], &[file]].concat())
+        .expect_code(1)
+        .expect_error(&[
+            "words.txt:2:1: expected a JSON value",
+            "found `hello world`, which is no JSON",
+            HINT,
+            "nothing is stored",
+        ]);
+    sandbox
+        .run(&[&produce[..], &[file, "--key-field", "id"]].concat())
+        .expect_code(1)
+        .expect_error(&[HINT, "without the options that name fields"]);
+    sandbox
+        .run(&[&produce[..], &[file, "--format", "record"]].concat())
+        .expect_code(1)
+        .expect_error(&["words.txt:2:1:", "found `hello world`", HINT]);
+    sandbox.succeed(&[&produce[..], &[file, "--format", "lines"]].concat());
+    assert_eq!(sandbox.consume("t").len(), 3);
+
+    // A file of JSON with one bad line is no file of other lines.
+    let file = sandbox.write_lines("broken.jsonl", ["{}", "{"]);
+    let broken = sandbox
+        .run(&[&produce[..], &[file.to_str().unwrap()]].concat())
+        .expect_code(1)
+        .expect_error(&["broken.jsonl:2:", "found `{`", "the lines before it"]);
+    assert!(!broken.stderr.contains(HINT), "{}", broken.stderr);
+    // What is JSON, and not what it must be, is not said to be none.
+    let file = sandbox.write_lines("list.jsonl", ["[1]"]);
+    let list = [&produce[..], &[file.to_str().unwrap(), "--key-field", "id"]].concat();
+    let refused = sandbox.run(&list).expect_code(1);
+    assert!(!refused.stderr.contains("no JSON"), "{}", refused.stderr);
+}
+
+#[test]
 fn an_unknown_topic_comes_with_a_suggestion() {
     let sandbox = with_records(&[r#"{"value":"v"}"#]);
     sandbox.succeed(&["topic", "create", "flights"]);
@@ -172,7 +214,12 @@ fn exit_codes_are_those_of_the_help() {
     sandbox
         .run(&["topic", "list"])
         .expect_code(3)
-        .expect_error(&["there is no millstream data directory at"]);
+        .expect_error(&[
+            "there is no millstream data directory at",
+            "--data-dir",
+            "--server URL",
+            "`millstream topic create NAME`",
+        ]);
     assert!(!sandbox.data_dir().exists(), "looking does not create");
     sandbox.succeed(&["topic", "create", "t"]);
     sandbox
@@ -244,8 +291,31 @@ fn a_second_process_is_told_who_has_the_data_directory() {
             .expect_code(3)
             .expect_error(&["is in use by another process", &format!("pid {}", run.id())]);
     }
+    // A server that was killed has left its address behind, and does not hold it any more.
+    let left = sandbox.data_dir().join("server.json");
+    fs::write(&left, r#"{"url":"http://127.0.0.1:1","token":"x"}"#).unwrap();
+    let refused = sandbox.run(&["run", "millstream.toml"]).expect_code(3);
+    assert!(!refused.stderr.contains("apply"), "{}", refused.stderr);
+    fs::remove_file(left).unwrap();
     assert!(run.kill().0);
     sandbox.run_until_idle();
+}
+
+#[test]
+fn a_run_beside_a_server_is_told_how_the_server_runs_the_manifest() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest(PASSING);
+    let server = Server::start(&sandbox, &[]);
+    let apply = format!(
+        "`millstream apply {} --data-dir {}`",
+        manifest.display(),
+        sandbox.data_dir().display()
+    );
+    sandbox
+        .run(&["run", manifest.to_str().unwrap()])
+        .expect_code(3)
+        .expect_error(&[&apply, "is in use by another process"]);
+    server.stop();
 }
 
 #[test]
@@ -325,7 +395,61 @@ fn check_shows_the_defaults_and_creates_nothing() {
     let pipeline = &document["pipelines"][0];
     assert_eq!(pipeline["delivery"], "exactly-once");
     assert_eq!(pipeline["batch"]["max_records"], 512);
-    assert_eq!(document["plugins"][0]["is_consumer"], true);
+    let plugin = &document["plugins"][0];
+    assert_eq!(plugin["is_consumer"], true);
+    assert_eq!(plugin["contract"], "millstream:plugin@0.1.0");
+    let fits = format!(
+        "# pipeline pass: plugin passthrough fits and opens (millstream:plugin@0.1.0, digest {})\n",
+        plugin["digest"].as_str().unwrap()
+    );
+    assert!(shown.ends_with(&fits), "{shown}");
+    // What is shown is a manifest, and gives itself again.
+    sandbox.write("shown.toml", &shown);
+    assert_eq!(sandbox.succeed(&["check", "shown.toml"]), shown);
+    assert!(!sandbox.data_dir().exists());
+}
+
+#[test]
+fn check_opens_plugins_with_their_config() {
+    let sandbox = Sandbox::new();
+    let manifest = |config: &str| {
+        sandbox.manifest(&format!(
+            r#"name = "counting"
+[topics.numbers]
+[plugins.counter]
+path = "{{testing-counter}}"
+[pipelines.count]
+plugin = "counter"
+to = "topic:numbers"
+{config}"#
+        ));
+    };
+    manifest("");
+    let checked = sandbox
+        .run(&["check", "millstream.toml"])
+        .expect_code(2)
+        .expect_error(&[
+            "millstream.toml:",
+            "the plugin could not be opened",
+            "config `count` is missing",
+        ]);
+    assert!(checked.stdout.is_empty(), "{}", checked.stdout);
+    // In the words of a run.
+    let reason =
+        "the plugin could not be opened: the plugin refused to open: config `count` is missing";
+    assert!(checked.stderr.contains(reason), "{}", checked.stderr);
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(1)
+        .expect_error(&[reason]);
+    std::fs::remove_dir_all(sandbox.data_dir()).unwrap();
+
+    manifest("config = { count = 3 }");
+    let shown = sandbox.succeed(&["check", "millstream.toml"]);
+    assert!(
+        shown.contains("# pipeline count: plugin counter fits and opens"),
+        "{shown}"
+    );
     assert!(!sandbox.data_dir().exists());
 }
 

@@ -186,12 +186,11 @@ fn a_rollback_with_state_counts_again_from_the_deploy_on() {
     ]);
     produce(&sandbox, &mut workload, 200);
     wait_until("500 records processed", || is_processed(&sandbox, 500));
-    let back = sandbox.json(&["plugin", "rollback", "count", "--with-state"]);
-    assert_eq!(back["outcome"], "succeeded", "{back}");
-    let unsent = back["report"].to_string();
+    let back = sandbox.succeed(&["plugin", "rollback", "count", "--with-state"]);
+    assert!(back.contains(" succeeded, for count\n"), "{back}");
     assert!(
-        unsent.contains("topic:counts") && unsent.contains("200"),
-        "{unsent}"
+        back.contains("output\trecords\ntopic:counts\t200\n"),
+        "{back}"
     );
     wait_until("200 records processed again", || {
         is_processed(&sandbox, 700)
@@ -233,7 +232,9 @@ fn a_rollback_with_state_that_fails_midway_is_run_again() {
     server
         .post("/v1/pipelines/count/resume", &Value::Null)
         .expect_problem(409, "rollback-unfinished");
-    assert_eq!(sandbox.json(&back)["outcome"], "succeeded");
+    let back = sandbox.json(&back);
+    assert_eq!(back["outcome"], "succeeded");
+    assert_eq!(back["report"]["kind"], "unsent", "{back}");
     wait_until("500 records processed", || is_processed(&sandbox, 500));
     workload.assert_counted_once(&sandbox);
     server.stop();
@@ -281,6 +282,11 @@ fn whoever_hears_that_a_trial_has_ended_can_begin_the_next_one() {
         "plugin", "deploy", "count", digest, "--shadow", "--for", "50ms",
     ];
     assert_eq!(sandbox.json(&shadow)["outcome"], "observed");
+    let shown = sandbox.succeed(&shadow);
+    assert!(
+        shown.contains("pipeline\trecords\tdifferent\tfaults\tns/record\ncount\t0\t0\t0\t-\n"),
+        "{shown}"
+    );
     let deployed = sandbox.json(&["plugin", "deploy", "count", digest]);
     assert_eq!(deployed["outcome"], "succeeded", "{deployed}");
     server.stop();
@@ -360,6 +366,16 @@ fn a_faulty_canary_takes_itself_back() {
         }
         let ended = deploy.join().unwrap().expect_code(1);
         assert!(ended.stdout.contains("rolled-back"), "{}", ended.stdout);
+        // Both versions, in a table.
+        let table = ended
+            .stdout
+            .split("version\trecords\tfailures\tns/record\n");
+        let rows: Vec<_> = table.last().unwrap().lines().take(2).collect();
+        assert!(
+            rows.iter().all(|row| row.split('\t').count() == 4),
+            "{rows:?}"
+        );
+        assert!(!ended.stdout.contains('{'), "{}", ended.stdout);
         wait_until("all records in the output", || {
             sandbox.json(&["topic", "describe", "out"])["records"] == sent
         });

@@ -17,7 +17,8 @@ use crate::storage::{DATA_FORMAT, Store, layout};
 /// disk.
 ///
 /// # Errors
-/// [`Error::Exists`], [`Error::Inside`], [`Error::InProgress`], [`Error::Io`], [`Error::Store`]
+/// [`Error::Exists`], [`Error::Inside`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`],
+/// [`Error::Store`]
 pub fn create(store: &Store, folder: &Path) -> Result<FileList, Error> {
     if folder.symlink_metadata().is_ok() {
         return Err(Error::Exists {

@@ -48,6 +48,24 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// Somebody's own file or folder has the name under which the folder is put together.
+    #[error(
+        "{path} is there, and millstream cannot tell that it was left by a backup or a restore; look what it is, and move it away or delete it"
+    )]
+    InTheWay {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The name is one under which folders are put together.
+    #[error(
+        "{path} ends in `{suffix}`, as what is being put together does; give the folder another name"
+    )]
+    Reserved {
+        /// The folder.
+        path: PathBuf,
+        /// The end of its name.
+        suffix: &'static str,
+    },
     /// The folder holds no backup.
     #[error(
         "{path} is no backup of millstream: {reason}; name a folder that `millstream backup` made"

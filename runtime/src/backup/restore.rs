@@ -47,7 +47,7 @@ pub fn check(backup: &Path) -> Result<(FileList, Vec<String>), Error> {
 ///
 /// # Errors
 /// [`Error::NotEmpty`] if `data_dir` holds anything; [`Error::Damaged`], [`Error::NotABackup`],
-/// [`Error::Newer`], [`Error::InProgress`], [`Error::Io`], [`Error::Store`]
+/// [`Error::Newer`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`], [`Error::Store`]
 pub fn restore(backup: &Path, data_dir: &Path) -> Result<FileList, Error> {
     refuse_existing(data_dir)?;
     let (list, problems) = check(backup)?;

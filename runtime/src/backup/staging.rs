@@ -1,40 +1,57 @@
 //! A folder that is put together under another name, and appears whole.
 
 use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::files;
 
-/// What is behind the folder's name until it is complete.
-const SUFFIX: &str = ".partial";
-/// Locked by the one who puts the folder together.
-const LOCK_SUFFIX: &str = ".partial.lock";
+/// What is behind the folder's name until it is complete. No folder that is asked for may end so.
+const SUFFIX: &str = ".millstream-partial";
+/// Locked by the one who puts the folder together; it says which folder that is.
+const LOCK_SUFFIX: &str = ".millstream-partial.lock";
+/// Bytes of a lock file that are read.
+const MAX_LOCK_BYTES: u64 = 64;
 
 /// A folder that is being put together. Unless it is completed it is removed with this value; what a
-/// killed process leaves is removed by the next one.
+/// killed process leaves is removed by the next one. What somebody else has put there stays.
 pub(super) struct Staging {
     target: PathBuf,
     partial: PathBuf,
-    lock_path: PathBuf,
-    lock: File,
+    /// The inode of the folder.
+    made: u64,
+    /// Dropped last: until then the place is taken.
+    _lock: Lock,
 }
 
 impl Staging {
     /// Begins the folder `target`.
+    ///
+    /// # Errors
+    /// [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`]
     pub(super) fn begin(target: &Path) -> Result<Self, Error> {
         let partial = beside(target, SUFFIX)?;
         let lock_path = beside(target, LOCK_SUFFIX)?;
-        let lock = lock(target, &lock_path)?;
-        let staging = Self {
+        let mut lock = Lock::take(target, &lock_path)?;
+        if let Some(left) = lock.made {
+            remove(&partial, left)?;
+        }
+        match fs::create_dir(&partial) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::InTheWay { path: partial });
+            }
+            made => made.map_err(Error::io("create", &partial))?,
+        }
+        let made = fs::symlink_metadata(&partial).map_err(Error::io("read", &partial))?;
+        lock.note(made.ino())?;
+        Ok(Self {
             target: target.to_owned(),
             partial,
-            lock_path,
-            lock,
-        };
-        staging.remove()?;
-        fs::create_dir(&staging.partial).map_err(Error::io("create", &staging.partial))?;
-        Ok(staging)
+            made: made.ino(),
+            _lock: lock,
+        })
     }
 
     /// Where the folder is put together.
@@ -60,55 +77,99 @@ impl Staging {
         })?;
         files::sync_file(&parent(&self.target))
     }
-
-    fn remove(&self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.partial) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &self.partial)(error))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Err(error) = self.remove() {
+        if let Err(error) = remove(&self.partial, self.made) {
             tracing::warn!(%error, "what is left of an unfinished folder could not be removed");
         }
-        // Removed while it is locked: whoever opened it before finds that it is not there any more.
-        let _ = fs::remove_file(&self.lock_path);
-        let _ = self.lock.unlock();
     }
 }
 
-/// Locks the file, which goes away with the one who has it locked.
-fn lock(target: &Path, path: &Path) -> Result<File, Error> {
-    loop {
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(Error::io("create", path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::InProgress {
-                    path: target.to_owned(),
-                });
+/// A lock file, locked. It is removed with this value.
+struct Lock {
+    path: PathBuf,
+    file: File,
+    /// The inode of the folder that was put together under it last.
+    made: Option<u64>,
+}
+
+impl Lock {
+    /// Locks the file, which goes away with the one who has it locked.
+    fn take(target: &Path, path: &Path) -> Result<Self, Error> {
+        loop {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(path)
+                .map_err(Error::io("create", path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::InProgress {
+                        path: target.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+            if !is_still_there(&file, path) {
+                continue;
+            }
+            let mut text = String::new();
+            let read = (&file).take(MAX_LOCK_BYTES).read_to_string(&mut text);
+            let made = match (read, text.trim()) {
+                // Whoever made it was killed before there was a folder.
+                (Ok(_), "") => None,
+                (Ok(_), number) if number.parse::<u64>().is_ok() => number.parse().ok(),
+                _ => {
+                    return Err(Error::InTheWay {
+                        path: path.to_owned(),
+                    });
+                }
+            };
+            return Ok(Self {
+                path: path.to_owned(),
+                file,
+                made,
+            });
         }
-        if is_still_there(&file, path) {
-            return Ok(file);
+    }
+
+    /// Writes down which folder is put together.
+    fn note(&mut self, made: u64) -> Result<(), Error> {
+        let mut write = || {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            write!(self.file, "{made}")?;
+            self.file.sync_all()
+        };
+        write().map_err(Error::io("write", &self.path))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while it is locked: whoever opened it before finds that it is not there any more.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
+/// Removes the folder with this inode, if that is what the path leads to.
+fn remove(path: &Path, made: u64) -> Result<(), Error> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() && found.ino() == made => {
+            fs::remove_dir_all(path).map_err(Error::io("remove", path))
         }
+        _ => Ok(()),
     }
 }
 
 /// Whether the path still leads to the open file.
 fn is_still_there(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
     match (file.metadata(), fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
@@ -123,6 +184,13 @@ fn beside(target: &Path, suffix: &str) -> Result<PathBuf, Error> {
             reason: "it has no name of its own; name a folder".to_owned(),
         });
     };
+    let is_reserved = |suffix: &&str| name.as_encoded_bytes().ends_with(suffix.as_bytes());
+    if let Some(suffix) = [SUFFIX, LOCK_SUFFIX].iter().find(|it| is_reserved(it)) {
+        return Err(Error::Reserved {
+            path: target.to_owned(),
+            suffix,
+        });
+    }
     let mut name = name.to_owned();
     name.push(suffix);
     Ok(target.with_file_name(name))

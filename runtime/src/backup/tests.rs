@@ -142,6 +142,55 @@ fn two_do_not_write_to_one_place() {
     assert_eq!(names(folder.path()), ["backup", "other"]);
 }
 
+#[test]
+fn what_somebody_else_made_is_never_removed() {
+    let (directory, folder) = with_backup();
+    let target = folder.path().join("other");
+    // Under the name of old, or of anybody's own.
+    let partial = folder.path().join("other.partial");
+    fs::create_dir(&partial).unwrap();
+    fs::write(partial.join("thesis.txt"), "x").unwrap();
+    create(directory.store(), &target).unwrap();
+    assert_eq!(names(&partial), ["thesis.txt"]);
+
+    // Even under that under which folders are put together.
+    for target in ["mine", "yours"].map(|name| folder.path().join(name)) {
+        let partial = beside(&target, ".millstream-partial");
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("thesis.txt"), "x").unwrap();
+        if target.ends_with("yours") {
+            // A lock file that was left behind by one that put together another folder.
+            fs::write(beside(&target, ".millstream-partial.lock"), "1").unwrap();
+        }
+        let error = create(directory.store(), &target).unwrap_err();
+        assert!(matches!(error, Error::InTheWay { .. }), "{error}");
+        assert_eq!(names(&partial), ["thesis.txt"]);
+        assert!(!beside(&target, ".millstream-partial.lock").exists());
+        fs::remove_dir_all(&partial).unwrap();
+        create(directory.store(), &target).unwrap();
+    }
+
+    let lock = folder.path().join("third.millstream-partial.lock");
+    fs::write(&lock, "a diary").unwrap();
+    let error = create(directory.store(), &folder.path().join("third")).unwrap_err();
+    assert!(matches!(error, Error::InTheWay { .. }), "{error}");
+    assert_eq!(fs::read(&lock).unwrap(), b"a diary");
+
+    for name in ["x.millstream-partial", "x.millstream-partial.lock"] {
+        let error = create(directory.store(), &folder.path().join(name)).unwrap_err();
+        assert!(matches!(error, Error::Reserved { .. }), "{error}");
+        let error = restore(&folder.path().join("other"), &folder.path().join(name)).unwrap_err();
+        assert!(matches!(error, Error::Reserved { .. }), "{error}");
+    }
+}
+
+/// `target` with something behind its name.
+fn beside(target: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = target.file_name().unwrap().to_owned();
+    name.push(suffix);
+    target.with_file_name(name)
+}
+
 /// Each file in turn is damaged, cut off, and lost: `check` and `restore` name it.
 #[test]
 fn damage_of_any_file_is_found_before_anything_is_restored() {

@@ -10,27 +10,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::block_in_place;
 
+use super::data::Data;
 use super::latency::{Latency, LatencyRecorder};
 use super::paced::{Disturbance, Latencies, OutputReaders, PacedSender};
-use super::plugin::{engine, shipped_component};
+use super::plugin::{engine, read_component};
 use super::report::{Bound, Figures, Report};
 use super::rounds::{Side, order};
 use super::scratch::Scratch;
 use super::stored::StoredArgs;
 use super::{CommonArgs, announce, warn_of_debug_build};
 use crate::deploy::{Deployments, Mode, Outcome, SignatureRules};
-use crate::group::Groups;
-use crate::log::Log;
 use crate::model::PluginName;
 use crate::plugin::PluginEngine;
-use crate::queue::Queues;
-use crate::storage::Store;
 
 /// What the p99 of records that are under way during a deploy may be, in parts of normal.
 const MAX_P99_RATIO: f64 = 5.0;
@@ -99,13 +96,11 @@ impl Figures for Case {
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
     let parent = args.stored.parent()?;
-    let component = shipped_component(
+    let component = read_component(
         "passthrough",
         args.passthrough.as_deref(),
         args.plugins.as_deref(),
     )?;
-    let component = std::fs::read(&component)
-        .with_context(|| format!("cannot read {}", component.display()))?;
     let engine = engine()?;
     let setup = Setup {
         args,
@@ -190,14 +185,11 @@ impl Setup<'_> {
     /// One round: with the number of the round and how long deploys took, or without any.
     async fn run(&self, deploys: Option<(u32, &mut LatencyRecorder)>) -> anyhow::Result<Latencies> {
         let scratch = Scratch::create(self.parent)?;
-        let path = scratch.path().join("data");
-        let log = Log::open(block_in_place(|| {
-            Store::open(&path, self.args.stored.options())
-        })?)?;
-        let (queues, groups) = (
-            Queues::open(log.store().clone())?,
-            Groups::new(log.store().clone()),
-        );
+        let Data {
+            log,
+            queues,
+            groups,
+        } = Data::open(scratch.path(), self.args.stored.options())?;
         let deployments = Deployments::open(
             &log,
             &queues,

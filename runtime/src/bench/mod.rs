@@ -19,6 +19,7 @@
 //!   nothing to do.
 //! - `http`: producing and consuming over HTTP, against a server that does nothing with what it is sent.
 
+mod data;
 mod deploy;
 mod environment;
 mod http;

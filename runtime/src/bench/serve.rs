@@ -20,23 +20,32 @@ impl Server {
     /// Starts a server on a data directory, and waits until it listens.
     pub(super) fn start(data: &Path, durability: Durability) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program is not found again")?;
-        let mut process = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("--data-dir")
             .arg(data)
             .args(["--durability", &durability.to_string()])
-            .args(["--quiet", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--quiet", "serve", "--listen", "127.0.0.1:0"]);
+        Self::of(command)
+    }
+
+    /// Starts a server with a command, and waits until it listens.
+    fn of(mut command: Command) -> anyhow::Result<Self> {
+        let process = command
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()
             .context("cannot start `millstream serve`")?;
-        let mut line = String::new();
-        if let Some(stdout) = process.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
+        // From here on it ends with this value, whatever goes wrong.
         let mut server = Self {
             process,
             url: String::new(),
         };
+        let mut line = String::new();
+        if let Some(stdout) = server.process.stdout.take() {
+            let read = BufReader::new(stdout).read_line(&mut line);
+            read.context("cannot read what `millstream serve` says")?;
+        }
         let Some(url) = line.trim().strip_prefix("listening on ") else {
             bail!(
                 "`millstream serve` said `{}` and not where it listens",
@@ -96,5 +105,31 @@ impl Drop for Server {
         // It may have ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_says_something_else_ends() {
+        for says in ["nothing\\n", "\\377\\n"] {
+            let folder = tempfile::tempdir().unwrap();
+            let pid = folder.path().join("pid");
+            let mut command = Command::new("sh");
+            command
+                .args([
+                    "-c",
+                    "echo $$ > \"$1\"; printf \"$2\"; exec sleep 600",
+                    "sh",
+                ])
+                .args([pid.as_os_str(), says.as_ref()]);
+            let failed = Server::of(command).err();
+            assert!(failed.is_some(), "{says}");
+            let pid = std::fs::read_to_string(pid).unwrap();
+            let process = Path::new("/proc").join(pid.trim());
+            assert!(!process.exists(), "{says}: {} runs", process.display());
+        }
     }
 }

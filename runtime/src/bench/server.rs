@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::block_in_place;
 
-use super::plugin::shipped_component;
+use super::plugin::read_component;
 use super::report::{Bound, Figures, Report};
 use super::rounds::{Rounds, Side, order};
 use super::scratch::Scratch;
@@ -118,13 +117,11 @@ impl Sides {
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
     let parent = args.stored.parent()?;
-    let component = shipped_component(
+    let component = read_component(
         "passthrough",
         args.passthrough.as_deref(),
         args.plugins.as_deref(),
     )?;
-    let component = std::fs::read(&component)
-        .with_context(|| format!("cannot read {}", component.display()))?;
     let (mut start, mut memory, mut cpu) = (Sides::default(), Sides::default(), Sides::default());
     for round in 0..args.stored.rounds {
         for side in order(round) {

@@ -1,10 +1,10 @@
 //! `millstream backup`: a copy of the data directory, as it is at one moment.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use serde::Serialize;
-
-use anyhow::Context as _;
 
 use super::GlobalArgs;
 use super::client::{Client, Place};
@@ -13,7 +13,11 @@ use super::open::Access;
 use super::output::{Error, Output};
 use super::quantity::format_time_ms;
 use crate::backup::{self, FileList};
-use crate::server::{self, Code, NewBackup, Problem};
+use crate::server::{self, BackupStatus, Code, NewBackup, Problem};
+
+/// How long to wait before asking again how a backup goes.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Arguments of `backup`.
 #[derive(Debug, clap::Args)]
@@ -113,9 +117,7 @@ async fn ask(
     // The server has another current folder.
     let folder = std::path::absolute(&args.dir)
         .with_context(|| format!("`{}` is no path", args.dir.display()))?;
-    let made: anyhow::Result<server::BackupView> =
-        client.post("/v1/backups", &NewBackup { folder }).await;
-    match made {
+    match follow(client, folder).await {
         Ok(made) => Ok(made.into()),
         // It ends as it does without a server.
         Err(error) => Err(match error.downcast::<Problem>() {
@@ -123,5 +125,31 @@ async fn ask(
             Ok(problem) => problem.into(),
             Err(error) => error,
         }),
+    }
+}
+
+/// Begins a backup, and asks until it is made: no single answer is waited for as long as that takes.
+async fn follow(client: &Client, folder: PathBuf) -> anyhow::Result<server::BackupView> {
+    let new = NewBackup {
+        folder,
+        detach: true,
+    };
+    let mut status: BackupStatus = client.post("/v1/backups", &new).await?;
+    let path = format!("/v1/backups/{}", status.id);
+    let mut pause = SHORTEST_PAUSE;
+    while status.running {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        status = client.get(&path, &()).await.with_context(|| {
+            format!(
+                "the server has begun a backup into {}, and does not say how it goes; the folder is there once all of it is made",
+                status.folder.display()
+            )
+        })?;
+    }
+    match (status.made, status.problem) {
+        (Some(made), _) => Ok(made),
+        (None, Some(problem)) => Err(problem.into()),
+        (None, None) => bail!("the server has ended the backup, and does not say how"),
     }
 }

@@ -1,16 +1,16 @@
-//! `millstream check`: a manifest and its plugins, without a data directory.
+//! `millstream check`: a manifest and its plugins, which are opened once, without a data directory.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::exit::{BadManifest, Ending};
-use super::output::Output;
+use super::output::{self, Output};
 use crate::manifest::{
     self, PipelineSpec, PluginSpec, Problem, QueueSpec, ResolvedManifest, TopicSpec,
 };
-use crate::pipeline::{Plugins, Refusal};
-use crate::plugin::{EngineOptions, Plugin, PluginEngine};
+use crate::pipeline::{self, Plugins, Refusal};
+use crate::plugin::{CONTRACT, EngineOptions, Plugin, PluginEngine};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -19,17 +19,38 @@ pub(super) struct CheckArgs {
     manifest: PathBuf,
 }
 
-/// Checks a manifest and shows it with every default filled in.
+/// Checks a manifest, opens its plugins, and shows it with every default filled in.
 pub(super) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Ending> {
     let manifest = manifest::load(&args.manifest)?;
-    let plugins = load_plugins(&manifest)?;
+    // Compiling and opening take their time, and a plugin may wait for a service.
+    let plugins = tokio::task::block_in_place(|| load_plugins(&manifest))?;
     output.result(&document(&manifest, &plugins), |output| {
-        output.write(manifest.to_string().as_bytes())
+        output.write(manifest.to_string().as_bytes())?;
+        write_fits(&manifest, &plugins, output)
     })?;
     Ok(Ending::Done)
 }
 
-/// Loads all plugins and holds them against the pipelines that use them.
+/// Says of each pipeline that its plugin fits it, as a comment: what is printed is a manifest still.
+fn write_fits(
+    manifest: &ResolvedManifest,
+    plugins: &Plugins,
+    output: &mut Output,
+) -> Result<(), output::Error> {
+    for spec in &manifest.pipelines {
+        if let Ok(plugin) = plugins.plugin(&spec.plugin) {
+            output.line(format_args!(
+                "# pipeline {}: plugin {} fits and opens ({CONTRACT}, digest {})",
+                spec.name,
+                spec.plugin,
+                plugin.digest()
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads all plugins, holds them against the pipelines that use them, and opens them with what those configure.
 ///
 /// # Errors
 /// Every problem found, each with its place in the manifest.
@@ -43,17 +64,24 @@ fn load_plugins(manifest: &ResolvedManifest) -> anyhow::Result<Plugins> {
         }
     }
     for spec in &manifest.pipelines {
-        // What cannot be loaded has been told above.
-        let Err(Refusal::Misfit(misfits)) = plugins.plugin_for(spec) else {
-            continue;
-        };
-        problems.extend(misfits.into_iter().map(|misfit| {
-            let problem = manifest.problem(&spec.place, misfit.what);
-            match misfit.help {
-                Some(help) => problem.with_help(help),
-                None => problem,
+        match plugins.plugin_for(spec) {
+            Ok(plugin) => {
+                if let Err(error) = pipeline::open_once(spec, plugin) {
+                    problems.push(manifest.problem(&spec.place, error.to_string()));
+                }
             }
-        }));
+            Err(Refusal::Misfit(misfits)) => {
+                problems.extend(misfits.into_iter().map(|misfit| {
+                    let problem = manifest.problem(&spec.place, misfit.what);
+                    match misfit.help {
+                        Some(help) => problem.with_help(help),
+                        None => problem,
+                    }
+                }));
+            }
+            // What cannot be loaded has been told above.
+            Err(_) => {}
+        }
     }
     if problems.is_empty() {
         return Ok(plugins);
@@ -70,6 +98,7 @@ fn document(manifest: &ResolvedManifest, plugins: &Plugins) -> Value {
             "name": spec.name,
             "path": spec.path,
             "digest": plugin.map(|plugin| plugin.digest().as_str()),
+            "contract": plugin.map(|_| CONTRACT),
             "is_consumer": plugin.map(Plugin::is_consumer),
             "is_producer": plugin.map(Plugin::is_producer),
         })

@@ -1,6 +1,7 @@
 //! How a command ends: its exit code, and what it says on standard error.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::client::Unreachable;
@@ -15,7 +16,8 @@ Exit codes:
   0    success
   1    failure: a pipeline stopped or its plugin does not fit it, a record was refused,
        a file could not be read, `verify` found damage, ...
-  2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline
+  2    wrong usage or a bad manifest; `check`: also a plugin that does not fit its pipeline,
+       or does not open with its `config`
   3    the data directory cannot be used: it does not exist, another process holds it,
        a later version wrote it, or it holds something else; or the server cannot be reached
   4    `dead-letter replay`: the plugin fails on the record
@@ -42,10 +44,31 @@ pub(super) struct Usage(pub(super) String);
 
 /// The data directory does not exist, and the command would not create one.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "there is no millstream data directory at {0}; name another with --data-dir, or create a topic in it with `millstream topic create NAME`"
-)]
-pub(super) struct NoDataDirectory(pub(super) String);
+#[error("there is no millstream data directory at {}; {}", .path.display(), .way_out.text())]
+pub(super) struct NoDataDirectory {
+    pub(super) path: PathBuf,
+    pub(super) way_out: WayOut,
+}
+
+/// What else a command that found no data directory can work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WayOut {
+    /// Another data directory, a new one, or a server.
+    Any,
+    /// Another data directory: the command reads one that is there, and asks no server.
+    OtherDirectory,
+}
+
+impl WayOut {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Any => {
+                "name another with --data-dir, or a server with --server URL; `millstream serve` and `millstream topic create NAME` make a new one"
+            }
+            Self::OtherDirectory => "name another with --data-dir",
+        }
+    }
+}
 
 /// Something is wrong with a manifest or its plugins, rendered for its author already.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +171,7 @@ fn code(error: &anyhow::Error) -> u8 {
                 Some(
                     backup::Error::Exists { .. }
                         | backup::Error::Inside { .. }
+                        | backup::Error::Reserved { .. }
                         | backup::Error::NotABackup { .. }
                         | backup::Error::Newer { .. }
                 )
@@ -199,13 +223,17 @@ mod tests {
             needed: 9_000,
             limit: 8_192,
         };
+        let nowhere = NoDataDirectory {
+            path: "/d".into(),
+            way_out: WayOut::Any,
+        };
         for (error, expected) in [
             (anyhow::anyhow!("x"), 1),
             (unknown.into(), 1),
             (Usage("x".to_owned()).into(), 2),
             (instances.into(), 2),
             (locked.into(), 3),
-            (NoDataDirectory("/d".to_owned()).into(), 3),
+            (nowhere.into(), 3),
         ] {
             assert_eq!(code(&error), expected, "{error}");
             assert_eq!(code(&error.context("while testing")), expected);

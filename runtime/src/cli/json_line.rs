@@ -172,7 +172,7 @@ fn text_of(raw: &str) -> Result<Cow<'_, str>, Mistake> {
 }
 
 /// The start of a value, for a message.
-fn shorten(raw: &str) -> String {
+pub(super) fn shorten(raw: &str) -> String {
     const MAX_CHARS: usize = 40;
     let start: String = raw.chars().take(MAX_CHARS).collect();
     match start.len() < raw.len() {

@@ -49,6 +49,9 @@ use crate::storage::{Durability, open_files};
 use exit::Ending;
 use output::{Format, Output};
 
+/// The data directory, unless another one is named.
+const DEFAULT_DATA_DIR: &str = "./millstream-data";
+
 /// Stream processing in one binary: topics and queues, and pipelines of WebAssembly plugins.
 #[derive(Debug, Parser)]
 #[command(
@@ -75,7 +78,7 @@ pub struct GlobalArgs {
         global = true,
         value_name = "DIR",
         env = "MILLSTREAM_DATA_DIR",
-        default_value = "./millstream-data"
+        default_value = DEFAULT_DATA_DIR
     )]
     pub data_dir: PathBuf,
 
@@ -153,6 +156,9 @@ enum Command {
     /// Make a server run a manifest: upload and deploy its plugins, create its topics and queues, start its pipelines
     Apply(apply::ApplyArgs),
     /// Check a manifest and its plugins, and show it with every default filled in
+    ///
+    /// Each plugin is compiled and opened with the `config` of its pipelines, as a run does before it takes records. No
+    /// data directory is looked at or made.
     Check(check::CheckArgs),
     /// List, describe, create, alter, delete and compact topics
     #[command(subcommand)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::GlobalArgs;
-use super::exit::NoDataDirectory;
+use super::exit::{NoDataDirectory, WayOut};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::queue::Queues;
@@ -42,7 +42,11 @@ impl DataDirectory {
     ) -> anyhow::Result<Self> {
         let path = &global.data_dir;
         if access == Access::Existing && is_missing(path) {
-            return Err(NoDataDirectory(path.display().to_string()).into());
+            return Err(NoDataDirectory {
+                path: path.clone(),
+                way_out: WayOut::Any,
+            }
+            .into());
         }
         let options = StoreOptions {
             durability: global.durability,

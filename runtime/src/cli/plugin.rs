@@ -1,5 +1,6 @@
 //! `millstream plugin`: upload, list, describe, deploy, roll back and delete plugins of a server.
 
+mod deployed;
 mod signature;
 
 use std::path::{Path, PathBuf};
@@ -154,9 +155,15 @@ pub(super) async fn run(
             output.result(&uploaded, |output| write_uploaded(&uploaded, output))?;
             output.flush()?;
             tell(&uploaded);
+            if !is_deploy && !uploaded.current {
+                note(&format!(
+                    "pipelines go on with the version that they run; `millstream plugin deploy {name} {}` gives them this one",
+                    short(&uploaded.digest)
+                ));
+            }
             if is_deploy && !uploaded.current {
                 let deployed = deploy(&client, &name, &uploaded.digest, &trial).await?;
-                return write_deploy(&deployed, output);
+                return deployed::write(&deployed, output);
             }
         }
         PluginCommand::Deploy {
@@ -165,13 +172,13 @@ pub(super) async fn run(
             trial,
         } => {
             let deployed = deploy(&client, &name, &digest, &trial).await?;
-            return write_deploy(&deployed, output);
+            return deployed::write(&deployed, output);
         }
         PluginCommand::Rollback { name, with_state } => {
             let path = format!("/v1/plugins/{name}/rollback");
             let request = RollbackRequest { with_state };
             let rolled_back: DeployView = client.post(&path, &request).await?;
-            return write_deploy(&rolled_back, output);
+            return deployed::write(&rolled_back, output);
         }
         PluginCommand::Delete { name, yes } => {
             if !yes && !confirm(&format!("delete plugin `{name}` with all its versions?"))? {
@@ -236,10 +243,15 @@ pub(super) async fn deploy(
 fn write_uploaded(uploaded: &UploadedView, output: &mut Output) -> Result<(), output::Error> {
     let word = match uploaded.new {
         true => "uploaded",
-        false => "has already",
+        // The same bytes: other bytes are another version.
+        false => "the server has already",
+    };
+    let current = match uploaded.current {
+        true => ", which is the current one",
+        false => "",
     };
     output.line(format_args!(
-        "{word} version {} of plugin `{}`",
+        "{word} version {} of plugin `{}`{current}",
         uploaded.digest, uploaded.name
     ))
 }
@@ -331,38 +343,6 @@ fn write(description: &PluginDescription, output: &mut Output) -> Result<(), out
         ]);
     }
     output.table(&table)
-}
-
-/// Says how a deploy went. One that did not give its version to the pipelines, though it was to, has failed.
-fn write_deploy(deploy: &DeployView, output: &mut Output) -> anyhow::Result<Ending> {
-    output.result(deploy, |output| {
-        let pipelines: Vec<_> = deploy.pipelines.iter().map(ToString::to_string).collect();
-        let to = match pipelines.is_empty() {
-            true => "no pipeline uses it yet".to_owned(),
-            false => format!("for {}", pipelines.join(", ")),
-        };
-        output.line(format_args!(
-            "deploy {}: plugin `{}` version {} {}, {to}",
-            deploy.id,
-            deploy.plugin,
-            short(&deploy.to),
-            deploy.outcome
-        ))?;
-        if let Some(reason) = &deploy.reason {
-            output.line(format_args!("  {reason}"))?;
-        }
-        match &deploy.report {
-            Some(report) => {
-                let text = serde_json::to_string_pretty(report).unwrap_or_default();
-                output.line(format_args!("  {text}"))
-            }
-            None => Ok(()),
-        }
-    })?;
-    Ok(match deploy.outcome.as_str() {
-        "succeeded" | "observed" => Ending::Done,
-        _ => Ending::Failed,
-    })
 }
 
 async fn deploys(client: &Client, output: &mut Output) -> anyhow::Result<()> {

@@ -1,13 +1,13 @@
 //! `millstream run`: the pipelines of a manifest, until they are idle or the process is told to stop.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::GlobalArgs;
+use super::client::Client;
 use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::{self, Access, DataDirectory};
@@ -16,13 +16,14 @@ use super::plugin_metrics::{self, PluginMetric};
 use super::progress::{self, Progress, Unit};
 use super::telemetry::LogFormat;
 use super::traces::TraceArgs;
+use super::{DEFAULT_DATA_DIR, GlobalArgs};
 use crate::log::Maintenance;
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::PipelineName;
 use crate::pipeline::{self, Failure, Pipelines, Plugins};
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
-use crate::storage::layout;
+use crate::storage::{self, layout};
 
 /// How often progress and failures are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -93,7 +94,10 @@ pub(super) async fn run(
     let interrupt = Interrupt::listen("finishing the batches in hand")?;
     // Dropped last, when nothing makes spans any more.
     let _traces = args.traces.start()?;
-    let (plugins, data) = load(&manifest, global)?;
+    let (plugins, data) = match load(&manifest, global) {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(name_server(error, &args.manifest, global).await),
+    };
     let mut printer = FailurePrinter::new(global);
     let Some(data) = data else {
         let failures = Pipelines::refused(&plugins, &manifest);
@@ -172,6 +176,35 @@ fn load(
     let created = DataDirectory::open(global, Access::Create)?;
     tokio::task::block_in_place(|| plugins.use_cache(&cache_dir));
     Ok((plugins, Some(created)))
+}
+
+/// Says how the server that holds the data directory, if it is one, is made to run the manifest.
+async fn name_server(error: anyhow::Error, manifest: &Path, global: &GlobalArgs) -> anyhow::Error {
+    let data_dir = &global.data_dir;
+    let is_locked = matches!(error.downcast_ref(), Some(storage::Error::Locked { .. }));
+    if !is_locked || !is_served(global).await {
+        return error;
+    }
+    let mut apply = format!("millstream apply {}", manifest.display());
+    if data_dir != Path::new(DEFAULT_DATA_DIR) {
+        apply.push_str(&format!(" --data-dir {}", data_dir.display()));
+    }
+    error.context(format!(
+        "run needs the data directory for itself, and a server holds it; `{apply}` makes that server run the manifest"
+    ))
+}
+
+/// Whether a server holds the data directory. One that was killed may have left its address behind for whoever holds it
+/// now, so it is asked.
+async fn is_served(global: &GlobalArgs) -> bool {
+    let local = GlobalArgs {
+        server: None,
+        ..global.clone()
+    };
+    match Client::connect(&local, Access::Existing) {
+        Ok(client @ Client::Remote(_)) => client.fetch("/livez", &()).await.is_ok(),
+        Ok(Client::Embedded(_)) | Err(_) => false,
+    }
 }
 
 /// How many instances the engine has room for: what the tasks need, and some that look for the

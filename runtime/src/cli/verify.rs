@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::GlobalArgs;
-use super::exit::{Ending, NoDataDirectory, Usage};
+use super::exit::{Ending, NoDataDirectory, Usage, WayOut};
 use super::open;
 use super::output::{Column, Error, Output, Table};
 use crate::storage;
@@ -32,7 +32,11 @@ pub(super) async fn run(
         .into());
     }
     if args.backup.is_none() && open::is_missing(&global.data_dir) {
-        return Err(NoDataDirectory(global.data_dir.display().to_string()).into());
+        return Err(NoDataDirectory {
+            path: global.data_dir.clone(),
+            way_out: WayOut::OtherDirectory,
+        }
+        .into());
     }
     let data_dir = global.data_dir.clone();
     let looked = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {

@@ -112,9 +112,16 @@ fn built_by_project(project: &Path, written: &str) -> Result<PathBuf, Missing> {
 }
 
 fn not_built(project: &Path, written: &str) -> Missing {
+    // The command runs in another folder than the one that a relative path is of.
+    let whole = project
+        .canonicalize()
+        .unwrap_or_else(|_| project.to_owned());
     Missing::new(
         format!("the plugin project of {} is not built", quoted(written)),
-        format!("run `cargo xtask build-plugin {}`", project.display()),
+        format!(
+            "run `cargo xtask build-plugin {}` in the Millstream checkout",
+            whole.display()
+        ),
     )
 }
 
@@ -200,14 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn build_output_that_is_not_there_names_the_command() {
+    fn what_is_not_built_names_the_command_and_where_it_runs() {
         let folder = tempfile::tempdir().unwrap();
         write(
             folder.path().join("p/Cargo.toml"),
             "[package]\nname = \"p\"\n",
         );
-        let missing = find(folder.path(), "p/target/wasm32-wasip2/release/p.wasm").unwrap_err();
-        assert!(missing.help.contains("cargo xtask build-plugin"));
+        let project = folder.path().join("p").canonicalize().unwrap();
+        let help = format!(
+            "run `cargo xtask build-plugin {}` in the Millstream checkout",
+            project.display()
+        );
+        for path in ["p", "p/../p/.", "p/target/wasm32-wasip2/release/p.wasm"] {
+            assert_eq!(find(folder.path(), path).unwrap_err().help, help, "{path}");
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::path::Path;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use super::opening::grants_of;
 use crate::manifest::{PipelineSpec, PluginSpec, ResolvedManifest, RetryOrder};
 use crate::model::PluginName;
-use crate::plugin::{self, Grants, Plugin, PluginEngine};
+use crate::plugin::{self, Plugin, PluginEngine};
 
 /// Why a pipeline's plugin cannot run in it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -166,17 +167,6 @@ fn misfits(spec: &PipelineSpec, plugin: &Plugin) -> Vec<Misfit> {
         ));
     }
     misfits
-}
-
-/// What a pipeline grants its plugin.
-pub(super) fn grants_of(spec: &PipelineSpec) -> Grants {
-    Grants {
-        clocks: spec.allow.clocks,
-        random: spec.allow.random,
-        http: (!spec.allow.http.is_empty()).then(|| spec.allow.http.clone().into()),
-        timers: !spec.is_producer(),
-        ..Grants::default()
-    }
 }
 
 fn sentence(misfits: &[Misfit]) -> String {

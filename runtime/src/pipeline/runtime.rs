@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use super::Error;
 use super::calls::Calls;
+use super::opening::{context_of, grants_of, limits_of};
 use super::outputs::{Destination, Outputs};
-use super::plugins::grants_of;
 use super::processor::NativeFunction;
 use super::registry::{self, StoredPipeline};
 use super::retry::GiveUpLog;
@@ -23,14 +23,6 @@ use crate::plugin::{
 };
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::storage::{self, Partition, Store};
-
-/// What a plugin calls an input: a topic by its name, a queue as `queue:NAME`.
-fn input_name(input: &Target) -> String {
-    match input {
-        Target::Topic(name) => name.to_string(),
-        Target::Queue(_) => input.to_string(),
-    }
-}
 
 /// A pipeline, ready for its tasks. All tasks share it but while a plugin is swapped.
 #[derive(Clone)]
@@ -123,12 +115,6 @@ impl PipelineRuntime {
             retry_order: spec.retry.order,
         };
         let stored = registry::register(log.store(), &spec.name, stored).await?;
-        let limits = Limits {
-            memory_bytes: spec.limits.memory_bytes,
-            deadline: spec.limits.deadline,
-            output_bytes: spec.limits.output_bytes,
-            ..Limits::default()
-        };
         Ok(Self {
             spec: spec.clone(),
             id: stored.id,
@@ -137,7 +123,7 @@ impl PipelineRuntime {
             native,
             trial: None,
             grants: grants_of(spec),
-            limits,
+            limits: limits_of(spec),
             metrics: Arc::default(),
             log_limit: Arc::default(),
             calls,
@@ -240,18 +226,8 @@ impl PipelineRuntime {
         partition: u32,
         metrics: &Arc<PluginMetrics>,
     ) -> InstanceContext {
-        let spec = &self.spec;
-        let ports = spec.ports.iter().map(|port| port.name.to_string());
-        InstanceContext {
-            pipeline: spec.name.clone(),
-            partition,
-            inputs: spec.inputs.iter().map(input_name).collect(),
-            ports: ports.collect(),
-            config: spec.config.clone(),
-            metrics: Arc::clone(metrics),
-            log_limit: Arc::clone(&self.log_limit),
-            slot: Some(Arc::clone(&self.calls) as Arc<dyn ComputeSlot>),
-        }
+        let slot = Arc::clone(&self.calls) as Arc<dyn ComputeSlot>;
+        context_of(&self.spec, partition, metrics, &self.log_limit, Some(slot))
     }
 
     pub(super) fn outputs(&self) -> Outputs {

@@ -34,6 +34,9 @@ pub(super) const TIMER_HANDLER: &str = "millstream:plugin/timer-handler@0.1.0";
 /// The interface that is told the configuration.
 pub(super) const LIFECYCLE: &str = "millstream:plugin/lifecycle@0.1.0";
 
+/// The interface of plugins, with its version: all that plugins can be built against.
+pub const CONTRACT: &str = "millstream:plugin@0.1.0";
+
 const OUR_PACKAGE: &str = "millstream:plugin";
 const OUR_VERSION: &str = "0.1.0";
 

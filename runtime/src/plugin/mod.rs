@@ -54,7 +54,7 @@ mod wasi;
 pub use call_stack::CallStack;
 pub use columns::Columns;
 pub use component::Plugin;
-pub use contract::{Denied, Grants, ImportedInterface, Problem};
+pub use contract::{CONTRACT, Denied, Grants, ImportedInterface, Problem};
 pub use difference::{Difference, Effect};
 pub use digest::Digest;
 pub use engine::{EngineOptions, MAX_INSTANCES, PluginEngine};

@@ -31,7 +31,7 @@ mod state;
 mod topics;
 
 pub use access::{NewToken, Role, TlsFiles, TokenView};
-pub use backups::{BackupView, NewBackup};
+pub use backups::{BackupStatus, BackupView, NewBackup};
 pub use dead_letters::{
     LetterCount, LetterPage, LetterView, Page, PurgedLetters, RedriveDestination, RedriveRequest,
     RedriveView, Selection, StrandedView, WhereTo,

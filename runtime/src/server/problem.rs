@@ -87,6 +87,8 @@ codes! {
     UnknownDeploy = "unknown-deploy", NOT_FOUND, "There is no such deploy";
     /// There is no such redrive.
     UnknownRedrive = "unknown-redrive", NOT_FOUND, "There is no such redrive";
+    /// There is no such backup.
+    UnknownBackup = "unknown-backup", NOT_FOUND, "There is no such backup";
     /// The deploy did not succeed; the version before it runs.
     DeployFailed = "deploy-failed", CONFLICT, "The deploy failed";
     /// A rollback with state has failed midway, and has to be run again first.

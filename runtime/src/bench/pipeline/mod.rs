@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::latency::Latency;
-use super::plugin::{engine, load, shipped_component};
+use super::plugin::compiled_component;
 use super::report::{Bound, Figures, Report, rate};
 use super::rounds::{Rounds, Side, order};
 use super::{CommonArgs, announce, scratch, warn_of_debug_build};
@@ -136,10 +136,8 @@ impl Figures for Case {
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
     let parent = scratch::parent(args.dir.as_deref())?;
-    let component = shipped_component("map", args.map.as_deref(), args.plugins.as_deref())?;
-    let engine = engine()?;
-    // Compiled before the first run, and never again.
-    tokio::task::block_in_place(|| load(&engine, &component))?;
+    let (component, engine) =
+        compiled_component("map", args.map.as_deref(), args.plugins.as_deref())?;
     let settings = json!({
         "file_system": super::environment::file_system_of(&parent),
         "records": args.records,

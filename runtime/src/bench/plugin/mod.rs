@@ -131,3 +131,25 @@ pub(super) fn shipped_component(
         ),
     }
 }
+
+/// The bytes of the component of a shipped plugin.
+pub(super) fn read_component(
+    name: &str,
+    file: Option<&Path>,
+    folder: Option<&Path>,
+) -> anyhow::Result<Vec<u8>> {
+    let path = shipped_component(name, file, folder)?;
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The component of a shipped plugin, and an engine that has compiled it, so that no run does.
+pub(super) fn compiled_component(
+    name: &str,
+    file: Option<&Path>,
+    folder: Option<&Path>,
+) -> anyhow::Result<(PathBuf, PluginEngine)> {
+    let path = shipped_component(name, file, folder)?;
+    let engine = engine()?;
+    tokio::task::block_in_place(|| load(&engine, &path))?;
+    Ok((path, engine))
+}

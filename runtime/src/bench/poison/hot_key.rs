@@ -14,18 +14,15 @@ use tokio::task::block_in_place;
 
 use super::Args;
 use super::run::manifest;
+use crate::bench::data::Data;
 use crate::bench::latency::{Latency, LatencyRecorder};
 use crate::bench::paced::{Disturbance, OutputReaders, PacedSender, TICK, Unmeasured};
 use crate::bench::report::{Bound, Figures, Report};
 use crate::bench::rounds::{Side, order};
 use crate::bench::scratch::Scratch;
 use crate::bench::{announce, process};
-use crate::group::Groups;
-use crate::log::Log;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
-use crate::queue::Queues;
-use crate::storage::Store;
 
 /// The key that fails, or does not.
 const HOT: &[u8] = b"key-of-the-bad-day";
@@ -157,16 +154,13 @@ impl Setup<'_> {
         let scratch = Scratch::create(self.parent)?;
         let retry = "{ max-attempts = 1000000, initial = \"20ms\", max = \"1s\", order = \"key\" }";
         let manifest = manifest(scratch.path(), self.component, self.args.partitions, retry)?;
-        let path = scratch.path().join("data");
-        let log = Log::open(block_in_place(|| {
-            Store::open(&path, self.args.stored.options())
-        })?)?;
+        let Data {
+            log,
+            queues,
+            groups,
+        } = Data::open(scratch.path(), self.args.stored.options())?;
         crate::pipeline::ensure_topics(&log, &manifest).await?;
         let [input, output] = [log.topic(&"in".parse()?)?, log.topic(&"out".parse()?)?];
-        let (queues, groups) = (
-            Queues::open(log.store().clone())?,
-            Groups::new(log.store().clone()),
-        );
         let plugins = block_in_place(|| Plugins::load(self.engine, &manifest));
         let start = Instant::now();
         let hot = || Unmeasured {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
-use super::plugin::{engine, load, shipped_component};
+use super::plugin::compiled_component;
 use super::report::{Bound, Figures, Report, rate};
 use super::rounds::Rounds;
 use super::stored::StoredArgs;
@@ -147,14 +147,11 @@ impl Figures for Case {
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
     let parent = args.stored.parent()?;
-    let component = shipped_component(
+    let (component, engine) = compiled_component(
         "testing_flaky",
         args.flaky.as_deref(),
         args.plugins.as_deref(),
     )?;
-    let engine = engine()?;
-    // Compiled before the first run, and never again.
-    tokio::task::block_in_place(|| load(&engine, &component))?;
     let settings = json!({
         "file_system": super::environment::file_system_of(&parent),
         "records": args.records,

@@ -6,17 +6,15 @@ use std::time::Instant;
 use anyhow::{bail, ensure};
 
 use super::{Args, Trouble};
+use crate::bench::data::Data;
 use crate::bench::rounds::Rounds;
 use crate::bench::scratch::Scratch;
 use crate::bench::synthetic::Records;
-use crate::group::Groups;
 use crate::log::{Log, Producer, Topic};
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::HeadersRef;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
-use crate::queue::Queues;
-use crate::storage::Store;
 
 /// When every record happened, in ms since the epoch.
 const TIMESTAMP_MS: u64 = 1_700_000_000_000;
@@ -49,18 +47,15 @@ impl Setup<'_> {
         );
         let partitions = self.args.partitions;
         let manifest = manifest(scratch.path(), self.component, partitions, &retry)?;
-        let path = scratch.path().join("data");
-        let log = Log::open(tokio::task::block_in_place(|| {
-            Store::open(&path, self.args.stored.options())
-        })?)?;
+        let Data {
+            log,
+            queues,
+            groups,
+        } = Data::open(scratch.path(), self.args.stored.options())?;
         crate::pipeline::ensure_topics(&log, &manifest).await?;
         let failing = self
             .fill(&log, &log.topic(&"in".parse()?)?, trouble)
             .await?;
-        let (queues, groups) = (
-            Queues::open(log.store().clone())?,
-            Groups::new(log.store().clone()),
-        );
         let plugins = tokio::task::block_in_place(|| Plugins::load(self.engine, &manifest));
         let start = Instant::now();
         let pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;

@@ -15,21 +15,19 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::server::Server;
-use super::plugin::{engine, load, shipped_component};
+use super::data::Data;
+use super::plugin::compiled_component;
 use super::report::{Bound, Figures, Report, rate};
 use super::rounds::{Rounds, Side, order};
 use super::scratch::Scratch;
 use super::stored::StoredArgs;
 use super::synthetic::Records;
 use super::{CommonArgs, announce, warn_of_debug_build};
-use crate::group::Groups;
 use crate::log::{Log, Producer, Topic};
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::HeadersRef;
 use crate::pipeline::{Pipelines, Plugins};
 use crate::plugin::PluginEngine;
-use crate::queue::Queues;
-use crate::storage::Store;
 
 /// When every record happened, in ms since the epoch.
 const TIMESTAMP_MS: u64 = 1_700_000_000_000;
@@ -100,14 +98,11 @@ impl Figures for Case {
 pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
     warn_of_debug_build();
     let parent = args.stored.parent()?;
-    let component = shipped_component(
+    let (component, engine) = compiled_component(
         "testing_calls_service",
         args.calls_service.as_deref(),
         args.plugins.as_deref(),
     )?;
-    let engine = engine()?;
-    // Compiled before the first run, and never again.
-    tokio::task::block_in_place(|| load(&engine, &component))?;
     let server = Server::start(Duration::from_millis(args.service_ms)).await?;
     let setup = Setup {
         args,
@@ -173,17 +168,14 @@ impl Setup<'_> {
         let records = self.args.records * u64::from(concurrency);
         let scratch = Scratch::create(self.parent)?;
         let manifest = self.manifest(scratch.path(), concurrency)?;
-        let path = scratch.path().join("data");
-        let log = Log::open(tokio::task::block_in_place(|| {
-            Store::open(&path, self.args.stored.options())
-        })?)?;
+        let Data {
+            log,
+            queues,
+            groups,
+        } = Data::open(scratch.path(), self.args.stored.options())?;
         crate::pipeline::ensure_topics(&log, &manifest).await?;
         self.fill(&log, &log.topic(&"in".parse()?)?, records)
             .await?;
-        let (queues, groups) = (
-            Queues::open(log.store().clone())?,
-            Groups::new(log.store().clone()),
-        );
         let plugins = tokio::task::block_in_place(|| Plugins::load(self.engine, &manifest));
         let start = Instant::now();
         let pipelines = Pipelines::start(&log, &queues, &groups, &plugins, &manifest).await?;

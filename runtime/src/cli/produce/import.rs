@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use serde::de::IgnoredAny;
+
 use super::sink::{self, Sink};
 use super::{LineFormat, ProduceArgs};
 use crate::cli::exit::Ending;
 use crate::cli::input::{Chunk, Input};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::json_line::Selection;
+use crate::cli::json_line::{Selection, shorten};
 use crate::cli::progress::{self, Progress};
 use crate::clock::Clock;
 use crate::model::{HeadersBuf, HeadersRef};
@@ -136,10 +138,42 @@ impl Import {
                 return Ok(());
             }
             if let Err(refusal) = self.send_line(line, now_ms).await {
-                return Err(refusal.into_error(name, self.line));
+                return Err(self.error(refusal, name, line));
             }
         }
         Ok(())
+    }
+
+    /// Why the line in hand could not be sent, with its place.
+    fn error(&self, refusal: Refusal, name: &str, text: &[u8]) -> anyhow::Error {
+        let line = self.line;
+        match refusal {
+            Refusal::Line(mistake) => {
+                let stored = match self.sent {
+                    0 => "nothing is stored",
+                    _ => "the lines before it are acknowledged, nothing from it on is stored",
+                };
+                let found = self.what_is_no_json(text).unwrap_or_default();
+                anyhow::anyhow!("{name}:{line}:{mistake}{found}; {stored}")
+            }
+            // Writing failed: no line is to blame.
+            Refusal::Sink(error) if error.is_storage() => error.into(),
+            Refusal::Sink(error) => anyhow::anyhow!("{name}:{line}: {error}"),
+        }
+    }
+
+    /// What stands in a line that is no JSON, and what to do if that is so from the first line on.
+    fn what_is_no_json(&self, line: &[u8]) -> Option<String> {
+        serde_json::from_slice::<IgnoredAny>(line).err()?;
+        let found = shorten(&String::from_utf8_lossy(line));
+        let mut text = format!("; found `{found}`, which is no JSON");
+        if self.sent == 0 {
+            text.push_str("; lines of anything are stored as they are with `--format lines`");
+            if self.selection != Selection::default() {
+                text.push_str(", without the options that name fields");
+            }
+        }
+        Some(text)
     }
 
     async fn send_line(&mut self, line: &[u8], now_ms: u64) -> Result<(), Refusal> {
@@ -204,18 +238,5 @@ impl From<Mistake> for Refusal {
 impl From<sink::Error> for Refusal {
     fn from(error: sink::Error) -> Self {
         Self::Sink(error)
-    }
-}
-
-impl Refusal {
-    fn into_error(self, name: &str, line: u64) -> anyhow::Error {
-        match self {
-            Self::Line(mistake) => anyhow::anyhow!(
-                "{name}:{line}:{mistake}; the lines before it are acknowledged, nothing from it on is stored"
-            ),
-            // Writing failed: no line is to blame.
-            Self::Sink(error) if error.is_storage() => error.into(),
-            Self::Sink(error) => anyhow::anyhow!("{name}:{line}: {error}"),
-        }
     }
 }
