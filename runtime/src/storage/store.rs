@@ -557,6 +557,8 @@ pub(super) fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamil
     db.set_max_total_wal_size(512 << 20);
     db.set_keep_log_file_num(4);
     db.set_bytes_per_sync(1 << 20);
+    // A flush waits until the write-ahead log that it ends is on the disk, and who commits may have to wait for it.
+    db.set_wal_bytes_per_sync(1 << 20);
     db.set_stats_dump_period_sec(0);
     if options.statistics {
         db.enable_statistics();

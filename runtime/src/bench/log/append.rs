@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::load::Load;
 use super::segments::Segments;
 use super::{Args, Shape};
+use crate::bench::announce;
 use crate::bench::latency::{Latency, LatencyRecorder};
 use crate::bench::report::{Figures, rate};
 use crate::bench::rounds::{Rounds, Side, order};
@@ -27,6 +28,7 @@ pub(super) struct Case {
     pub(super) partitions: u32,
     pub(super) value_bytes: usize,
     pub(super) durability: String,
+    pub(super) size_mib: u64,
     batch_records: u32,
     appended_bytes: u64,
     log_records_per_s: f64,
@@ -58,6 +60,7 @@ impl Figures for Case {
         "partitions",
         "value",
         "durability",
+        "MiB",
         "raw records/s",
         "log records/s",
         "log MB/s",
@@ -72,6 +75,7 @@ impl Figures for Case {
             self.partitions.to_string(),
             format!("{} B", self.value_bytes),
             self.durability.clone(),
+            self.size_mib.to_string(),
             self.raw_rounds.cell(rate),
             self.log_rounds.cell(rate),
             format!("{:.0}", self.log_bytes_per_s / 1e6),
@@ -98,6 +102,12 @@ pub(super) async fn run(
     shape: Shape,
     durability: Durability,
 ) -> anyhow::Result<Case> {
+    announce(&format!(
+        "append: {} partitions, {} B, {durability}, {} MiB",
+        shape.partitions,
+        shape.value_bytes,
+        shape.total_bytes >> 20
+    ));
     let (mut log_rounds, mut raw_rounds) = (Rounds::default(), Rounds::default());
     let mut log_latency = LatencyRecorder::new()?;
     let mut raw_latency = LatencyRecorder::new()?;
@@ -136,6 +146,7 @@ pub(super) async fn run(
         partitions: shape.partitions,
         value_bytes: shape.value_bytes,
         durability: durability.to_string(),
+        size_mib: shape.total_bytes >> 20,
         batch_records: shape.batch_records,
         appended_bytes,
         log_records_per_s: log_rounds.median(),

@@ -34,6 +34,10 @@ pub struct Args {
     /// MiB of batches in a case; an eighth of it under `sync`
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     size_mib: u64,
+    /// MiB of the last case, 16 partitions and values of 100 B under `os`, which is to be more than the
+    /// system's page cache takes without waiting for the disk; 0 leaves it out, and so does --quick
+    #[arg(long, value_name = "MIB", default_value_t = 8192)]
+    sustained_mib: u64,
     /// Number of partitions, one or several
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16])]
     partitions: Vec<u32>,
@@ -86,6 +90,20 @@ impl Args {
         }
     }
 
+    /// The case that writes for so long that both sides wait for the disk.
+    fn sustained(&self) -> Option<Shape> {
+        let is_asked = self.partitions.contains(&16)
+            && self.value_bytes.contains(&100)
+            && self.durability.contains(&Durability::Os);
+        let is_run = is_asked && !self.quick && self.sustained_mib > 0;
+        is_run.then_some(Shape {
+            partitions: 16,
+            value_bytes: 100,
+            batch_records: self.batch,
+            total_bytes: self.sustained_mib << 20,
+        })
+    }
+
     fn shape(&self, partitions: u32, value_bytes: usize, durability: Durability) -> Shape {
         let bytes = self.size_mib.max(1) << 20;
         let bytes = if self.quick { bytes / 16 } else { bytes };
@@ -129,16 +147,15 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         for &partitions in &args.partitions {
             for &durability in &args.durability {
                 let shape = args.shape(partitions, value_bytes, durability);
-                announce(&format!(
-                    "append: {partitions} partitions, {value_bytes} B, {durability}, {} MiB",
-                    shape.total_bytes >> 20
-                ));
                 appends.push(append::run(args, &parent, shape, durability).await?);
             }
             let shape = args.shape(partitions, value_bytes, Durability::Os);
             announce(&format!("read: {partitions} partitions, {value_bytes} B"));
             scans.extend(scan::run(args, &parent, shape).await?);
         }
+    }
+    if let Some(shape) = args.sustained() {
+        appends.push(append::run(args, &parent, shape, Durability::Os).await?);
     }
     add_bounds(&appends, args.batch, &mut report);
     report.add("append", "Append", &appends)?;
@@ -149,6 +166,11 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
          calls fdatasync after each; the log syncs once for all commits that wait.",
         args.batch, args.producers, args.in_flight
     ));
+    report.note(
+        "Under `os` the raw side waits for the disk only once the system's page cache takes no more: with \
+         the default sizes in the last case only, which shows what is written minute after minute. The \
+         log syncs each memtable that it flushes, also in the others.",
+    );
     report.note(
         "Write amplification: bytes that the store has written (write-ahead log, flushes, \
          compactions), once it has come to rest, in parts of the bytes appended. ± is half the \
@@ -165,7 +187,10 @@ fn add_bounds(appends: &[append::Case], batch_records: u32, report: &mut Report)
         .iter()
         .filter(|case| case.partitions == 16 && case.durability == "os")
     {
-        let what = format!("append, 16 partitions, os, {} B", case.value_bytes);
+        let what = format!(
+            "append, 16 partitions, os, {} B, {} MiB",
+            case.value_bytes, case.size_mib
+        );
         report.bound(Bound::at_least(
             format!("{what}: in parts of raw"),
             case.ratio,
