@@ -4,8 +4,9 @@
 //! a dead letter. When the plugin faults (traps, runs past its deadline, …) nobody knows on which
 //! record, so the batch is halved until the poison record stands alone; what the parts that go
 //! through lead to is gathered in one checkpoint. If one half of a part is fine the other one is known to be bad, and is
-//! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls. If it is said which
-//! record it is, by the plugin or by the check of its output, that one is tried alone at once.
+//! halved again without a call: a poison record among n costs at most 2·log2(n) calls more. If it is said which
+//! record it is, by the plugin or by the check of its output, that one is tried alone at once. Whoever is wrong there
+//! is not asked again in this batch: that costs two calls, those of what is before the record and of the record.
 
 use std::ops::Range;
 
@@ -86,7 +87,7 @@ pub(super) type Failed = (usize, Cause);
 /// A part of a batch that is still to run.
 struct Part {
     range: Range<usize>,
-    /// Where the part begins that it was halved off from, if that one runs before it.
+    /// Where the part begins that ends where it begins: if that one is fine it is itself known to be bad.
     left_start: Option<usize>,
     /// Whether the plugin is known to fault on it.
     is_bad: bool,
@@ -103,7 +104,11 @@ pub(super) enum Progress {
 
 /// What running a part led to.
 enum Outcome {
-    Done(Checkpoint),
+    /// It is fine, or nothing of it has run since all of it waits behind others.
+    Done {
+        checkpoint: Checkpoint,
+        has_run: bool,
+    },
     Faulted(Fault, Option<usize>),
     /// The record with this index stops the pipeline; those before it can go through first.
     Stops(usize),
@@ -170,12 +175,21 @@ impl BatchRunner {
                 let _running = self.pipeline.calls.start().await;
                 block_in_place(|| self.run_part(batch, &range, &claim.lost))?
             };
-            has_faulted |= matches!(outcome, Outcome::Faulted(..));
+            if matches!(outcome, Outcome::Faulted(..)) {
+                has_faulted = true;
+                if let Some(index) = suspect.take_if(|index| range.end <= *index) {
+                    // It is, or was, another one.
+                    is_misled = true;
+                    join(&mut parts, index);
+                }
+            }
             let mut checkpoint = match outcome {
-                Outcome::Done(checkpoint) => {
-                    // It is fine: whoever says such things is not asked again, or there would be no bound.
-                    is_misled |= range.len() == 1 && suspect == Some(range.start);
-                    if let Some(right) = parts.last_mut() {
+                Outcome::Done {
+                    checkpoint,
+                    has_run,
+                } => {
+                    is_misled |= has_run && range.len() == 1 && suspect == Some(range.start);
+                    if has_run && let Some(right) = parts.last_mut() {
                         // Both together faulted, and this one is fine.
                         right.is_bad |=
                             right.left_start == Some(range.start) && right.range.start == range.end;
@@ -183,7 +197,7 @@ impl BatchRunner {
                     checkpoint
                 }
                 Outcome::Stops(index) => {
-                    isolate(&mut parts, range, index);
+                    isolate(&mut parts, range, index, None);
                     continue;
                 }
                 Outcome::Blocked(reason) => {
@@ -197,7 +211,7 @@ impl BatchRunner {
                 Outcome::Faulted(fault, Some(index)) if range.len() > 1 && !is_misled => {
                     suspect = Some(index);
                     tracing::debug!(%fault, index, "the plugin faulted on a record of a batch");
-                    isolate(&mut parts, range, index);
+                    isolate(&mut parts, range, index, Some(index));
                     continue;
                 }
                 Outcome::Faulted(fault, _) if range.len() > 1 => {
@@ -363,6 +377,7 @@ impl BatchRunner {
         mut behind: Vec<usize>,
     ) -> Result<Outcome, TaskError> {
         let mut checkpoint = Checkpoint::default();
+        let has_run = !selection.is_empty();
         while !selection.is_empty() {
             let called = self.call(batch, &selection, &mut checkpoint)?;
             let (failed, overtaken, changes) = match called {
@@ -412,7 +427,10 @@ impl BatchRunner {
             let group = self.group(batch, index);
             self.park_behind(batch, index, group, &mut checkpoint)?;
         }
-        Ok(Outcome::Done(checkpoint))
+        Ok(Outcome::Done {
+            checkpoint,
+            has_run,
+        })
     }
 }
 
@@ -436,9 +454,31 @@ fn halve(parts: &mut Vec<Part>, range: Range<usize>) {
     parts.push(Part::new(range.start..middle));
 }
 
-/// Puts a part on the stack as what is before a record, the record alone, and what is after it.
-fn isolate(parts: &mut Vec<Part>, range: Range<usize>, index: usize) {
-    let pieces = [range.start..index, index..index + 1, index + 1..range.end];
-    let pieces = pieces.into_iter().rev().filter(|piece| !piece.is_empty());
-    parts.extend(pieces.map(Part::new));
+/// Puts a part on the stack as what is before a record, the record alone, and what is after it. With a `left_start`
+/// the last of these is known to be bad if the one that begins there is fine.
+fn isolate(parts: &mut Vec<Part>, range: Range<usize>, index: usize, left_start: Option<usize>) {
+    let after = Part {
+        left_start,
+        ..Part::new(index + 1..range.end)
+    };
+    let pieces = [
+        after,
+        Part::new(index..index + 1),
+        Part::new(range.start..index),
+    ];
+    parts.extend(pieces.into_iter().filter(|piece| !piece.range.is_empty()));
+}
+
+/// Undoes what [`isolate`] did to a record and what is after it: they are one part again, of which nothing is known.
+fn join(parts: &mut Vec<Part>, index: usize) {
+    let alone = parts.iter().rposition(|part| part.range.start == index);
+    let Some((alone, after)) = alone.and_then(|at| Some((at, at.checked_sub(1)?))) else {
+        return;
+    };
+    if let Some(after) = parts.get_mut(after)
+        && after.left_start == Some(index)
+    {
+        *after = Part::new(index..after.range.end);
+        parts.remove(alone);
+    }
 }

@@ -1,5 +1,7 @@
 //! Pipelines that come and go, and plugins that change under them.
 
+mod hints;
+
 use std::path::Path;
 use std::time::Duration;
 
