@@ -393,6 +393,35 @@ fn a_manifest_brings_the_version_that_needs_it() {
     server.stop();
 }
 
+/// Fails when a full disk is answered as a bug of the server, and when half a component is left.
+#[test]
+fn an_upload_for_which_there_is_no_room_is_refused_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "deploy::component-write=1*return");
+    let server = Server::of(sandbox.start_command(command));
+    let file = plugins::component("passthrough");
+    let upload = ["plugin", "upload", "p", file.to_str().unwrap()];
+    let refused = sandbox.run(&[&upload[..], &["--output", "json"]].concat());
+    let refused = refused.expect_failure();
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(
+        said.contains("disk-full") && said.contains(".wasm"),
+        "{said}"
+    );
+    server
+        .get("/v1/plugins/p")
+        .expect_problem(404, "unknown-plugin");
+    let components = sandbox.data_dir().join("plugins");
+    assert_eq!(std::fs::read_dir(components).unwrap().count(), 0);
+    let document = server.get("/openapi.json").expect(200).json();
+    let upload_responses = &document["paths"]["/v1/plugins/{plugin}/versions"]["post"]["responses"];
+    assert!(upload_responses["507"].is_object(), "{upload_responses}");
+    // There is room again.
+    sandbox.succeed(&upload);
+    server.stop();
+}
+
 #[test]
 fn what_is_no_plugin_or_does_not_fit_is_refused() {
     let sandbox = Sandbox::new();

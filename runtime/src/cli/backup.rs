@@ -88,7 +88,8 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let made = match Place::find(global, Access::Existing)? {
         Place::Directory(data) => {
-            let list = tokio::task::block_in_place(|| backup::create(data.log.store(), &args.dir))?;
+            let list =
+                tokio::task::block_in_place(|| backup::create(data.log.store(), &args.dir, || {}))?;
             BackupView::new(&args.dir, global, list)
         }
         Place::Server(server) => ask(&Client::Remote(server), args, global).await?,

@@ -3,6 +3,8 @@
 //! Their records say so (`is_restoring`) until a rollback of the same plugin has put all of it back, also after a
 //! restart. Until then their pipelines are neither started nor resumed, nor are they given another version.
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::records::{self, Deploy, Mode, Outcome};
 use super::{Deployments, Error};
 use crate::model::{PipelineName, PluginName};
@@ -31,15 +33,15 @@ impl Deployments {
         }
     }
 
-    /// Checks that the state of all pipelines is whole, and that nobody is putting any back.
+    /// As [`hold`](Self::hold), if the state of all pipelines is whole, so that nobody puts any back meanwhile.
     ///
     /// # Errors
     /// [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
-    pub async fn check_all_whole(&self) -> Result<(), Error> {
-        let _change = self.shared.changes.lock().await;
+    pub async fn hold_whole(&self) -> Result<OwnedMutexGuard<()>, Error> {
+        let held = self.hold().await;
         match self.unfinished()?.into_iter().next() {
             Some(deploy) => Err(of(deploy)),
-            None => Ok(()),
+            None => Ok(held),
         }
     }
 

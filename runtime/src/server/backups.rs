@@ -128,18 +128,19 @@ async fn create(
     if let Some(Extension(subject)) = subject {
         subject.set(folder.display());
     }
-    if let Ok(deployments) = state.deployments() {
-        // What would make it whole again is in no backup.
-        deployments.check_all_whole().await?;
-    }
     let one_at_a_time = state.backups.begin()?;
+    let whole = match state.deployments() {
+        // What would make the state whole again is in no backup.
+        Ok(deployments) => Some(deployments.hold_whole().await?),
+        Err(_) => None,
+    };
     let under_way = state.request_started();
     let store = state.data.log.store().clone();
     let made = to_its_end(async move {
         let making = tokio::task::spawn_blocking(move || {
             let _one_at_a_time = one_at_a_time;
             let _under_way = under_way;
-            let list = backup::create(&store, &folder)?;
+            let list = backup::create(&store, &folder, || drop(whole))?;
             tracing::info!(folder = %folder.display(), "a backup was made");
             Ok::<_, backup::Error>(BackupView::new(folder, store.path().to_owned(), list))
         });
