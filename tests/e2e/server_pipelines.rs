@@ -227,13 +227,25 @@ fn a_rollback_with_state_that_fails_midway_is_run_again() {
     server
         .post("/v1/pipelines/count/resume", &Value::Null)
         .expect_problem(409, "rollback-unfinished");
+    // Half of the state is in no backup, whoever makes it.
+    let backup = sandbox.path("backup");
+    let backup = backup.to_str().unwrap();
+    let folder = serde_json::json!({ "folder": backup });
+    server
+        .post("/v1/backups", &folder)
+        .expect_problem(409, "rollback-unfinished");
     produce(&sandbox, &mut workload, 200);
     server.stop();
+    sandbox
+        .run(&["backup", backup])
+        .expect_failure()
+        .expect_error(&["half put back", "--with-state"]);
     let server = Server::start(&sandbox, &[]);
     server
         .post("/v1/pipelines/count/resume", &Value::Null)
         .expect_problem(409, "rollback-unfinished");
     assert_eq!(sandbox.json(&back)["outcome"], "succeeded");
+    server.post("/v1/backups", &folder).expect(201);
     wait_until("500 records processed", || is_processed(&sandbox, 500));
     workload.assert_counted_once(&sandbox);
     server.stop();

@@ -221,8 +221,7 @@ fn timers_of_the_future_survive_restarts_and_cancelled_ones_never_fire() {
 /// Timers that are all cancelled, some by a later run and around kills, leave nothing: nothing fires, nothing is
 /// pending, and what is set at their times anew fires once.
 ///
-/// Fails when a cancelled timer stays in the store, and when the place of the first one, which is gone, keeps later
-/// ones from firing.
+/// Fails when a cancelled timer stays in the store.
 #[test]
 fn timers_that_are_all_cancelled_leave_nothing() {
     let sandbox = scene(1, "batch = { max-records = 16 }");
