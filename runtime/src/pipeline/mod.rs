@@ -24,6 +24,7 @@ mod error;
 mod input;
 mod lane_progress;
 mod outputs;
+mod parts;
 mod plugins;
 mod processor;
 mod producer_task;
