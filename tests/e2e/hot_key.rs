@@ -2,10 +2,12 @@
 //! queues up behind it, and its order holds when it heals. What it does to the latency of the others is measured
 //! by `cargo xtask bench poison`.
 //!
+//! What these checks catch was tried by breaking the engine by hand:
+//!
 //! | break | caught by |
 //! |---|---|
-//! | records behind a failed one of their key run | the order of the hot key |
-//! | the task takes no new records while one is parked | `the others are done` never comes |
+//! | records behind a failed one of their key run | the peak of memory; without it, the order of the hot key |
+//! | the task takes no new records while one is parked | `is poison` never comes |
 //! | parked records are kept in memory | the peak of memory, and `retry::parked::tests::records_in_memory_are_bounded` |
 
 use std::collections::BTreeMap;

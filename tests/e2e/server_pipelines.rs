@@ -226,8 +226,19 @@ fn a_rollback_with_state_that_fails_midway_is_run_again() {
     server
         .post("/v1/pipelines/count/resume", &Value::Null)
         .expect_problem(409, "rollback-unfinished");
+    // Half of the state is in no backup, whoever makes it.
+    let backup = sandbox.path("backup");
+    let backup = backup.to_str().unwrap();
+    let folder = serde_json::json!({ "folder": backup });
+    server
+        .post("/v1/backups", &folder)
+        .expect_problem(409, "rollback-unfinished");
     produce(&sandbox, &mut workload, 200);
     server.stop();
+    sandbox
+        .run(&["backup", backup])
+        .expect_failure()
+        .expect_error(&["half put back", "--with-state"]);
     let server = Server::start(&sandbox, &[]);
     server
         .post("/v1/pipelines/count/resume", &Value::Null)
@@ -235,6 +246,7 @@ fn a_rollback_with_state_that_fails_midway_is_run_again() {
     let back = sandbox.json(&back);
     assert_eq!(back["outcome"], "succeeded");
     assert_eq!(back["report"]["kind"], "unsent", "{back}");
+    server.post("/v1/backups", &folder).expect(201);
     wait_until("500 records processed", || is_processed(&sandbox, 500));
     workload.assert_counted_once(&sandbox);
     server.stop();
@@ -406,6 +418,32 @@ fn a_manifest_brings_the_version_that_needs_it() {
         applied.stderr
     );
     assert_eq!(pipeline(&sandbox, "suspect")["running"]["state"], "running");
+    server.stop();
+}
+
+/// Fails when half a component is left, and when the OpenAPI document does not know the answer.
+#[test]
+fn an_upload_for_which_there_is_no_room_is_refused_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "deploy::component-write=1*return");
+    let server = Server::of(sandbox.start_command(command));
+    let file = plugins::component("passthrough");
+    let upload = ["plugin", "upload", "p", file.to_str().unwrap()];
+    sandbox
+        .run(&upload)
+        .expect_failure()
+        .expect_error(&["cannot write", ".wasm", "storage space"]);
+    server
+        .get("/v1/plugins/p")
+        .expect_problem(404, "unknown-plugin");
+    let components = sandbox.data_dir().join("plugins");
+    assert_eq!(std::fs::read_dir(components).unwrap().count(), 0);
+    let document = server.get("/openapi.json").expect(200).json();
+    let upload_responses = &document["paths"]["/v1/plugins/{plugin}/versions"]["post"]["responses"];
+    assert!(upload_responses["507"].is_object(), "{upload_responses}");
+    // There is room again.
+    sandbox.succeed(&upload);
     server.stop();
 }
 

@@ -218,6 +218,36 @@ fn timers_of_the_future_survive_restarts_and_cancelled_ones_never_fire() {
     assert_eq!(run_at(&sandbox, NEVER_MS + 200)["timers"], 0);
 }
 
+/// Timers that are all cancelled, some by a later run and around kills, leave nothing: nothing fires, nothing is
+/// pending, and what is set at their times anew fires once.
+///
+/// Fails when a cancelled timer stays in the store.
+#[test]
+fn timers_that_are_all_cancelled_leave_nothing() {
+    let sandbox = scene(1, "batch = { max-records = 16 }");
+    let timers = shuffled(5_000, NEVER_MS);
+    let commands = |verb: &'static str| {
+        let timers = timers.iter();
+        timers.map(move |(key, due_ms)| (key.clone(), format!("{verb} {due_ms} x")))
+    };
+    produce(&sandbox, commands("set"));
+    // Half of them are cancelled by the run that sets them.
+    produce(&sandbox, commands("cancel").step_by(2));
+    assert_eq!(run(&sandbox)["timers"], 0);
+    assert_eq!(describe(&sandbox)["timers"], 2_500);
+    produce(&sandbox, commands("cancel"));
+    failpoints::kill_runs(&sandbox, "commit::after-write", "");
+    run(&sandbox);
+    assert_eq!(describe(&sandbox)["timers"], 0);
+    assert_eq!(run_at(&sandbox, NEVER_MS + 5_000)["timers"], 0);
+    assert!(fired(&sandbox).is_empty());
+    let (key, due_ms) = timers[0].clone();
+    produce(&sandbox, [(key.clone(), format!("set {due_ms} x"))]);
+    assert_eq!(run_at(&sandbox, NEVER_MS + 5_000)["timers"], 1);
+    assert_eq!(run_at(&sandbox, NEVER_MS + 5_000)["timers"], 0);
+    assert_eq!(fired(&sandbox), [pair(&key, &format!("{due_ms} x 1"))]);
+}
+
 /// Fails when a timer is removed after what its own firing has set.
 #[test]
 fn a_timer_that_sets_itself_again_fires_again() {

@@ -12,6 +12,8 @@ use crate::storage::{DATA_FORMAT, Store, layout};
 /// Takes a backup into `folder`, which must not exist. Commits go on meanwhile: everything that was
 /// acknowledged before the call is in it, and each later commit as a whole or not at all.
 ///
+/// `taken` is called once later commits are not in it any more; the files are still to be copied and read then.
+///
 /// On the file system of the data directory the store's files are shared by hard links, and read once
 /// for their checksums; elsewhere they are copied. It blocks: call it where a thread may wait for the
 /// disk.
@@ -19,7 +21,7 @@ use crate::storage::{DATA_FORMAT, Store, layout};
 /// # Errors
 /// [`Error::Exists`], [`Error::Inside`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`],
 /// [`Error::Store`]
-pub fn create(store: &Store, folder: &Path) -> Result<FileList, Error> {
+pub fn create(store: &Store, folder: &Path, taken: impl FnOnce()) -> Result<FileList, Error> {
     if folder.symlink_metadata().is_ok() {
         return Err(Error::Exists {
             path: folder.to_owned(),
@@ -31,6 +33,7 @@ pub fn create(store: &Store, folder: &Path) -> Result<FileList, Error> {
     // Before it and after it: what it refers to may be deleted while it is taken.
     copy_others(store.path(), staging.path())?;
     store.checkpoint(&staging.path().join(layout::STORE))?;
+    taken();
     fail::fail_point!("backup::after-checkpoint");
     copy_others(store.path(), staging.path())?;
     let mut listed = Vec::new();

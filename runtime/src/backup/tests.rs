@@ -28,7 +28,7 @@ fn with_backup() -> (TestStore, tempfile::TempDir) {
     fs::create_dir(directory.path().join("plugin-cache")).unwrap();
     fs::write(directory.path().join("plugin-cache/x.cwasm"), "x").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    create(directory.store(), &folder.path().join("backup")).unwrap();
+    create(directory.store(), &folder.path().join("backup"), || {}).unwrap();
     (directory, folder)
 }
 
@@ -67,7 +67,7 @@ fn a_backup_is_taken_while_commits_go_on_and_restores_all_that_was_acknowledged(
             std::thread::sleep(std::time::Duration::from_millis(50));
             let before = acknowledged.load(Ordering::SeqCst) as usize;
             let backup = folder.path().join(format!("backup-{number}"));
-            create(directory.store(), &backup).unwrap();
+            create(directory.store(), &backup, || {}).unwrap();
             let after = acknowledged.load(Ordering::SeqCst) as usize + 1;
             let restored = folder.path().join(format!("restored-{number}"));
             restore(&backup, &restored).unwrap();
@@ -107,16 +107,35 @@ fn a_backup_holds_what_cannot_be_made_again() {
     assert_eq!(names(folder.path()), ["backup", "first", "second"]);
 }
 
+/// Components that come or go around the moment of which the store is a copy: what the copy may name is there.
+///
+/// Fails when components are copied before that only, or after it only.
+#[test]
+fn components_of_both_sides_of_the_checkpoint_are_in_a_backup() {
+    let (directory, folder) = with_backup();
+    let components = directory.path().join("plugins");
+    let backup = folder.path().join("other");
+    create(directory.store(), &backup, || {
+        fs::write(components.join("late.wasm"), b"late").unwrap();
+        fs::remove_file(components.join("ab/abcd.wasm")).unwrap();
+    })
+    .unwrap();
+    let component = |name: &str| fs::read(backup.join("plugins").join(name)).unwrap();
+    assert_eq!(component("late.wasm"), b"late");
+    assert_eq!(component("ab/abcd.wasm"), b"\0asm");
+    assert_eq!(check(&backup).unwrap().1, [""; 0]);
+}
+
 #[test]
 fn nothing_is_written_over_anything() {
     let (directory, folder) = with_backup();
     let backup = folder.path().join("backup");
     let before = FileList::read(&backup).unwrap();
-    let again = create(directory.store(), &backup).unwrap_err();
+    let again = create(directory.store(), &backup, || {}).unwrap_err();
     assert!(matches!(again, Error::Exists { .. }), "{again}");
     assert_eq!(check(&backup).unwrap(), (before, Vec::new()));
 
-    let inside = create(directory.store(), &directory.path().join("backup")).unwrap_err();
+    let inside = create(directory.store(), &directory.path().join("backup"), || {}).unwrap_err();
     assert!(matches!(inside, Error::Inside { .. }), "{inside}");
 
     let target = folder.path().join("target");
@@ -135,10 +154,10 @@ fn two_do_not_write_to_one_place() {
     let (directory, folder) = with_backup();
     let target = folder.path().join("other");
     let staging = super::staging::Staging::begin(&target).unwrap();
-    let error = create(directory.store(), &target).unwrap_err();
+    let error = create(directory.store(), &target, || {}).unwrap_err();
     assert!(matches!(error, Error::InProgress { .. }), "{error}");
     drop(staging);
-    create(directory.store(), &target).unwrap();
+    create(directory.store(), &target, || {}).unwrap();
     assert_eq!(names(folder.path()), ["backup", "other"]);
 }
 
@@ -150,7 +169,7 @@ fn what_somebody_else_made_is_never_removed() {
     let partial = folder.path().join("other.partial");
     fs::create_dir(&partial).unwrap();
     fs::write(partial.join("thesis.txt"), "x").unwrap();
-    create(directory.store(), &target).unwrap();
+    create(directory.store(), &target, || {}).unwrap();
     assert_eq!(names(&partial), ["thesis.txt"]);
 
     // Even under that under which folders are put together.
@@ -162,22 +181,22 @@ fn what_somebody_else_made_is_never_removed() {
             // A lock file that was left behind by one that put together another folder.
             fs::write(beside(&target, ".millstream-partial.lock"), "1").unwrap();
         }
-        let error = create(directory.store(), &target).unwrap_err();
+        let error = create(directory.store(), &target, || {}).unwrap_err();
         assert!(matches!(error, Error::InTheWay { .. }), "{error}");
         assert_eq!(names(&partial), ["thesis.txt"]);
         assert!(!beside(&target, ".millstream-partial.lock").exists());
         fs::remove_dir_all(&partial).unwrap();
-        create(directory.store(), &target).unwrap();
+        create(directory.store(), &target, || {}).unwrap();
     }
 
     let lock = folder.path().join("third.millstream-partial.lock");
     fs::write(&lock, "a diary").unwrap();
-    let error = create(directory.store(), &folder.path().join("third")).unwrap_err();
+    let error = create(directory.store(), &folder.path().join("third"), || {}).unwrap_err();
     assert!(matches!(error, Error::InTheWay { .. }), "{error}");
     assert_eq!(fs::read(&lock).unwrap(), b"a diary");
 
     for name in ["x.millstream-partial", "x.millstream-partial.lock"] {
-        let error = create(directory.store(), &folder.path().join(name)).unwrap_err();
+        let error = create(directory.store(), &folder.path().join(name), || {}).unwrap_err();
         assert!(matches!(error, Error::Reserved { .. }), "{error}");
         let error = restore(&folder.path().join("other"), &folder.path().join(name)).unwrap_err();
         assert!(matches!(error, Error::Reserved { .. }), "{error}");

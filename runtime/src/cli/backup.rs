@@ -13,6 +13,7 @@ use super::open::Access;
 use super::output::{Error, Output};
 use super::quantity::format_time_ms;
 use crate::backup::{self, FileList};
+use crate::deploy;
 use crate::server::{self, BackupStatus, Code, NewBackup, Problem};
 
 /// How long to wait before asking again how a backup goes.
@@ -92,7 +93,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let made = match Place::find(global, Access::Existing)? {
         Place::Directory(data) => {
-            let list = tokio::task::block_in_place(|| backup::create(data.log.store(), &args.dir))?;
+            let store = data.log.store();
+            // What would make the state whole again is in no backup.
+            deploy::check_whole(store)?;
+            let list = tokio::task::block_in_place(|| backup::create(store, &args.dir, || {}))?;
             BackupView::new(&args.dir, global, list)
         }
         Place::Server(server) => ask(&Client::Remote(server), args, global).await?,

@@ -95,6 +95,9 @@ impl Components {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fail::fail_point!("deploy::component-write", |_| Err(
+        io::ErrorKind::StorageFull.into()
+    ));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -75,17 +75,20 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
-    /// A rollback has put version and state back, and a pipeline does not run with them.
+    /// A rollback has put version and state back, and pipelines do not run with them.
     #[error(
-        "rollback {id} of plugin `{name}` has put back its version and state, and a pipeline that uses it could not be started with them: {source}"
+        "rollback {id} of plugin `{name}` has put back its version and state, and {} could not be started with them: {source}",
+        names(.pipelines)
     )]
     NotStartedAgain {
         /// The deploy's number.
         id: u64,
         /// The plugin.
         name: PluginName,
+        /// The pipelines that do not run.
+        pipelines: Vec<PipelineName>,
         /// Why the first one could not.
-        source: Box<pipeline::Error>,
+        source: Box<Error>,
     },
     /// A rollback with state has failed midway.
     #[error(

@@ -260,12 +260,18 @@ pub(super) fn delete_manifest(commit: &mut Commit, name: &str) {
 }
 
 /// Drops the deploy that is too old once there is one with this number; not one that is not done with its state,
-/// without which pipelines would start on half of it.
+/// without which pipelines would start on half of it, nor the one to which that goes back, without which it could not
+/// be run again.
 pub(super) fn drop_old_deploy(store: &Store, commit: &mut Commit, id: u64) -> Result<(), Error> {
-    let old = id.checked_sub(KEPT_DEPLOYS);
-    let old = old.map(|old| self::deploy(store, old)).transpose()?;
-    if let Some(old) = old.flatten().filter(|old| !old.is_restoring) {
-        commit.delete(KeyKind::Deploy, deploy::key(old.id));
+    let Some(old) = id.checked_sub(KEPT_DEPLOYS) else {
+        return Ok(());
+    };
+    let is_needed = |it: &Deploy| {
+        let goes_back = matches!(it.mode, Mode::Rollback { restores: Some(id) } if id == old);
+        it.is_restoring && (it.id == old || goes_back)
+    };
+    if !deploys(store)?.iter().any(is_needed) {
+        commit.delete(KeyKind::Deploy, deploy::key(old));
     }
     Ok(())
 }

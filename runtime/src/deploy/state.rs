@@ -90,16 +90,19 @@ impl Deployments {
             Ok(deploy) => deploy,
             Err(error) => return Err(self.leave_unfinished(deploy, error).await),
         };
-        let mut failure = None;
+        let (mut failure, mut pipelines) = (None, Vec::new());
         for pipeline in &deploy.pipelines {
             // Whatever becomes of one, the others go on.
-            let started = self.start_again(pipeline, &plugin).await?;
-            failure = failure.or(started.err());
+            if let Err(error) = self.start_again(pipeline, &plugin).await {
+                failure.get_or_insert(error);
+                pipelines.push(pipeline.clone());
+            }
         }
         match failure {
             Some(source) => Err(Error::NotStartedAgain {
                 id: deploy.id,
                 name: name.clone(),
+                pipelines,
                 source: Box::new(source),
             }),
             None => Ok(deploy),
@@ -107,25 +110,21 @@ impl Deployments {
     }
 
     /// Starts a pipeline whose state is whole again, unless it is paused.
-    async fn start_again(
-        &self,
-        pipeline: &PipelineName,
-        plugin: &Plugin,
-    ) -> Result<Result<(), pipeline::Error>, Error> {
+    async fn start_again(&self, pipeline: &PipelineName, plugin: &Plugin) -> Result<(), Error> {
         let pipelines = &self.shared.pipelines;
         match pipelines.swap(pipeline, None, plugin).await {
             Ok(_) => {}
-            Err(pipeline::Error::NotApplied { .. }) => return Ok(Ok(())),
-            Err(error) => return Ok(Err(error)),
+            Err(pipeline::Error::NotApplied { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
         // After a restart with half of the state it is only held back.
         let manifest = pipelines.manifest_of(pipeline);
         let applied = manifest.map(|name| records::manifest(&self.shared.store, &name));
         let applied = applied.transpose()?.flatten();
         if applied.is_some_and(|applied| applied.paused.contains(pipeline)) {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        Ok(pipelines.resume(pipeline).await)
+        Ok(pipelines.resume(pipeline).await?)
     }
 
     /// The last deploy that made the current version so, and the version before it.

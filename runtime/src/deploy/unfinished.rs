@@ -3,17 +3,17 @@
 //! Their records say so (`is_restoring`) until a rollback of the same plugin has put all of it back, also after a
 //! restart. Until then their pipelines are neither started nor resumed, nor are they given another version.
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::records::{self, Deploy, Mode, Outcome};
 use super::{Deployments, Error};
 use crate::model::{PipelineName, PluginName};
-use crate::storage::{self, Commit};
+use crate::storage::{self, Commit, Store};
 
 impl Deployments {
     /// The rollbacks that have not put all of the state back. Whoever asks holds `changes`, so that none is at it.
     pub(super) fn unfinished(&self) -> Result<Vec<Deploy>, Error> {
-        let mut deploys = records::deploys(&self.shared.store)?;
-        deploys.retain(|deploy| deploy.is_restoring);
-        Ok(deploys)
+        unfinished(&self.shared.store)
     }
 
     /// The pipelines whose state is half put back.
@@ -31,16 +31,14 @@ impl Deployments {
         }
     }
 
-    /// Checks that the state of all pipelines is whole, and that nobody is putting any back.
+    /// As [`hold`](Self::hold), if the state of all pipelines is whole, so that nobody puts any back meanwhile.
     ///
     /// # Errors
     /// [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
-    pub async fn check_all_whole(&self) -> Result<(), Error> {
-        let _change = self.shared.changes.lock().await;
-        match self.unfinished()?.into_iter().next() {
-            Some(deploy) => Err(of(deploy)),
-            None => Ok(()),
-        }
+    pub async fn hold_whole(&self) -> Result<OwnedMutexGuard<()>, Error> {
+        let held = self.hold().await;
+        check_whole(&self.shared.store)?;
+        Ok(held)
     }
 
     /// Checks that the state of a plugin's pipelines is whole.
@@ -114,6 +112,23 @@ impl Deployments {
         }
         self.shared.store.commit(commit).await?;
         Ok(())
+    }
+}
+
+fn unfinished(store: &Store) -> Result<Vec<Deploy>, Error> {
+    let mut deploys = records::deploys(store)?;
+    deploys.retain(|deploy| deploy.is_restoring);
+    Ok(deploys)
+}
+
+/// Checks that the state of all pipelines of a data directory is whole.
+///
+/// # Errors
+/// [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
+pub fn check_whole(store: &Store) -> Result<(), Error> {
+    match unfinished(store)?.into_iter().next() {
+        Some(deploy) => Err(of(deploy)),
+        None => Ok(()),
     }
 }
 

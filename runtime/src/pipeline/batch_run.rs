@@ -2,10 +2,9 @@
 //!
 //! What succeeds is committed. A record that the plugin fails is parked to be tried again, or becomes
 //! a dead letter. When the plugin faults (traps, runs past its deadline, …) nobody knows on which
-//! record, so the batch is halved until the poison record stands alone; what the parts that go
-//! through lead to is gathered in one checkpoint. If one half of a part is fine the other one is known to be bad, and is
-//! halved again without a call: a poison record among n costs at most 2·log2(n) + 2 calls. If it is said which
-//! record it is, by the plugin or by the check of its output, that one is tried alone at once.
+//! record, so the batch is halved until the poison record stands alone (`parts.rs`); what the parts that go
+//! through lead to is gathered in one checkpoint. A poison record among n costs at most 2·log2(n) + 2 calls more, whatever
+//! the plugin says of where it faults.
 
 use std::ops::Range;
 
@@ -16,6 +15,7 @@ use super::TaskError;
 use super::batch_call::{Called, max_part_bytes, too_large};
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
+use super::parts::Parts;
 use super::processor::Changes;
 use super::retry::{Cause, GroupId, Waiting};
 use crate::log;
@@ -83,15 +83,6 @@ impl Batch {
 /// A record that failed: its index in the batch, and why.
 pub(super) type Failed = (usize, Cause);
 
-/// A part of a batch that is still to run.
-struct Part {
-    range: Range<usize>,
-    /// Where the part begins that it was halved off from, if that one runs before it.
-    left_start: Option<usize>,
-    /// Whether the plugin is known to fault on it.
-    is_bad: bool,
-}
-
 /// How far a batch was run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -103,7 +94,11 @@ pub(super) enum Progress {
 
 /// What running a part led to.
 enum Outcome {
-    Done(Checkpoint),
+    /// It is fine, or nothing of it has run since all of it waits behind others.
+    Done {
+        checkpoint: Checkpoint,
+        has_run: bool,
+    },
     Faulted(Fault, Option<usize>),
     /// The record with this index stops the pipeline; those before it can go through first.
     Stops(usize),
@@ -150,63 +145,57 @@ impl BatchRunner {
         batch: &Batch,
         stop: &watch::Receiver<bool>,
     ) -> Result<Progress, TaskError> {
-        let mut parts = vec![Part::new(0..batch.columns.len())];
-        // The record on which a part of the batch is said to fault.
-        let mut suspect = None;
-        let (mut has_faulted, mut is_misled) = (false, false);
-        while let Some(part) = parts.pop() {
-            if part.range.start > 0 && *stop.borrow() {
+        let mut parts = Parts::of_batch(batch.columns.len());
+        while let Some(range) = parts.pop() {
+            if range.start > 0 && *stop.borrow() {
                 return Ok(Progress::Stopped);
             }
             self.swap_if_asked().await;
-            let range = part.range.clone();
-            if part.is_bad && range.len() > 1 {
-                halve(&mut parts, range);
-                continue;
-            }
-            self.processor.mute_stderr(has_faulted);
+            self.processor.mute_stderr(parts.has_faulted());
             let claim = self.claim(batch, &range)?;
             let outcome = {
                 let _running = self.pipeline.calls.start().await;
                 block_in_place(|| self.run_part(batch, &range, &claim.lost))?
             };
-            has_faulted |= matches!(outcome, Outcome::Faulted(..));
             let mut checkpoint = match outcome {
-                Outcome::Done(checkpoint) => {
-                    // It is fine: whoever says such things is not asked again, or there would be no bound.
-                    is_misled |= range.len() == 1 && suspect == Some(range.start);
-                    if let Some(right) = parts.last_mut() {
-                        // Both together faulted, and this one is fine.
-                        right.is_bad |=
-                            right.left_start == Some(range.start) && right.range.start == range.end;
+                Outcome::Done {
+                    checkpoint,
+                    has_run,
+                } => {
+                    if has_run {
+                        parts.note_fine(&range);
                     }
                     checkpoint
                 }
                 Outcome::Stops(index) => {
-                    isolate(&mut parts, range, index);
+                    parts.isolate(range, index);
                     continue;
                 }
                 Outcome::Blocked(reason) => {
-                    parts.push(part);
+                    parts.push_back(range);
                     drop(claim);
                     if self.wait_for_room(&reason, stop).await? == Progress::Stopped {
                         return Ok(Progress::Stopped);
                     }
                     continue;
                 }
-                Outcome::Faulted(fault, Some(index)) if range.len() > 1 && !is_misled => {
-                    suspect = Some(index);
-                    tracing::debug!(%fault, index, "the plugin faulted on a record of a batch");
-                    isolate(&mut parts, range, index);
-                    continue;
-                }
-                Outcome::Faulted(fault, _) if range.len() > 1 => {
+                Outcome::Faulted(fault, said) if range.len() > 1 => {
                     let records = range.len();
-                    tracing::debug!(%fault, records, "the plugin faulted; halving the batch");
-                    halve(&mut parts, range);
+                    parts.note_fault(&range);
+                    match parts.split(range, said) {
+                        Some(index) => {
+                            tracing::debug!(%fault, index, "the plugin faulted on a record of a batch");
+                        }
+                        None => {
+                            tracing::debug!(%fault, records, "the plugin faulted; halving the batch");
+                        }
+                    }
                     continue;
                 }
-                Outcome::Faulted(fault, _) => self.settle_fault(batch, range.start, fault).await?,
+                Outcome::Faulted(fault, _) => {
+                    parts.note_fault(&range);
+                    self.settle_fault(batch, range.start, fault).await?
+                }
             };
             checkpoint.commit.extend(claim.commit);
             self.finish_part(batch, range, checkpoint, &claim.lost)
@@ -363,6 +352,7 @@ impl BatchRunner {
         mut behind: Vec<usize>,
     ) -> Result<Outcome, TaskError> {
         let mut checkpoint = Checkpoint::default();
+        let has_run = !selection.is_empty();
         while !selection.is_empty() {
             let called = self.call(batch, &selection, &mut checkpoint)?;
             let (failed, overtaken, changes) = match called {
@@ -412,33 +402,9 @@ impl BatchRunner {
             let group = self.group(batch, index);
             self.park_behind(batch, index, group, &mut checkpoint)?;
         }
-        Ok(Outcome::Done(checkpoint))
+        Ok(Outcome::Done {
+            checkpoint,
+            has_run,
+        })
     }
-}
-
-impl Part {
-    fn new(range: Range<usize>) -> Self {
-        Self {
-            range,
-            left_start: None,
-            is_bad: false,
-        }
-    }
-}
-
-/// Puts the two halves of a part that faults on the stack, the first one on top.
-fn halve(parts: &mut Vec<Part>, range: Range<usize>) {
-    let middle = range.start + range.len() / 2;
-    parts.push(Part {
-        left_start: Some(range.start),
-        ..Part::new(middle..range.end)
-    });
-    parts.push(Part::new(range.start..middle));
-}
-
-/// Puts a part on the stack as what is before a record, the record alone, and what is after it.
-fn isolate(parts: &mut Vec<Part>, range: Range<usize>, index: usize) {
-    let pieces = [range.start..index, index..index + 1, index + 1..range.end];
-    let pieces = pieces.into_iter().rev().filter(|piece| !piece.is_empty());
-    parts.extend(pieces.map(Part::new));
 }

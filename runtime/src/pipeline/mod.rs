@@ -25,6 +25,7 @@ mod input;
 mod lane_progress;
 mod opening;
 mod outputs;
+mod parts;
 mod plugins;
 mod processor;
 mod producer_task;

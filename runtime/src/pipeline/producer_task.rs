@@ -198,6 +198,7 @@ impl ProducerTask {
                 self.processor =
                     Processor::open(&self.pipeline, 0, &self.state, &self.pipeline.metrics)
                         .map_err(TaskError::Open)?;
+                self.memory.note(&self.processor);
                 return Ok(Produced::Blocked(reason));
             }
             Err(OutputError::Record { reason, .. }) => {

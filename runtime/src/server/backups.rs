@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -197,13 +197,14 @@ async fn create(
     if let Some(Extension(subject)) = subject {
         subject.set(folder.display());
     }
-    if let Ok(deployments) = state.deployments() {
-        // What would make it whole again is in no backup.
-        deployments.check_all_whole().await?;
-    }
+    let whole = match state.deployments() {
+        // What would make the state whole again is in no backup.
+        Ok(deployments) => Some(deployments.hold_whole().await?),
+        Err(_) => None,
+    };
     let (one_at_a_time, begun) = state.backups.begin(&folder)?;
     let id = begun.id;
-    let making = tokio::spawn(make(state, folder, id, one_at_a_time));
+    let making = tokio::spawn(make(state, folder, id, one_at_a_time, whole));
     if detach {
         return Ok((StatusCode::ACCEPTED, axum::Json(begun)).into_response());
     }
@@ -213,17 +214,19 @@ async fn create(
     Ok((StatusCode::CREATED, axum::Json(made)).into_response())
 }
 
-/// Makes a backup, whoever waits for it, and notes how it went.
+/// Makes a backup, whoever waits for it, and notes how it went. `whole` keeps the state of all pipelines so until it is
+/// taken.
 async fn make(
     state: State,
     folder: PathBuf,
     id: u64,
     one_at_a_time: OwnedSemaphorePermit,
+    whole: Option<OwnedMutexGuard<()>>,
 ) -> Result<BackupView, Problem> {
     let _under_way = state.request_started();
     let store = state.data.log.store().clone();
     let making = tokio::task::spawn_blocking(move || {
-        let list = backup::create(&store, &folder)?;
+        let list = backup::create(&store, &folder, || drop(whole))?;
         tracing::info!(folder = %folder.display(), "a backup was made");
         Ok::<_, backup::Error>(BackupView::new(folder, store.path().to_owned(), list))
     });

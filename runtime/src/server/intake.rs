@@ -30,6 +30,8 @@ pub(super) struct Intake(Arc<Room>);
 struct Room {
     held_bytes: AtomicUsize,
     most_bytes: usize,
+    /// How long a client may send nothing.
+    max_pause: Duration,
 }
 
 /// What a request holds.
@@ -44,6 +46,7 @@ impl Intake {
         Self(Arc::new(Room {
             held_bytes: AtomicUsize::new(0),
             most_bytes,
+            max_pause: MAX_PAUSE,
         }))
     }
 
@@ -138,7 +141,7 @@ pub(super) async fn bound(
 async fn next_chunk(
     (mut chunks, held): (BodyDataStream, Arc<Held>),
 ) -> Option<(Result<Bytes, axum::BoxError>, (BodyDataStream, Arc<Held>))> {
-    let chunk = match tokio::time::timeout(MAX_PAUSE, chunks.next()).await {
+    let chunk = match tokio::time::timeout(held.room.max_pause, chunks.next()).await {
         Ok(chunk) => chunk?.map_err(axum::BoxError::from),
         Err(_) => Err(axum::BoxError::from("nothing of the body came for a while")),
     };
@@ -167,6 +170,13 @@ fn overloaded() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use futures_util::stream;
+    use tower::ServiceExt as _;
+
+    use super::super::extract;
     use super::*;
 
     #[test]
@@ -183,5 +193,46 @@ mod tests {
         assert!(!intake.hold().take(1));
         drop(first);
         assert_eq!(intake.held_bytes(), 0);
+    }
+
+    /// The status with which a body is answered that comes in four parts, with such pauses, and ends or goes on for
+    /// ever without another byte.
+    async fn status_of(pause: Duration, ends: bool) -> (StatusCode, Intake) {
+        let intake = Intake(Arc::new(Room {
+            held_bytes: AtomicUsize::new(0),
+            most_bytes: 1 << 20,
+            max_pause: Duration::from_millis(400),
+        }));
+        let router: Router = Router::new()
+            .route("/", post(async |_: extract::Body| StatusCode::CREATED))
+            .layer(axum::middleware::from_fn_with_state(intake.clone(), bound));
+        let part = move |number: u32| async move {
+            if number > 0 {
+                tokio::time::sleep(pause).await;
+            }
+            match number {
+                0..4 => Some((
+                    Ok::<_, std::io::Error>(Bytes::from_static(b"part")),
+                    number + 1,
+                )),
+                _ if ends => None,
+                _ => std::future::pending().await,
+            }
+        };
+        let request = Request::post("/").body(Body::from_stream(stream::unfold(0, part)));
+        let answered = router.oneshot(request.unwrap());
+        let answered = tokio::time::timeout(Duration::from_secs(30), answered).await;
+        (answered.unwrap().unwrap().status(), intake)
+    }
+
+    /// Fails when nothing ends the request, and when it is its whole time that counts.
+    #[tokio::test]
+    async fn a_body_that_stops_halfway_ends_its_request_and_a_slow_one_does_not() {
+        assert_eq!(Intake::new(1).0.max_pause, Duration::from_secs(30));
+        let (status, intake) = status_of(Duration::from_millis(150), true).await;
+        assert_eq!((status, intake.held_bytes()), (StatusCode::CREATED, 0));
+        // What it has sent is held no longer.
+        let (status, intake) = status_of(Duration::ZERO, false).await;
+        assert_eq!((status, intake.held_bytes()), (StatusCode::BAD_REQUEST, 0));
     }
 }

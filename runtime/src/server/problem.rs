@@ -365,6 +365,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_no_bug_of_the_server() {
+        let of = |kind: ErrorKind| {
+            Problem::from(deploy::Error::Io {
+                action: "write",
+                path: "plugins/x.wasm".into(),
+                source: kind.into(),
+            })
+        };
+        let full = of(ErrorKind::StorageFull);
+        assert_eq!((full.code, full.status), (Code::DiskFull, 507));
+        assert_eq!(of(ErrorKind::PermissionDenied).code, Code::Internal);
+    }
+
+    #[test]
     fn each_code_has_a_section() {
         for code in Code::ALL {
             let text = super::super::error_pages::section(code.as_str()).unwrap_or_default();

@@ -232,6 +232,10 @@ impl CommitThread {
 
     /// Counts a write of several commits that has succeeded.
     fn count(&self, submitted: &[Stopwatch], bytes: usize, write_ns: u64) {
+        // All of them were refused: there was no write.
+        if submitted.is_empty() {
+            return;
+        }
         let counters = &self.database.counters;
         let now = Stopwatch::start();
         for commit in submitted {

@@ -102,12 +102,7 @@ pub(super) async fn run(
     shape: Shape,
     durability: Durability,
 ) -> anyhow::Result<Case> {
-    announce(&format!(
-        "append: {} partitions, {} B, {durability}, {} MiB",
-        shape.partitions,
-        shape.value_bytes,
-        shape.total_bytes >> 20
-    ));
+    announce(&format!("append: {shape}, {durability}"));
     let (mut log_rounds, mut raw_rounds) = (Rounds::default(), Rounds::default());
     let mut log_latency = LatencyRecorder::new()?;
     let mut raw_latency = LatencyRecorder::new()?;

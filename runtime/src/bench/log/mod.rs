@@ -81,6 +81,17 @@ struct Shape {
     total_bytes: u64,
 }
 
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = self.total_bytes >> 20;
+        write!(
+            f,
+            "{} partitions, {} B, {mib} MiB",
+            self.partitions, self.value_bytes
+        )
+    }
+}
+
 impl Args {
     fn rounds(&self) -> u32 {
         if self.quick {

@@ -421,5 +421,8 @@ async fn uploads_wait_for_their_turn_to_be_compiled() {
     let waiting = tokio::time::timeout(Duration::from_millis(300), upload()).await;
     assert!(waiting.is_err(), "{waiting:?}");
     drop(all);
+    // Who asked for it went away while it waited: nothing comes of it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(server.deployments.plugins().unwrap().is_empty());
     upload().await.unwrap();
 }

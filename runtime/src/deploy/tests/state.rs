@@ -204,3 +204,133 @@ async fn a_return_that_fails_midway_has_to_be_run_again() {
     is_as_before(&server, &old).await;
     server.deployments.resume(&pipeline("a")).await.unwrap();
 }
+
+/// A rollback of plugin `p` that has begun to put the state of a deploy back, and has got no further.
+async fn half_restored(server: &Server, old: &Digest, id: u64) -> u64 {
+    let mode = Mode::Rollback { restores: Some(id) };
+    let plugin = p();
+    let begun = server.deployments.begin(&plugin, old.clone(), mode, None);
+    let mut deploy = begun.await.unwrap();
+    deploy.is_restoring = true;
+    let mut commit = Commit::new();
+    records::put_deploy(&mut commit, &deploy).unwrap();
+    server.log.store().commit(commit).await.unwrap();
+    deploy.id
+}
+
+/// As long as a rollback is not done, deploys of other plugins push neither its checkpoint out nor its record.
+///
+/// Fails when either of them goes by its age alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_unfinished_rollback_needs_is_kept() {
+    let (server, old, id) = deployed().await;
+    let unfinished = half_restored(&server, &old, id).await;
+    let other: PluginName = "q".parse().unwrap();
+    server.upload("q", &Guest::passthrough()).await;
+    let text = manifest("n", "b", "");
+    let text = text
+        .replace("plugins.p", "plugins.q")
+        .replace("\"p\"", "\"q\"");
+    server.deployments.apply(&text, None).await.unwrap();
+    for turn in 0..5 {
+        let nops = "(nop)".repeat(turn + 2);
+        let guest = Guest::new(&format!("{nops} (call $pass (local.get $batch))"));
+        let digest = server.upload("q", &guest).await.version.digest;
+        let deploy = server.deployments.deploy(&other, &digest, Mode::All, None);
+        deploy.await.unwrap();
+    }
+    let folder = server.log.store().path().join("checkpoints");
+    let kept = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!((kept, folder.join(id.to_string()).is_dir()), (4, true));
+
+    let store = server.log.store();
+    let old_deploy_goes = async |deploy: u64| {
+        let mut commit = Commit::new();
+        records::drop_old_deploy(store, &mut commit, deploy + 1_000).unwrap();
+        store.commit(commit).await.unwrap();
+        records::deploy(store, deploy).unwrap().is_none()
+    };
+    let others = server.deployments.deploys().unwrap().into_iter();
+    let of_other = others.map(|it| it.id).find(|other| *other > unfinished);
+    assert!(old_deploy_goes(of_other.unwrap()).await);
+    assert!(!old_deploy_goes(unfinished).await && !old_deploy_goes(id).await);
+    let again = server.deployments.rollback_with_state(&p(), None).await;
+    assert_eq!(again.unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(state(&server), of("before"));
+    assert!(old_deploy_goes(unfinished).await && old_deploy_goes(id).await);
+}
+
+/// A backup would be of half of the state, and without the checkpoint that has the other half.
+///
+/// Fails when nobody asks, and when the one who asks does not wait for a rollback that is at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_whole_while_a_rollback_is_unfinished() {
+    let (server, old, id) = deployed().await;
+    drop(server.deployments.hold_whole().await.unwrap());
+    let unfinished = half_restored(&server, &old, id).await;
+    let error = server.deployments.hold_whole().await.map(drop);
+    assert!(
+        matches!(error, Err(Error::RollbackUnfinished { id, .. }) if id == unfinished),
+        "{error:?}"
+    );
+    let again = server.deployments.rollback_with_state(&p(), None).await;
+    assert_eq!(again.unwrap().outcome, Outcome::Succeeded);
+    let whole = server.deployments.hold_whole().await.unwrap();
+    let plugin = p();
+    let rollback = server.deployments.rollback(&plugin, None);
+    let waits = tokio::time::timeout(Duration::from_millis(300), rollback).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(whole);
+}
+
+/// What a plugin needs that reads the clock.
+const CLOCK: &str = "allow = { clocks = true }";
+
+/// Two pipelines go back to a version that one of them does not allow any more: the other one runs, and the error says
+/// which does not.
+///
+/// Fails when the first one that does not start keeps the others from it, and when the error does not name it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelines_that_a_rollback_cannot_start_again_are_named() {
+    let server = Server::start().await;
+    let clock = "wasi:clocks/monotonic-clock@0.2.6";
+    let reads = Guest::passthrough().import(clock, "now", "(result u64)", "(result i64)");
+    let old = server.upload("p", &reads).await.version.digest;
+    for name in ["a", "b", "c"] {
+        let text = manifest(name, name, CLOCK);
+        server.deployments.apply(&text, None).await.unwrap();
+    }
+    server.send(0..100).await;
+    server.wait_until_idle().await;
+    let new = server.upload("p", &Guest::passthrough()).await;
+    let digest = new.version.digest;
+    let (deployments, plugin) = (&server.deployments, p());
+    let deploy = deployments.deploy(&plugin, &digest, Mode::All, None);
+    deploy.await.unwrap();
+    for name in ["a", "c"] {
+        let text = manifest(name, name, "");
+        deployments.apply(&text, None).await.unwrap();
+    }
+    let error = deployments.rollback_with_state(&plugin, None).await;
+    let Err(Error::NotStartedAgain { pipelines, .. }) = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(pipelines, &[pipeline("a"), pipeline("c")]);
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("the pipelines `a`, `c`"), "{text}");
+    assert!(text.contains("clocks = true"), "{text}");
+    let state = |name| {
+        let status = deployments.pipelines().status_of(&pipeline(name));
+        status.unwrap().state
+    };
+    assert_eq!(state("b"), PipelineState::Running);
+    assert_eq!(server.task_digests("b"), vec![old; 4]);
+    assert_ne!(state("a"), PipelineState::Running);
+    assert_ne!(state("c"), PipelineState::Running);
+    // Allowed again, they go on.
+    let text = manifest("a", "a", CLOCK);
+    deployments.apply(&text, None).await.unwrap();
+    deployments.resume(&pipeline("a")).await.unwrap();
+    server.wait_until_idle().await;
+    assert_eq!(state("a"), PipelineState::Running);
+}

@@ -1,5 +1,7 @@
 //! Pipelines that come and go, and plugins that change under them.
 
+mod hints;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -473,4 +475,48 @@ async fn a_paused_pipeline_starts_with_what_was_swapped_in() {
     assert_eq!(scene.task_digests("a"), vec![new.digest().clone(); 4]);
     let described = crate::pipeline::list(&scene.log, &scene.queues, &scene.groups).unwrap();
     assert_eq!(described[0].plugin_digest, new.digest().to_string());
+}
+
+/// The memory of a pipeline's instances is that of those which it has now, whatever became of the ones before.
+///
+/// Fails when a swap, or a new instance after a fault, leaves the old one's memory counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_a_pipeline_is_that_of_its_instances() {
+    const PAGE_BYTES: u64 = 64 << 10;
+    let scene = Scene::new();
+    let plugin = scene.plugin(&passthrough());
+    let settings = "retry = { max-attempts = 1 }";
+    let text = manifest("m", "a", settings);
+    scene.apply(&text, &plugin).await.unwrap();
+    scene.send(0..40).await;
+    scene.wait_until_idle().await;
+    let memory_bytes = || scene.status("a").totals.memory_bytes;
+    let small = memory_bytes();
+    assert!(small >= 4 * PAGE_BYTES, "{small}");
+    let grows = |then: &str| format!("(drop (memory.grow (i32.const 9))) {then}");
+    let passes = "(call $pass (local.get $batch))";
+    for (process, pages) in [
+        (grows(passes), 10),
+        (grows("unreachable"), 1),
+        (passes.to_owned(), 1),
+    ] {
+        // What it takes when it is opened.
+        let next = scene.plugin(&Guest::new(&process));
+        scene.pipelines.swap(&name("a"), None, &next).await.unwrap();
+        assert_eq!(memory_bytes(), small, "{process}");
+        // And after calls, of which those of the second one fault.
+        scene.send(0..40).await;
+        scene.wait_until_idle().await;
+        if pages == 1 {
+            assert_eq!(memory_bytes(), small, "{process}");
+        } else {
+            assert!(
+                memory_bytes() >= pages * small,
+                "{process}: {}",
+                memory_bytes()
+            );
+        }
+    }
+    scene.pipelines.pause(&name("a")).await.unwrap();
+    assert_eq!(memory_bytes(), 0);
 }

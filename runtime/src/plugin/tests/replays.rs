@@ -1,19 +1,23 @@
 //! Calls that are recorded, and run again with what they saw.
 
-use super::{guest::RawImport, *};
+use super::{guest::RawImport, timers::timers, *};
 
-/// A guest that returns as the error of its call, in bytes: two random numbers, and twice the monotonic clock.
+/// Returns as the error of a call, in bytes: two random numbers, and twice the monotonic clock.
+const DRAW: &str = "(i64.store (i32.const 2048) (call $random))
+    (i64.store (i32.const 2056) (call $random))
+    (i64.store (i32.const 2064) (call $now))
+    (i64.store (i32.const 2072) (call $now))
+    (call $hex) (i32.store (i32.const 0) (i32.const 1))
+    (i32.store (i32.const 4) (i32.const 4096)) (i32.store (i32.const 8) (i32.const 64))
+    (i32.const 0)";
+
+/// A guest that does so with records.
 fn draws() -> Guest {
-    Guest::new(
-        "(i64.store (i32.const 2048) (call $random))
-         (i64.store (i32.const 2056) (call $random))
-         (i64.store (i32.const 2064) (call $now))
-         (i64.store (i32.const 2072) (call $now))
-         (call $hex) (i32.store (i32.const 0) (i32.const 1))
-         (i32.store (i32.const 4) (i32.const 4096)) (i32.store (i32.const 8) (i32.const 64))
-         (i32.const 0)",
-    )
-    .raw_import(RawImport {
+    with_random_and_clock(Guest::new(DRAW))
+}
+
+fn with_random_and_clock(guest: Guest) -> Guest {
+    guest.raw_import(RawImport {
         component: r#"
           (import "wasi:random/random@0.2.6" (instance $random
             (export "get-random-u64" (func (result u64)))))
@@ -45,7 +49,7 @@ const GRANTS: Grants = Grants {
     timers: true,
 };
 
-fn recording(moment: Moment, seen: Seen) -> Recording {
+fn recording(moment: Moment, seen: Seen, batch: &Columns) -> Recording {
     let context = context();
     Recording {
         partition: context.partition,
@@ -53,25 +57,32 @@ fn recording(moment: Moment, seen: Seen) -> Recording {
         ports: context.ports,
         config: context.config,
         allowance: Allowance::new(&GRANTS, &limits()),
-        place: Place::of(&batch(1), 0, false),
+        place: Place::of(batch, 0, false),
         moment,
         seen: Ok(seen),
     }
 }
 
 /// A call draws other random numbers than the one before, and a run at its moment the same ones and sees the
-/// same time; so does every replay of that.
+/// same time; so does every replay of that, of a timer as of a record.
 #[test]
 fn what_a_call_saw_is_seen_again() {
-    let plugin = load(&draws());
+    assert_seen_again(&draws(), &batch(1));
+    let on_timers = Guest::new("unreachable").on_timers(DRAW);
+    assert_seen_again(&with_random_and_clock(on_timers), &timers(1));
+}
+
+#[track_caller]
+fn assert_seen_again(guest: &Guest, batch: &Columns) {
+    let plugin = load(guest);
     let mut instance = plugin
         .instantiate(context(), &GRANTS, &limits(), Box::new(NoState))
         .unwrap();
-    let first = instance.process(&batch(1)).unwrap_err();
+    let first = instance.process(batch).unwrap_err();
     let mut instance = plugin
         .instantiate(context(), &GRANTS, &limits(), Box::new(NoState))
         .unwrap();
-    let fault = instance.process(&batch(1)).unwrap_err();
+    let fault = instance.process(batch).unwrap_err();
     assert_ne!(fault.to_string(), first.to_string());
     let (moment, mut readings) = (instance.moment(), Readings::default());
     instance.swap_readings(&mut readings);
@@ -79,7 +90,7 @@ fn what_a_call_saw_is_seen_again() {
 
     let state = Box::new(NoState);
     let at = (moment, &readings);
-    let recorded = plugin.record(context(), &GRANTS, &limits(), state, at, &batch(1));
+    let recorded = plugin.record(context(), &GRANTS, &limits(), state, at, batch);
     assert_eq!(recorded.result.unwrap_err().to_string(), fault.to_string());
     assert_eq!(recorded.readings, readings);
     let recording = recording(
@@ -88,10 +99,11 @@ fn what_a_call_saw_is_seen_again() {
             readings,
             ..Seen::default()
         },
+        batch,
     );
     let pipeline = "line".parse().unwrap();
     for _ in 0..2 {
-        let replayed = plugin.replay(&pipeline, &recording, &batch(1));
+        let replayed = plugin.replay(&pipeline, &recording, batch);
         assert_eq!(replayed.result.unwrap_err().to_string(), fault.to_string());
     }
     // Without the readings time goes on from the moment, and the numbers are the same.
@@ -99,7 +111,7 @@ fn what_a_call_saw_is_seen_again() {
         seen: Ok(Seen::default()),
         ..recording
     };
-    let replayed = plugin.replay(&pipeline, &unread, &batch(1));
+    let replayed = plugin.replay(&pipeline, &unread, batch);
     let text = replayed.result.unwrap_err().to_string();
     let digits = |text: &str| text.rsplit(' ').next().unwrap().to_owned();
     assert_eq!(digits(&text)[..32], digits(&fault.to_string())[..32]);
@@ -110,7 +122,7 @@ fn what_a_call_saw_is_seen_again() {
 #[test]
 fn a_replay_has_the_limits_of_then() {
     let guest = Guest::new("(loop $again (br $again)) unreachable");
-    let recording = recording(Moment::default(), Seen::default());
+    let recording = recording(Moment::default(), Seen::default(), &batch(1));
     let replayed = load(&guest).replay(&"line".parse().unwrap(), &recording, &batch(1));
     let fault = replayed.result.unwrap_err().to_string();
     assert!(fault.contains("deadline of 100ms"), "{fault}");
@@ -119,7 +131,7 @@ fn a_replay_has_the_limits_of_then() {
 /// What is granted now is what was granted then.
 #[test]
 fn a_replay_has_the_grants_of_then() {
-    let mut recording = recording(Moment::default(), Seen::default());
+    let mut recording = recording(Moment::default(), Seen::default(), &batch(1));
     recording.allowance.clocks = false;
     let replayed = load(&draws()).replay(&"line".parse().unwrap(), &recording, &batch(1));
     assert_eq!(replayed.result.unwrap_err().kind(), "denied");

@@ -5,7 +5,7 @@ use super::*;
 const TIMERS: &str = "millstream:plugin/timers@0.1.0";
 
 /// A batch of `n` timers.
-fn timers(n: u64) -> Columns {
+pub(super) fn timers(n: u64) -> Columns {
     let mut columns = Columns::new();
     columns.start(crate::model::TIMERS_INPUT, 3);
     for index in 0..n as usize {

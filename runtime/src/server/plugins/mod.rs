@@ -169,7 +169,8 @@ struct Component(#[expect(dead_code, reason = "the handler reads the body itself
         ("millstream-signature" = Option<String>, Header, description = "The component's signature: `ed25519 KEY-ID BASE64`, as `millstream plugin sign` writes it",
             pattern = "^ed25519 [0-9a-f]{16} [A-Za-z0-9+/]{86}==$")),
     request_body(content = Component, content_type = "application/wasm"),
-    responses((status = 200, body = UploadedView), (status = 409)))]
+    responses((status = 200, body = UploadedView), (status = 409),
+        (status = 507, description = "There is no room on the disk of the server for the component.")))]
 async fn upload(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,

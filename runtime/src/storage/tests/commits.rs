@@ -304,3 +304,45 @@ fn entries_are_put_deleted_and_scanned_in_order() {
         None
     );
 }
+
+/// Fails when a commit that is refused counts as one, and when a write counts that was none.
+#[test]
+fn what_is_refused_is_in_no_statistics() {
+    let directory = TestStore::new();
+    let (kept, deleted) = (directory.partition(1, 0), directory.partition(2, 0));
+    let mut delete = Commit::new();
+    delete.delete_partition(&deleted);
+    directory.commit(delete);
+    let statistics = || directory.store().commit_statistics();
+    let before = statistics();
+    for _ in 0..3 {
+        let refused = block_on(directory.store().commit(append_commit(&deleted, "lost")));
+        assert!(
+            matches!(refused, Err(Error::PartitionDeleted)),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(statistics(), before);
+    // Also together with one that is not: the first one is large, so that the others wait for it and become one group.
+    let results = block_on(async {
+        let mut pending = Vec::new();
+        for (partition, text) in [
+            (&kept, "x".repeat(4 << 20).as_str()),
+            (&deleted, "lost"),
+            (&kept, "last"),
+            (&deleted, "lost"),
+        ] {
+            let commit = append_commit(partition, text);
+            pending.push(directory.store().submit(commit).await.unwrap());
+        }
+        let mut results = Vec::new();
+        for pending in pending {
+            results.push(pending.wait().await.is_ok());
+        }
+        results
+    });
+    assert_eq!(results, [true, false, true, false]);
+    let after = statistics();
+    assert_eq!(after.commit_ns.count() - before.commit_ns.count(), 2);
+    assert_eq!(after.write_commits.sum - before.write_commits.sum, 2);
+}

@@ -288,3 +288,63 @@ fn a_trial_holds_what_it_has_held_and_nothing_else() {
     }
     assert_eq!((parked.len(), parked.next_due_ms()), (1, Some(second_ms)));
 }
+
+/// What can become of a trial after it has held a record, and whether that makes the record due at once.
+const TURNS: [(&str, bool); 4] = [
+    ("goes on", false),
+    ("ends", true),
+    ("ends, and another one begins", true),
+    ("is forgotten by a restart", true),
+];
+
+/// A record alone in its group, in each state, at each turn of the trial that is under way.
+///
+/// Fails when a record that has failed, or only waits, counts as held, and when one that is held waits for longer
+/// than its trial, or not for that.
+#[test]
+fn each_state_of_a_record_is_due_in_its_time() {
+    const UNTIL_MS: u64 = START_MS + 60_000;
+    // Attempts, whether it has faulted, when it first failed, and whether it is held then.
+    let states = [
+        ("waits behind another", 0, false, 0, false),
+        ("has failed", 1, false, START_MS, false),
+        ("has faulted", 1, true, START_MS, false),
+        ("has failed often", u32::MAX, false, START_MS, false),
+        ("is held", 0, false, START_MS, true),
+        ("is held, and has faulted", 0, true, START_MS, true),
+    ];
+    for (state, attempt_count, has_faulted, first_failed_ms, is_held) in states {
+        for (turn, is_released) in TURNS {
+            let case = format!("a record that {state}, of a trial that {turn}");
+            let directory = TestStore::new();
+            let mut parked = open(&directory);
+            parked.hold(UNTIL_MS);
+            let mut commit = Commit::new();
+            let record = ParkedRecord {
+                has_faulted,
+                first_failed_ms,
+                ..record(0, attempt_count, UNTIL_MS)
+            };
+            assert_eq!(record.is_held(), is_held, "{case}");
+            parked.park(3, &record, &mut commit);
+            directory.commit(commit);
+            match turn {
+                "ends" => parked.release(),
+                "ends, and another one begins" => {
+                    parked.release();
+                    parked.hold(UNTIL_MS + 60_000);
+                }
+                "is forgotten by a restart" => parked = open(&directory),
+                _ => {}
+            }
+            let mut due_at = |now_ms| {
+                let due = parked.take_due(now_ms, 512, 1 << 20, |_| false).unwrap();
+                due.len()
+            };
+            let at_once = usize::from(is_held && is_released);
+            assert_eq!(due_at(START_MS), at_once, "{case}");
+            assert_eq!(due_at(UNTIL_MS - 1), at_once, "{case}");
+            assert_eq!(due_at(UNTIL_MS), 1, "{case}");
+        }
+    }
+}
