@@ -3,6 +3,7 @@
 
 #[path = "../../runtime/src/plugin/ends.rs"]
 mod ends;
+#[allow(dead_code, reason = "what is written to a guest is no target")]
 #[path = "../../runtime/src/plugin/headers.rs"]
 mod headers;
 #[path = "../../runtime/src/plugin/output/mod.rs"]

@@ -93,6 +93,10 @@ fn pipelines_are_applied_paused_resumed_and_started_again() {
         "millstream_pipeline_records_in_total{pipeline=\"count\",plugin=\"count\"} 100",
         "millstream_plugin_faults_total{pipeline=\"count\",plugin=\"count\",kind=\"trap\"} 0",
         "millstream_pipeline_parked_keys{pipeline=\"count\",plugin=\"count\"} 0",
+        "millstream_plugin_custom_counter_total{pipeline=\"count\",name=\"counted\"} 100",
+        "millstream_plugin_custom_gauge{pipeline=\"count\",name=\"last count\"} ",
+        "millstream_plugin_custom_histogram_count{pipeline=\"count\",name=\"counts\"} 100",
+        "millstream_plugin_custom_histogram_bucket{le=\"1.0\",pipeline=\"count\",name=\"counts\"} ",
         "le=\"+Inf\"",
         "# EOF",
     ] {

@@ -45,6 +45,7 @@ pub fn heading(name: &str) {
 fn formatting(context: &Context) -> Result<()> {
     let mut manifests = context.guest_workspaces();
     manifests.insert(0, context.root.join("Cargo.toml"));
+    manifests.push(context.fuzz_workspace());
     let mut unformatted = 0;
     for manifest in manifests {
         let mut fmt = Cmd::new(&context.cargo);
@@ -80,7 +81,9 @@ fn clippy(context: &Context) -> Result<()> {
         failed += u32::from(!clippy.status()?.success());
     }
     let _claim = plugin::claim_guest_target(context)?;
-    for manifest in context.guest_workspaces() {
+    let mut manifests = context.guest_workspaces();
+    manifests.push(context.fuzz_workspace());
+    for manifest in manifests {
         let mut clippy = context.guest_native_cargo();
         clippy
             .args(["clippy", "--workspace", "--all-targets", "--manifest-path"])

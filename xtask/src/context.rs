@@ -74,6 +74,11 @@ impl Context {
             .collect()
     }
 
+    /// The `Cargo.toml` of the fuzz targets' workspace.
+    pub fn fuzz_workspace(&self) -> PathBuf {
+        self.root.join("fuzz/Cargo.toml")
+    }
+
     /// A cargo command on the host toolchain, with the folders and RocksDB of this machine.
     pub fn host_cargo(&self) -> Result<Cmd> {
         let mut cmd = Cmd::new(&self.cargo);

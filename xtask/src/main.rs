@@ -14,6 +14,8 @@ mod demo;
 mod deploy_plugin;
 mod doctor;
 mod environment;
+mod fuzz;
+mod guide_test;
 mod plugin;
 mod process;
 mod schema_test;
@@ -34,9 +36,13 @@ Usage: cargo xtask <verb>
 
   demo [--kill N]    run examples/flights on real data and check its result; SIGKILL it N times on the way
   test               set-up, check, and every test
+  test FILTER        set-up, and those tests of the runtime and of xtask whose names have FILTER in them
   check              formatting, clippy and tidy
   tidy               the rules of the code base that no compiler checks
-  bench WHICH [ARGS] plugin, log, queue, pipeline, poison or service; ARGS go to `millstream bench`
+  fuzz [--seconds N] [TARGET]...
+                     look for a crash in the decoders of bytes from outside, for 60 s each or N
+  bench WHICH [ARGS] plugin, log, queue, pipeline, poison, service, deploy, server or http;
+                     ARGS go to `millstream bench`
 
   build-plugin DIR   build the plugin project in DIR (also outside the repository) to a component
   deploy-plugin DIR [--name NAME] [ARGS]
@@ -86,6 +92,8 @@ fn run(args: &[String]) -> Result<ExitCode> {
             bail!("`cargo xtask demo` takes `--kill COUNT` or nothing; see `cargo xtask help`")
         }
         ("test", []) => test::run(&context)?,
+        ("test", [filter]) => test::some(&context, filter)?,
+        ("fuzz", args) => fuzz::run(&context, args)?,
         ("check", []) => check::run(&context)?,
         ("tidy", []) => tidy::run(&context)?,
         ("bench", [which, args @ ..]) => bench::run(&context, which, args)?,
@@ -108,7 +116,10 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("bench" | "build-plugin" | "deploy-plugin", _) => {
             bail!("`cargo xtask {verb}` needs an argument; see `cargo xtask help`")
         }
-        ("test" | "check" | "tidy" | "build-plugins" | "setup" | "doctor" | "env", _) => {
+        ("test", _) => {
+            bail!("`cargo xtask test` takes one filter or nothing; see `cargo xtask help`")
+        }
+        ("check" | "tidy" | "build-plugins" | "setup" | "doctor" | "env", _) => {
             bail!("`cargo xtask {verb}` takes no argument; see `cargo xtask help`")
         }
         _ => bail!("there is no `cargo xtask {verb}`; see `cargo xtask help`"),

@@ -78,10 +78,12 @@ pub fn build_shared(
     build_in(context, toolchain, manifest, packages, &target)
 }
 
-/// Claims the guests' target folder for this clone.
+/// Claims the guests' target folder for this clone. The fuzz targets are linted there.
 pub fn claim_guest_target(context: &Context) -> Result<SharedTarget> {
     let mut own = Vec::new();
-    for manifest in context.guest_workspaces() {
+    let mut manifests = context.guest_workspaces();
+    manifests.push(context.fuzz_workspace());
+    for manifest in manifests {
         own.extend(
             cargo::packages(context, &manifest)?
                 .into_iter()

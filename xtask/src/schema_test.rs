@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -49,11 +49,51 @@ pub fn run(context: &Context, millstream: &Cmd) -> Result<()> {
         .env("PYTHONPATH", &folder)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SCHEMATHESIS_HOOKS", "hooks");
-    let status = test.status()?;
+    let (text, status) = shown(&test)?;
     if !status.success() {
         bail!("the HTTP API is not what its OpenAPI document says, see above ({status})");
     }
-    Ok(())
+    check_all_were_tested(&text)
+}
+
+/// Runs a command, and shows what it prints as it comes; also returns it.
+fn shown(test: &Cmd) -> Result<(String, ExitStatus)> {
+    let mut child = test
+        .command()
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting `{test}`"))?;
+    let stdout = child.stdout.take();
+    let stdout = stdout.with_context(|| format!("`{test}` has no standard output"))?;
+    let mut text = String::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.with_context(|| format!("reading from `{test}`"))?;
+        println!("{line}");
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let status = child.wait();
+    Ok((
+        text,
+        status.with_context(|| format!("waiting for `{test}`"))?,
+    ))
+}
+
+/// Schemathesis ends well also if its time was over before it came to every operation.
+fn check_all_were_tested(text: &str) -> Result<()> {
+    let number_after = |word: &str| -> Option<u32> {
+        let mut lines = text.lines().map(str::trim);
+        let rest = lines.find_map(|line| line.strip_prefix(word))?.trim();
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    };
+    match (number_after("Selected:"), number_after("Tested:")) {
+        (Some(selected), Some(tested)) if selected == tested && tested > 0 => Ok(()),
+        (Some(selected), Some(tested)) => {
+            bail!("schemathesis tested {tested} of {selected} operations; expected all of them")
+        }
+        _ => bail!("schemathesis did not say how many operations it selected and tested"),
+    }
 }
 
 /// A server that is killed when this is dropped.
@@ -118,5 +158,22 @@ impl Drop for Server {
         // It may have ended by itself, and the test is over in any case.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_that_was_not_tested_is_noticed() {
+        let text = |tested: u32| {
+            format!("API Operations:\n  Selected: 80/82\n  Tested: {tested}\n\nTest Phases:\n")
+        };
+        assert!(check_all_were_tested(&text(80)).is_ok());
+        let error = check_all_were_tested(&text(79)).unwrap_err();
+        assert!(error.to_string().contains("79 of 80"), "{error}");
+        assert!(check_all_were_tested("no tests").is_err());
+        assert!(check_all_were_tested("Selected: 0/82\nTested: 0").is_err());
     }
 }

@@ -6,7 +6,7 @@ use crate::cargo::BuildMessages;
 use crate::check::{self, heading};
 use crate::context::Context;
 use crate::process::Cmd;
-use crate::{plugin, schema_test, setup};
+use crate::{fuzz, guide_test, plugin, schema_test, setup};
 
 /// Runs all of it, and stops at the first part that fails.
 pub fn run(context: &Context) -> Result<()> {
@@ -15,11 +15,18 @@ pub fn run(context: &Context) -> Result<()> {
     println!("set-up: everything is there");
     check::checks(context)?;
     guest_tests(context)?;
-    host_tests(context)?;
-    schema(context)?;
+    host_tests(context, None)?;
+    fuzz(context)?;
+    with_the_command(context)?;
     documentation(context)?;
     println!("\nAll checks and tests passed.");
     Ok(())
+}
+
+/// Set-up, and the tests of the runtime and of xtask that have `filter` in their names.
+pub fn some(context: &Context, filter: &str) -> Result<()> {
+    setup::ensure(context, setup::ALL)?;
+    host_tests(context, Some(filter))
 }
 
 /// sdk/ and plugins/, compiled for the host: plugin logic needs no Wasm to be tested.
@@ -38,18 +45,27 @@ fn guest_tests(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn host_tests(context: &Context) -> Result<()> {
+fn host_tests(context: &Context, filter: Option<&str>) -> Result<()> {
     heading("tests of the runtime and of xtask");
     let _claim = context.claim_target()?;
     let components = setup::plugins::built_components(context)?;
     let mut test = context.host_cargo()?;
     test.args(["test", "--workspace", "--features", "millstream/failpoints"]);
+    if let Some(filter) = filter {
+        test.args(["--", filter]);
+    }
     test.env("MILLSTREAM_TEST_PLUGINS", components).run()
 }
 
-/// The HTTP API against its OpenAPI document, with the command that the tests before were made for.
-fn schema(context: &Context) -> Result<()> {
-    heading("HTTP API against its OpenAPI document");
+/// The decoders of bytes from outside, fed with what nobody thought of.
+fn fuzz(context: &Context) -> Result<()> {
+    heading("fuzz targets");
+    fuzz::among_tests(context)
+}
+
+/// The HTTP API against its OpenAPI document, and the guide's first plugin, with the command that the tests before were
+/// made for.
+fn with_the_command(context: &Context) -> Result<()> {
     let _claim = context.claim_target()?;
     let mut build = context.host_cargo()?;
     build.args(["build", "--workspace", "--bin", "millstream"]);
@@ -57,7 +73,10 @@ fn schema(context: &Context) -> Result<()> {
     let millstream = BuildMessages::of(build)?
         .executable("millstream")
         .context("cargo did not say where it put the millstream binary")?;
-    schema_test::run(context, &Cmd::new(millstream))
+    heading("HTTP API against its OpenAPI document");
+    schema_test::run(context, &Cmd::new(&millstream))?;
+    heading("first plugin of the plugin guide");
+    guide_test::run(context, &millstream)
 }
 
 /// Broken links in documentation are errors. The runtime's is read by its contributors, private

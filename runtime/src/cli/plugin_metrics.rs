@@ -46,6 +46,7 @@ fn as_json(value: &MetricValue) -> Value {
             p99,
             max,
             mean,
+            counts: _,
         } => json!({ "histogram": {
             "count": count, "min": min, "p50": p50, "p99": p99, "max": max, "mean": mean,
         } }),

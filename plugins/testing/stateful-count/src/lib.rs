@@ -1,7 +1,7 @@
 //! Counts the records of each key in the state; for each record it emits the key's count so far.
 //!
 //! With the output's key and count one can tell from the output topic alone whether a record was
-//! counted twice or left out: each key's counts are 1, 2, 3 and so on.
+//! counted twice or left out: each key's counts are 1, 2, 3 and so on. It keeps a metric of each kind.
 
 use millstream_sdk::prelude::*;
 
@@ -9,7 +9,11 @@ millstream_sdk::consumer!(process);
 
 fn process(record: Record<'_>, out: &mut Outputs, state: &mut State) -> Result<(), Failure> {
     let key = record.key().or_reject("the record has no key")?;
-    out.emit(state.add(key, 1).to_string());
+    let count = state.add(key, 1);
+    out.emit(count.to_string());
+    metrics::add("counted", 1);
+    metrics::gauge("last count", count as f64);
+    metrics::record_value("counts", count);
     Ok(())
 }
 

@@ -5,15 +5,29 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::Histogram as Quantiles;
 use parking_lot::Mutex;
 
 use super::{HostState, bindings::millstream::plugin::metrics::Host};
+use crate::model::{Histogram, HistogramCounts};
 
 /// Most names a plugin may use.
 pub const MAX_METRIC_NAMES: usize = 100;
 /// Longest name, in bytes.
 const MAX_METRIC_NAME_BYTES: usize = 128;
+/// Up to where the values of a histogram are counted: the powers of two to that of a trillion, which in nanoseconds is a
+/// quarter of an hour.
+static BOUNDS: [u64; 41] = powers_of_two();
+
+const fn powers_of_two() -> [u64; 41] {
+    let mut bounds = [1; 41];
+    let mut exponent = 1;
+    while exponent < bounds.len() {
+        bounds[exponent] = bounds[exponent - 1] * 2;
+        exponent += 1;
+    }
+    bounds
+}
 
 /// The metrics of a pipeline's plugin.
 #[derive(Debug, Default)]
@@ -32,7 +46,32 @@ struct Registry {
 enum Metric {
     Counter(u64),
     Gauge(f64),
-    Histogram(Histogram<u64>),
+    Histogram(Box<Values>),
+}
+
+/// What a histogram has been told.
+#[derive(Debug)]
+struct Values {
+    quantiles: Quantiles<u64>,
+    counts: Histogram<41>,
+}
+
+impl Values {
+    fn new() -> Option<Self> {
+        Some(Self {
+            // Two digits keep it at some 20 KiB whatever its values.
+            quantiles: Quantiles::new(2).ok()?,
+            counts: Histogram::new(&BOUNDS),
+        })
+    }
+
+    fn record(&mut self, value: u64) -> bool {
+        let is_recorded = self.quantiles.record(value).is_ok();
+        if is_recorded {
+            self.counts.note(value);
+        }
+        is_recorded
+    }
 }
 
 /// A metric's value at one time.
@@ -56,6 +95,8 @@ pub enum MetricValue {
         max: u64,
         /// Their mean.
         mean: f64,
+        /// How many are at most each power of two, up to 2^40.
+        counts: HistogramCounts,
     },
 }
 
@@ -112,14 +153,18 @@ impl Metric {
         match self {
             Self::Counter(sum) => MetricValue::Counter(*sum),
             Self::Gauge(value) => MetricValue::Gauge(*value),
-            Self::Histogram(histogram) => MetricValue::Histogram {
-                count: histogram.len(),
-                min: histogram.min(),
-                p50: histogram.value_at_quantile(0.5),
-                p99: histogram.value_at_quantile(0.99),
-                max: histogram.max(),
-                mean: histogram.mean(),
-            },
+            Self::Histogram(values) => {
+                let Values { quantiles, counts } = &**values;
+                MetricValue::Histogram {
+                    count: quantiles.len(),
+                    min: quantiles.min(),
+                    p50: quantiles.value_at_quantile(0.5),
+                    p99: quantiles.value_at_quantile(0.99),
+                    max: quantiles.max(),
+                    mean: quantiles.mean(),
+                    counts: counts.counts(),
+                }
+            }
         }
     }
 }
@@ -173,13 +218,12 @@ impl Host for HostState {
     }
 
     fn record_value(&mut self, name: String, value: u64) -> wasmtime::Result<()> {
-        // Two digits keep a histogram at some 20 KiB whatever its values.
-        let create = || Histogram::new(2).ok().map(Metric::Histogram);
+        let create = || Some(Metric::Histogram(Box::new(Values::new()?)));
         let is_first = self.metrics.update(&name, create, |metric| {
-            let Metric::Histogram(histogram) = metric else {
+            let Metric::Histogram(values) = metric else {
                 return false;
             };
-            histogram.record(value).is_ok()
+            values.record(value)
         });
         self.warn_refused(&name, is_first);
         Ok(())

@@ -3,6 +3,7 @@
 
 mod encoder;
 mod pipelines;
+mod plugins;
 mod store;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::encoder::{Encoder, Values};
+use self::plugins::OfPlugins;
 use self::store::StoreScrape;
 use super::problem::{Code, Problem};
 use super::state::State;
@@ -82,6 +84,7 @@ struct Scrape {
     partition_bytes: Values<PartitionLabels>,
     queues: QueueValues,
     pipelines: Vec<PipelineStatus>,
+    of_plugins: OfPlugins,
     store: StoreScrape,
     waiting_consumers: usize,
     inflight_bytes: usize,
@@ -94,6 +97,8 @@ impl Scrape {
     }
 
     fn read(state: &State, queues: QueueValues) -> Result<Self, Problem> {
+        let pipelines = state.pipelines();
+        let of_plugins = pipelines.as_ref().map(|it| it.plugin_metrics());
         let mut scrape = Self {
             group_offsets: Vec::new(),
             group_lags: Vec::new(),
@@ -101,7 +106,8 @@ impl Scrape {
             start_offsets: Vec::new(),
             partition_bytes: Vec::new(),
             queues,
-            pipelines: state.pipelines().map(|it| it.status()).unwrap_or_default(),
+            pipelines: pipelines.map(|it| it.status()).unwrap_or_default(),
+            of_plugins: OfPlugins::new(of_plugins.unwrap_or_default()),
             store: StoreScrape::of(state.data.log.store())?,
             waiting_consumers: state.waiting_consumers(),
             inflight_bytes: state.intake.held_bytes(),
@@ -243,7 +249,8 @@ impl Collector for Scrape {
             spans.dropped as f64,
         )?;
         self.store.encode(&mut encoder)?;
-        pipelines::encode(&self.pipelines, &mut encoder)
+        pipelines::encode(&self.pipelines, &mut encoder)?;
+        self.of_plugins.encode(&mut encoder)
     }
 }
 
