@@ -49,9 +49,9 @@ pub struct Args {
     /// How long a round takes, in seconds
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Records a second
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(200..))]
-    rate: u64,
+    /// Records a second; several rates are measured one after the other
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [100_000, 500_000], value_parser = clap::value_parser!(u64).range(200..))]
+    rate: Vec<u64>,
     /// Bytes of a value, besides the time; keys, of which there are 10,000, have 16 more
     #[arg(long, value_name = "N", default_value_t = 100)]
     value_bytes: usize,
@@ -67,6 +67,8 @@ pub struct Args {
 /// Records of one kind.
 #[derive(Debug, Serialize)]
 struct Case {
+    /// Records a second.
+    rate: u64,
     records: &'static str,
     /// From sending to the output topic.
     latency: Latency,
@@ -76,6 +78,7 @@ struct Case {
 
 impl Figures for Case {
     const COLUMNS: &'static [&'static str] = &[
+        "records/s",
         "records",
         "count",
         "latency p50 / p99 / p99.9 / max",
@@ -84,6 +87,7 @@ impl Figures for Case {
 
     fn cells(&self) -> Vec<String> {
         vec![
+            self.rate.to_string(),
             self.records.to_owned(),
             self.latency.count.to_string(),
             self.latency.cell(),
@@ -108,38 +112,42 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<Report> {
         component: &component,
         engine: &engine,
     };
-    let mut normal = LatencyRecorder::new()?;
-    let mut deployed = Latencies::new()?;
-    let mut taken = LatencyRecorder::new()?;
-    for round in 0..args.stored.rounds {
-        for side in order(round) {
-            announce(&format!("{side:?}, round {}", round + 1));
-            match side {
-                Side::Plain => normal.add(&setup.run(None).await?.all)?,
-                Side::Ours => deployed.add(&setup.run(Some((round, &mut taken))).await?)?,
-            }
-        }
+    let mut measured = Vec::new();
+    for rate in &args.rate {
+        measured.push(setup.measure(*rate).await?);
     }
-    report(args, &parent, normal.summary(), &deployed, taken.summary())
+    report(args, &parent, &measured)
 }
 
-fn report(
-    args: &Args,
-    parent: &Path,
+/// What deploys do at one rate.
+struct Measured {
+    rate: u64,
     normal: Latency,
-    deployed: &Latencies,
-    taken: Latency,
-) -> anyhow::Result<Report> {
-    let case = |records, latency: Latency| Case {
-        records,
-        latency,
-        p99_ratio: latency.p99_us / normal.p99_us.max(1.0),
-    };
-    let cases = [
-        case("without deploys", normal),
-        case("all, with deploys", deployed.all.summary()),
-        case("under way during a deploy", deployed.disturbed.summary()),
-    ];
+    deployed: Latencies,
+    /// How long each deploy took.
+    taken: LatencyRecorder,
+}
+
+impl Measured {
+    fn cases(&self) -> [Case; 3] {
+        let case = |records, latency: Latency| Case {
+            rate: self.rate,
+            records,
+            latency,
+            p99_ratio: latency.p99_us / self.normal.p99_us.max(1.0),
+        };
+        [
+            case("without deploys", self.normal),
+            case("all, with deploys", self.deployed.all.summary()),
+            case(
+                "under way during a deploy",
+                self.deployed.disturbed.summary(),
+            ),
+        ]
+    }
+}
+
+fn report(args: &Args, parent: &Path, measured: &[Measured]) -> anyhow::Result<Report> {
     let settings = json!({
         "file_system": super::environment::file_system_of(parent),
         "deploys": args.deploys,
@@ -151,25 +159,36 @@ fn report(
         "rounds": args.stored.rounds,
     });
     let mut report = Report::new("deploy", settings);
-    let [_, _, disturbed] = &cases;
-    let what = "p99 of records under way during a deploy, in parts of normal";
-    report.bound(Bound::at_most(what, disturbed.p99_ratio, MAX_P99_RATIO));
-    let deploys_a_minute = 60.0e6 / taken.p99_us.max(1.0);
-    report.bound(Bound::at_least(
-        "deploys that a minute has time for, by the p99 of one",
-        deploys_a_minute,
-        DEPLOYS_A_MINUTE,
-    ));
+    let mut cases = Vec::new();
+    for of in measured {
+        let [normal, all, disturbed] = of.cases();
+        let what = format!(
+            "p99 of records under way during a deploy, in parts of normal, at {} records/s",
+            of.rate
+        );
+        report.bound(Bound::at_most(what, disturbed.p99_ratio, MAX_P99_RATIO));
+        let taken = of.taken.summary();
+        report.bound(Bound::at_least(
+            format!(
+                "deploys that a minute has time for, by the p99 of one, at {} records/s",
+                of.rate
+            ),
+            60.0e6 / taken.p99_us.max(1.0),
+            DEPLOYS_A_MINUTE,
+        ));
+        report.note(format!(
+            "At {} records/s a deploy, from the upload of a component that was never compiled before to the last task \
+             that runs it, took {} (p50 / p99 / p99.9 / max). As many records came out as were sent.",
+            of.rate,
+            taken.cell()
+        ));
+        cases.extend([normal, all, disturbed]);
+    }
     let title = format!(
-        "{} records/s, topic → passthrough → topic, exactly once, {} deploys in {} s",
-        args.rate, args.deploys, args.seconds
+        "topic → passthrough → topic, exactly once, {} deploys in {} s",
+        args.deploys, args.seconds
     );
     report.add("deploy", title, &cases)?;
-    report.note(format!(
-        "A deploy, from the upload of a component that was never compiled before to the last task that runs it, took \
-         {} (p50 / p99 / p99.9 / max). As many records came out as were sent.",
-        taken.cell()
-    ));
     Ok(report)
 }
 
@@ -182,8 +201,36 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// All rounds of both sides at `rate` records a second.
+    async fn measure(&self, rate: u64) -> anyhow::Result<Measured> {
+        let mut normal = LatencyRecorder::new()?;
+        let mut deployed = Latencies::new()?;
+        let mut taken = LatencyRecorder::new()?;
+        for round in 0..self.args.stored.rounds {
+            for side in order(round) {
+                announce(&format!("{rate} records/s, {side:?}, round {}", round + 1));
+                match side {
+                    Side::Plain => normal.add(&self.run(rate, None).await?.all)?,
+                    Side::Ours => {
+                        deployed.add(&self.run(rate, Some((round, &mut taken))).await?)?;
+                    }
+                }
+            }
+        }
+        Ok(Measured {
+            rate,
+            normal: normal.summary(),
+            deployed,
+            taken,
+        })
+    }
+
     /// One round: with the number of the round and how long deploys took, or without any.
-    async fn run(&self, deploys: Option<(u32, &mut LatencyRecorder)>) -> anyhow::Result<Latencies> {
+    async fn run(
+        &self,
+        rate: u64,
+        deploys: Option<(u32, &mut LatencyRecorder)>,
+    ) -> anyhow::Result<Latencies> {
         let scratch = Scratch::create(self.parent)?;
         let Data {
             log,
@@ -210,7 +257,7 @@ impl Setup<'_> {
         let duration = Duration::from_secs(self.args.seconds);
         let is_over = AtomicBool::new(false);
         let sending = async {
-            let sent = sender.send_for(duration, self.args.rate, |_| None).await;
+            let sent = sender.send_for(duration, rate, |_| None).await;
             is_over.store(true, Ordering::Release);
             sent
         };

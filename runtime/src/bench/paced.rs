@@ -1,4 +1,4 @@
-//! Records at an even rate that say when they were sent, and how long each took to the output topic.
+//! Records at an even rate that say when they were due, and how long each took to the output topic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ pub(super) struct Unmeasured {
     pub(super) word: &'static str,
 }
 
-/// Sends records. A value is a word, when the record was sent in µs since the start, and letters.
+/// Sends records. A value is a word, when the record was to be sent in µs since the start, and letters.
 pub(super) struct PacedSender {
     source: Records,
     producer: Producer,
@@ -57,12 +57,12 @@ impl PacedSender {
         Ok(sent.await?)
     }
 
-    async fn send_measured(&mut self) -> anyhow::Result<()> {
-        let sent_us = self.start.elapsed().as_micros().max(1);
+    async fn send_measured(&mut self, due: Instant) -> anyhow::Result<()> {
+        let due_us = due.saturating_duration_since(self.start).as_micros().max(1);
         let (key, filling) = self.source.next();
         self.value.clear();
         self.value
-            .extend_from_slice(format!("fine {sent_us} ").as_bytes());
+            .extend_from_slice(format!("fine {due_us} ").as_bytes());
         self.value.extend_from_slice(filling);
         let value = Some(self.value.as_slice());
         let sent = self
@@ -88,14 +88,15 @@ impl PacedSender {
         let began = Instant::now();
         let mut ticks = tokio::time::interval(TICK);
         loop {
-            ticks.tick().await;
-            let elapsed = began.elapsed().min(duration);
+            // When it was due, also if whatever is measured keeps the sender waiting: that is latency, too.
+            let tick = ticks.tick().await.into_std();
+            let elapsed = tick.saturating_duration_since(began).min(duration);
             let due = (elapsed.as_secs_f64() * rate as f64) as u64;
             while number < due {
                 match unmeasured(number) {
                     Some(record) => self.send_unmeasured(&record).await?,
                     None => {
-                        self.send_measured().await?;
+                        self.send_measured(tick).await?;
                         measured += 1;
                     }
                 }
