@@ -376,6 +376,88 @@ fn a_redrive_leaves_what_has_nowhere_to_go() {
     assert_eq!(left[0]["reason"], "max-length");
 }
 
+/// Letters of one version of the plugin are listed, exported, sent back and deleted, by its digest or the start of it;
+/// the start of several digests stands for none of them.
+///
+/// Fails when a verb does not send the digest on, when the conditions are not asked besides, and when the start of two
+/// digests is not refused.
+#[test]
+fn letters_of_one_version_are_chosen_by_its_digest() {
+    let sandbox = with_rejected(30, 3, 1);
+    let first = list(&sandbox, &[])[0]["plugin_digest"].clone();
+    let first = first.as_str().unwrap();
+    let next = reassign_last_letters(&sandbox, first, 4);
+    let (next, shared, own) = (next.as_str(), &first[..8], &next[..9]);
+    let in_upper_case = own.to_uppercase();
+    for (digest, filter, count) in [
+        (first, "reason=rejected", 6),
+        (&first[..9], "plugin=suspect", 6),
+        (next, "reason=rejected", 4),
+        (own, "reason=rejected", 4),
+        (in_upper_case.as_str(), "reason=rejected", 4),
+        (next, "reason=trap", 0),
+        ("0123456789", "reason=rejected", 0),
+        // No letter is meant, so that there are not two components.
+        (shared, "reason=trap", 0),
+    ] {
+        let of_it = ["--plugin", digest, "--filter", filter];
+        assert_eq!(list(&sandbox, &of_it).len(), count, "{of_it:?}");
+        let export = ["dead-letter", "export", "suspect"];
+        let exported = sandbox.succeed(&[&export[..], &of_it].concat());
+        assert_eq!(exported.lines().count(), count, "{of_it:?}");
+        let redrive = ["dead-letter", "redrive", "suspect", "--dry-run"];
+        let redriven = sandbox.json(&[&redrive[..], &of_it].concat());
+        assert_eq!(redriven["redriven"], count, "{of_it:?}");
+    }
+    for verb in [
+        &["list", "suspect"][..],
+        &["export", "suspect"],
+        &["redrive", "suspect"],
+        &["purge", "suspect", "--yes"],
+    ] {
+        for (digest, error) in [
+            (shared, "give more digits"),
+            (shared, first),
+            (shared, next),
+            ("suspect@4f", "expected the SHA-256 of a component"),
+        ] {
+            let arguments = [&["dead-letter"], verb, &["--plugin", digest]].concat();
+            sandbox
+                .run(&arguments)
+                .expect_code(2)
+                .expect_error(&[error]);
+        }
+    }
+    assert_eq!(letter_count(&sandbox), 10);
+    let purge = ["dead-letter", "purge", "suspect", "--yes", "--plugin", own];
+    assert_eq!(sandbox.json(&purge)["deleted"], 4);
+    // Now it stands for one.
+    let redrive = ["dead-letter", "redrive", "suspect", "--plugin", shared];
+    assert_eq!(sandbox.json(&redrive)["redriven"], 6);
+    assert_eq!(letter_count(&sandbox), 0);
+}
+
+/// Makes the last letters those of another component, whose digest has the same first 8 digits. Returns its digest.
+fn reassign_last_letters(sandbox: &Sandbox, digest: &str, count: usize) -> String {
+    let (start, rest) = digest.split_at(8);
+    let rest = rest.chars().map(|digit| match digit.to_digit(16) {
+        Some(value) => char::from_digit(15 - value, 16).unwrap(),
+        None => panic!("{digest}"),
+    });
+    let other: String = start.chars().chain(rest).collect();
+    let exported = sandbox.succeed(&["dead-letter", "export", "suspect"]);
+    let mut lines: Vec<String> = exported.lines().map(str::to_owned).collect();
+    let kept = lines.len() - count;
+    for line in &mut lines[kept..] {
+        *line = line.replace(digest, &other);
+    }
+    let file = sandbox.write_lines("reassigned.jsonl", lines);
+    sandbox.succeed(&["dead-letter", "purge", "suspect", "--yes"]);
+    let file = file.to_str().unwrap();
+    sandbox.succeed(&["produce", QUEUE, "--format", "record", "--file", file]);
+    other
+}
+
 #[test]
 fn mistakes_are_told() {
     let sandbox = with_rejected(3, 3, 1);

@@ -93,6 +93,18 @@ impl Server {
     }
 
     pub fn send(&self, method: &str, path: &str, media_type: &str, body: &str) -> Answered {
+        self.try_send(method, path, media_type, body.as_bytes())
+            .unwrap()
+    }
+
+    /// Sends a request to a server that may go away meanwhile.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        body: &[u8],
+    ) -> Result<Answered, ureq::Error> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
@@ -100,13 +112,13 @@ impl Server {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.body(body.to_owned()).unwrap();
-        let mut response = self.agent.run(request).unwrap();
-        Answered {
+        let request = request.body(body).unwrap();
+        let mut response = self.agent.run(request)?;
+        Ok(Answered {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.body_mut().read_to_string().unwrap(),
-        }
+            body: response.body_mut().read_to_string()?,
+        })
     }
 
     /// Sends JSON lines with these headers.
@@ -137,10 +149,20 @@ impl Server {
         self.send("POST", path, "application/x-ndjson", lines)
     }
 
+    /// Its process.
+    pub fn process(&self) -> &Running {
+        &self.process
+    }
+
+    /// SIGKILL. Returns whether that ended it.
+    pub fn kill(self) -> bool {
+        self.process.kill().0
+    }
+
     /// Tells it to stop, as `systemctl stop` does, and waits for its end.
     #[track_caller]
     pub fn stop(self) {
-        self.process.interrupt();
+        self.process.terminate();
         self.process.wait().expect_code(0);
     }
 }
@@ -539,6 +561,67 @@ fn a_request_that_is_too_large_is_refused() {
     server
         .send("POST", "/v1/topics", "text/plain", "{}")
         .expect_problem(415, "unsupported-media-type");
+    server.stop();
+}
+
+/// Fails when the free space is not compared.
+#[test]
+fn a_server_without_room_on_its_disk_is_not_ready() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--min-free-disk", "1000000TiB"]);
+    let readiness = server.get("/readyz").expect(503).json();
+    assert_eq!(readiness["ready"], false);
+    let [reason] = readiness["reasons"].as_array().unwrap().as_slice() else {
+        panic!("{readiness}");
+    };
+    let reason = reason.as_str().unwrap();
+    let free_bytes = readiness["free_disk_bytes"].as_u64().unwrap();
+    let free = format!("has {free_bytes} bytes left");
+    for part in [free.as_str(), "--min-free-disk"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    // The process is well, and takes records: it is for others to send them elsewhere.
+    server.get("/livez").expect(200);
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    sandbox
+        .start_command(sandbox.bare_command(&["health", server.url()]))
+        .wait()
+        .expect_code(1);
+    server.stop();
+    let server = Server::start(&sandbox, &["--min-free-disk", "1"]);
+    server.get("/readyz").expect(200);
+    server.stop();
+}
+
+/// Fails when the store's failure is not looked at.
+#[test]
+fn a_server_whose_store_is_poisoned_is_not_ready_and_says_why() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env(
+        "FAILPOINTS",
+        "commit::before-write=20*off->1*return(no space left)",
+    );
+    let server = Server::of(sandbox.start_command(command));
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    server.get("/readyz").expect(200);
+    let produce = || server.post_lines("/v1/topics/t/records", "{\"value\":\"x\"}\n");
+    let acknowledged = std::iter::repeat_with(produce).take_while(|it| it.status == 200);
+    let acknowledged = acknowledged.count();
+    // The disk has room again, and that changes nothing.
+    produce().expect_problem(503, "store-poisoned");
+    let readiness = server.get("/readyz").expect(503).json();
+    let reasons = readiness["reasons"].to_string();
+    for part in ["the store takes no writes", "no space left"] {
+        assert!(reasons.contains(part), "{reasons}");
+    }
+    server.get("/livez").expect(200);
+    let read = server.get("/v1/topics/t/records").expect(200);
+    assert_eq!(read.body.lines().count(), acknowledged);
+    // Whoever starts it again is ready.
+    server.kill();
+    let server = Server::start(&sandbox, &[]);
+    server.get("/readyz").expect(200);
     server.stop();
 }
 

@@ -1,5 +1,7 @@
-//! What tokens open, for how long, and what is written down of it.
+//! What tokens open, for how long, and what is written down of it; and what a server takes at most.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -143,9 +145,7 @@ fn the_position_of_a_pipeline_is_moved_by_those_who_deploy_it() {
 
 /// Posts lines without saying before how many bytes they have. Returns the beginning of the answer.
 fn status_of_chunked(address: &str, path: &str, lines: &str) -> String {
-    use std::io::{Read as _, Write as _};
-
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
     );
@@ -163,8 +163,6 @@ fn status_of_chunked(address: &str, path: &str, lines: &str) -> String {
 
 #[test]
 fn bodies_together_hold_no_more_than_the_server_has_room_for() {
-    use std::io::Write as _;
-
     let sandbox = Sandbox::new();
     sandbox.succeed(&["topic", "create", "t"]);
     let server = Server::start(&sandbox, &["--max-inflight-bytes", "1MiB"]);
@@ -175,7 +173,7 @@ fn bodies_together_hold_no_more_than_the_server_has_room_for() {
         .post_lines(path, &line(500_000).repeat(4))
         .expect(200);
     let address = server.url().strip_prefix("http://").unwrap();
-    let mut slow = std::net::TcpStream::connect(address).unwrap();
+    let mut slow = TcpStream::connect(address).unwrap();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\ncontent-length: 1000000\r\n\r\n"
     );
@@ -207,4 +205,53 @@ fn bodies_together_hold_no_more_than_the_server_has_room_for() {
     while server.post_lines(path, &line(300_000)).status == 503 {
         assert!(started.elapsed() < SOON, "the room never came back");
     }
+}
+
+/// A connection on which the server was asked whether it lives.
+fn ask(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /livez HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+    stream
+}
+
+/// What comes on a connection: `None` if nothing does in that time, and nothing at all if it was closed.
+fn answer(mut stream: &TcpStream, patience: Duration) -> Option<String> {
+    use std::io::ErrorKind::{ConnectionReset, TimedOut, WouldBlock};
+
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let mut answer = [0; 1 << 10];
+    match stream.read(&mut answer) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&answer[..bytes]).into_owned()),
+        Err(error) if [WouldBlock, TimedOut].contains(&error.kind()) => None,
+        Err(error) if error.kind() == ConnectionReset => Some(String::new()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Fails when connections are not counted, when one that is closed still counts, and when one waits for ever.
+#[test]
+fn connections_beyond_the_limit_wait_for_their_turn_and_are_closed_after_a_while() {
+    const WAIT: Duration = Duration::from_secs(10);
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--max-connections", "2"]);
+    let address = server.url().strip_prefix("http://").unwrap();
+    let is_ok = |stream: &TcpStream| {
+        let answer = answer(stream, SOON).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    let open = [ask(address), ask(address)];
+    open.iter().for_each(is_ok);
+    let waiting = ask(address);
+    assert_eq!(answer(&waiting, Duration::from_millis(500)), None);
+    let [closed, open] = open;
+    drop(closed);
+    is_ok(&waiting);
+    let started = Instant::now();
+    let refused = ask(address);
+    assert_eq!(answer(&refused, WAIT * 3).as_deref(), Some(""));
+    assert!(started.elapsed() > WAIT * 9 / 10, "{:?}", started.elapsed());
+    drop(waiting);
+    is_ok(&ask(address));
+    drop(open);
+    server.stop();
 }

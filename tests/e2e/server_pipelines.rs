@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::server::Server;
 use crate::support::counting::{self, Workload};
-use crate::support::{Sandbox, plugins};
+use crate::support::{Answer, Sandbox, Service, note, plugins};
 
 /// How long a server may take to come to a state.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -167,6 +167,71 @@ fn deploys_under_load_lose_and_double_nothing() {
     let back = sandbox.json(&["plugin", "rollback", "count"]);
     assert_eq!(back["to"].as_str().unwrap(), digests[0]);
     server.stop();
+}
+
+/// A server that is told to stop while batches are under way ends them and commits what they led to, and takes no more:
+/// each record is handed to the plugin once over both lives of the server, whatever the delivery guarantee.
+///
+/// Fails when it ends without waiting for batches: then some records of at-most-once are lost, and the others are handed
+/// over again.
+#[test]
+fn a_server_that_is_told_to_stop_finishes_and_commits_what_is_under_way() {
+    for (delivery, concurrency) in [
+        ("at-most-once", 1),
+        ("at-most-once", 4),
+        ("at-least-once", 1),
+        ("exactly-once", 1),
+        ("exactly-once", 4),
+    ] {
+        let records = 600 * concurrency;
+        let service = Service::start(|call| {
+            std::thread::sleep(Duration::from_millis(5));
+            Answer::Status(200, call.body.clone())
+        });
+        let sandbox = Sandbox::new();
+        let settings = format!(
+            "delivery = \"{delivery}\"\nconcurrency = {concurrency}\nbatch.max-records = 10\nallow = {{ http = [{:?}] }}\nconfig.url = {:?}",
+            service.authority(),
+            service.url()
+        );
+        sandbox.wire_suspect("testing-calls-service", 4, &settings);
+        let server = Server::start(&sandbox, &[]);
+        sandbox.succeed(&["apply", "millstream.toml"]);
+        let line = |number: usize| format!("{{\"key\":\"{number}\",\"value\":\"{number}\"}}\n");
+        let lines: String = (0..records).map(line).collect();
+        server
+            .post_lines("/v1/topics/in/records", &lines)
+            .expect(200);
+        let outputs = || {
+            let outputs = sandbox.consume("out");
+            let values = outputs.iter().map(|output| output.value_text().to_owned());
+            let mut values: Vec<String> = values.collect();
+            values.sort_unstable();
+            values
+        };
+        while service.call_count() < records / 4 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        server.stop();
+        let done = service.call_count();
+        let told = format!("{delivery}, {concurrency}: {done} of {records} before the stop");
+        note(&told);
+        assert!(done < records, "{told}: it came too late");
+        assert_eq!(outputs().len(), done, "{told}");
+
+        let server = Server::start(&sandbox, &[]);
+        wait_until("all records processed", || {
+            let described = pipeline(&sandbox, "suspect");
+            described["lag_records"] == 0
+        });
+        server.stop();
+        let calls = service.calls();
+        assert!(calls.values().all(|bodies| bodies.len() == 1), "{told}");
+        assert_eq!(calls.len(), records, "{told}");
+        let mut sent: Vec<String> = (0..records).map(|number| number.to_string()).collect();
+        sent.sort_unstable();
+        assert_eq!(outputs(), sent, "{told}");
+    }
 }
 
 /// What came since the deploy is counted again, from the state that there was then: the last counts are right, and the

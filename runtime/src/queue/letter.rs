@@ -7,7 +7,7 @@ mod filter;
 mod origin;
 mod read;
 
-pub use filter::{Filter, Term};
+pub use filter::{DigestStart, Filter, Term};
 pub use origin::Origin;
 pub use read::DeadLetter;
 

@@ -1,5 +1,7 @@
 //! Goes through the dead letters of a queue.
 
+use std::collections::BTreeSet;
+
 use super::letter::{DeadLetter, Filter};
 use super::shared::Queue;
 use super::{Error, PeekedMessage};
@@ -36,6 +38,29 @@ impl Letters {
             }
         }
         Ok(Some(kept))
+    }
+
+    /// The digests of the components that have failed on them, no more than so many.
+    ///
+    /// # Errors
+    /// Those of [`Queue::peek`].
+    pub async fn plugin_digests(&mut self, max: usize) -> Result<BTreeSet<String>, Error> {
+        let mut digests = BTreeSet::new();
+        while let Some(page) = self.next_page().await? {
+            for message in page {
+                let letter = DeadLetter::read(message.record()?.headers);
+                let Some(digest) = letter.plugin_digest() else {
+                    continue;
+                };
+                if digests.len() == max {
+                    return Ok(digests);
+                }
+                if !digests.contains(digest) {
+                    digests.insert(digest.to_owned());
+                }
+            }
+        }
+        Ok(digests)
     }
 }
 

@@ -64,6 +64,6 @@ pub use topics::{
 };
 
 pub(crate) use access::LocalServer;
-pub(crate) use dead_letters::{NEXT_ID, QUEUE, Source};
+pub(crate) use dead_letters::{NEXT_ID, PLUGIN_DIGEST, QUEUE, Source};
 pub(crate) use plugins::SIGNATURE;
 pub(crate) use records::NEXT_OFFSETS;

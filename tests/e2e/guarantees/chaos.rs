@@ -94,16 +94,7 @@ impl History {
             kill_count: self.kill_count,
             when,
         };
-        let ledger = Ledger::read(&self.sandbox, told);
-        let violations = checks::violations(&ledger);
-        assert!(
-            violations.is_empty(),
-            "MILLSTREAM_SEED={}, {:?}, {} kills:\n{}",
-            self.seed,
-            self.setting,
-            self.kill_count,
-            violations.join("\n")
-        );
+        checks::assert_holds(&Ledger::read(&self.sandbox, told), self.seed);
     }
 
     fn next_kill(&mut self) -> Kill {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::{Entry, Ledger, Letter, Outcome, PIPELINES, Place, Stage, When};
+use super::ledger::{Entry, Ledger, Letter, Outcome, PIPELINES, Place, Stage, Told, When};
 use super::scene::{MAX_ATTEMPTS, MAX_RECORDS, VERSIONS_WITH_STATE};
 use super::workload::Workload;
 
@@ -22,8 +22,24 @@ const CHECKS: [Check; 7] = [
     ("both_versions_did_something", both_versions_did_something),
 ];
 
-/// Holds all checks against a ledger. Returns what is amiss.
-pub fn violations(ledger: &Ledger<'_>) -> Vec<String> {
+/// Holds all checks against a ledger.
+#[track_caller]
+pub fn assert_holds(ledger: &Ledger<'_>, seed: u64) {
+    let violations = violations(ledger);
+    let Told {
+        setting,
+        kill_count,
+        ..
+    } = &ledger.told;
+    assert!(
+        violations.is_empty(),
+        "MILLSTREAM_SEED={seed}, {setting:?}, {kill_count} kills:\n{}",
+        violations.join("\n")
+    );
+}
+
+/// What is amiss.
+fn violations(ledger: &Ledger<'_>) -> Vec<String> {
     let mut told = Vec::new();
     for (name, check) in CHECKS {
         let found = check(ledger);
@@ -305,6 +321,21 @@ fn queue_counts_add_up(ledger: &Ledger<'_>) -> Vec<String> {
         }
     }
     amiss
+}
+
+/// How often a pipeline has gone on with another version, as its outputs show: in the order of the partitions that it
+/// reads.
+pub fn version_changes(ledger: &Ledger<'_>, pipeline: usize) -> usize {
+    let outputs = ledger.outputs[pipeline].iter();
+    let proofs = outputs.filter_map(|entry| entry.proofs.last());
+    let mut versions: Vec<_> = proofs.map(|proof| (proof.place, proof.version)).collect();
+    versions.sort_unstable();
+    let pairs = versions.windows(2);
+    let changes = pairs.filter(|pair| {
+        let [(before, was), (after, is)] = [pair[0], pair[1]];
+        before.partition == after.partition && was != is
+    });
+    changes.count()
 }
 
 /// A deploy is one: the state went through the hands of both versions.

@@ -4,6 +4,7 @@
 //! them (`scene.rs`). One record in a hundred asks for another attempt, and one in a thousand is poison: it traps,
 //! loops, allocates without end, is rejected, or never ready. Meanwhile producer and run are killed at
 //! random moments and at the steps of a commit, and restarted, with the other version of the plugin (`chaos.rs`).
+//! In some histories a server runs the pipelines, and the versions are deployed to it while records come (`live.rs`).
 //! After each kill, and at the end, a ledger (`ledger.rs`) is put together from everything that can be read, and
 //! held against what must be so (`checks.rs`).
 //!
@@ -27,10 +28,12 @@
 mod chaos;
 mod checks;
 mod ledger;
+mod live;
 mod scene;
 mod workload;
 
 use chaos::History;
+use live::LiveHistory;
 use scene::{Setting, Through};
 
 const CHAIN: Setting = Setting {
@@ -104,6 +107,46 @@ fn many_instances_without_state_do_everything_once() {
         ..CHAIN
     };
     History::new(setting).unfold();
+}
+
+#[test]
+fn live_deploys_under_kills_do_everything_once() {
+    LiveHistory::new(CHAIN).unfold();
+}
+
+#[test]
+fn live_deploys_of_many_instances_under_kills_do_everything_once() {
+    let setting = Setting {
+        concurrency: 4,
+        durability: "sync",
+        ..CHAIN
+    };
+    LiveHistory::new(setting).unfold();
+}
+
+#[test]
+fn live_deploys_with_a_queue_and_many_instances_under_kills_do_everything_once() {
+    let setting = Setting {
+        through: Through::Queue,
+        concurrency: 4,
+        ..CHAIN
+    };
+    LiveHistory::new(setting).unfold();
+}
+
+#[test]
+fn fifty_live_deploys_under_full_load_do_everything_once() {
+    LiveHistory::new(CHAIN).unfold_under_full_load();
+}
+
+#[test]
+fn fifty_live_deploys_with_a_queue_and_many_instances_under_full_load_do_everything_once() {
+    let setting = Setting {
+        through: Through::Queue,
+        concurrency: 4,
+        ..CHAIN
+    };
+    LiveHistory::new(setting).unfold_under_full_load();
 }
 
 #[test]

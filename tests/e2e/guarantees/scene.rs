@@ -62,14 +62,18 @@ impl Setting {
         self.order != "none"
     }
 
-    /// Batches that run at a time in a pipeline.
-    pub fn batches_at_a_time(&self, pipeline: usize) -> u64 {
-        let tasks = match (pipeline, self.through) {
+    /// Tasks of a pipeline.
+    pub fn tasks(&self, pipeline: usize) -> u64 {
+        match (pipeline, self.through) {
             (0, _) => PARTITIONS[0],
             (_, Through::Topic) => PARTITIONS[1],
             (_, Through::Queue) => 1,
-        };
-        tasks * u64::from(self.concurrency)
+        }
+    }
+
+    /// Batches that run at a time in a pipeline.
+    pub fn batches_at_a_time(&self, pipeline: usize) -> u64 {
+        self.tasks(pipeline) * u64::from(self.concurrency)
     }
 
     /// Writes the manifest, with this version of the plugin; without state there is only one.

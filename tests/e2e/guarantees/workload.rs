@@ -67,15 +67,26 @@ impl Workload {
     /// Sends more records to `in`. The producer may be killed; then another one goes on behind what was
     /// acknowledged, and so sends some a second time if they were stored and not acknowledged.
     pub fn send(&mut self, sandbox: &Sandbox, random: &mut Random, count: u64) {
+        let start = self.add(random, count);
+        let mut from = start;
+        if random.within(0..2) == 0 {
+            from += self.send_until_killed(sandbox, random, start);
+        }
+        self.send_from(sandbox, from);
+    }
+
+    /// Adds records that somebody else is to send. Returns the number of the first.
+    pub fn add(&mut self, random: &mut Random, count: u64) -> usize {
         let start = self.sent.len();
         for _ in 0..count {
             let record = self.next(random);
             self.sent.push(record);
         }
-        let mut from = start;
-        if random.within(0..2) == 0 {
-            from += self.send_until_killed(sandbox, random, start);
-        }
+        start
+    }
+
+    /// Sends the records from this number on.
+    pub fn send_from(&self, sandbox: &Sandbox, from: usize) {
         let file = sandbox.write_lines("records.jsonl", self.lines(from));
         sandbox.produce_records("in", &file);
     }
@@ -105,7 +116,7 @@ impl Workload {
     }
 
     /// The lines of the records from this number on.
-    fn lines(&self, from: usize) -> impl Iterator<Item = String> + '_ {
+    pub fn lines(&self, from: usize) -> impl Iterator<Item = String> + '_ {
         let numbered = (0..).zip(&self.sent).skip(from);
         numbered.map(|(number, sent)| {
             json!({ "key": sent.key, "value": Self::value(number, sent) }).to_string()

@@ -57,11 +57,25 @@ impl Running {
 
     /// SIGINT, as Ctrl-C sends it.
     pub fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    /// SIGTERM, as a service manager sends it.
+    pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// SIGKILL, while others still look at it: [`kill`](Self::kill) says whether that ended it.
+    pub fn strike(&self) {
+        self.signal("-KILL");
+    }
+
+    fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
+            .args([name, &self.child.id().to_string()])
             .stderr(Stdio::null())
             .status();
-        assert!(status.unwrap().success(), "{}: kill -INT", self.line);
+        assert!(status.unwrap().success(), "{}: kill {name}", self.line);
     }
 
     /// Waits for its end.
@@ -81,6 +95,11 @@ impl Running {
     /// What it has written to standard output so far.
     pub fn stdout(&self) -> String {
         read(&self.stdout)
+    }
+
+    /// What it has said on standard error so far.
+    pub fn stderr(&self) -> String {
+        read(&self.stderr)
     }
 
     /// The greatest resident size so far, in bytes.

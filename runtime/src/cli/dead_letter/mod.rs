@@ -24,8 +24,8 @@ use super::exit::Ending;
 use super::open::Access;
 use super::output::{Column, Output, Table};
 use crate::server::{
-    LetterCount, LetterPage, LetterView, NEXT_ID, PurgedLetters, QUEUE, Selection as Selected,
-    Source,
+    LetterCount, LetterPage, LetterView, NEXT_ID, PLUGIN_DIGEST, PurgedLetters, QUEUE,
+    Selection as Selected, Source,
 };
 use redrive::RedriveArgs;
 use replay::ReplayArgs;
@@ -119,6 +119,8 @@ struct PageQuery<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    plugin_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     since_ms: Option<u64>,
     from: u64,
     max: u64,
@@ -129,6 +131,7 @@ impl<'a> PageQuery<'a> {
         Self {
             source: &selection.source,
             filter: selection.filter.as_deref(),
+            plugin_digest: selection.plugin_digest.as_deref(),
             since_ms: selection.since_ms,
             from,
             max: left.min(PAGE_LETTERS),
@@ -138,7 +141,7 @@ impl<'a> PageQuery<'a> {
 
 async fn list(
     client: &Client,
-    selection: Selected,
+    mut selection: Selected,
     max: u64,
     output: &mut Output,
 ) -> anyhow::Result<()> {
@@ -148,6 +151,7 @@ async fn list(
         let page: LetterPage = client.get("/v1/dead-letters", &query).await?;
         letters.extend(page.letters);
         next = page.next;
+        selection.plugin_digest = page.plugin_digest.or(selection.plugin_digest);
     }
     output.result(&letters, |output| {
         let mut table = Table::new(&[
@@ -168,7 +172,7 @@ async fn list(
     if next.is_some() {
         output.flush()?;
         super::progress::note(&format!(
-            "these are the first {max}; --max shows more, --filter and --since show fewer"
+            "these are the first {max}; --max shows more, --filter, --plugin and --since show fewer"
         ));
     }
     Ok(())
@@ -210,7 +214,7 @@ async fn export(
     output: &mut Output,
 ) -> anyhow::Result<()> {
     let Some(path) = file else {
-        write_lines(client, &selection, max, |lines| Ok(output.write(lines)?)).await?;
+        write_lines(client, selection, max, |lines| Ok(output.write(lines)?)).await?;
         return Ok(());
     };
     // A source that does not exist leaves no file behind.
@@ -218,7 +222,7 @@ async fn export(
     let cannot = || format!("cannot write {}", path.display());
     // An earlier export may be the only copy of what was purged since.
     let mut writer = BufWriter::new(File::create_new(path).with_context(cannot)?);
-    let (queue, exported) = write_lines(client, &selection, max, |lines| {
+    let (queue, exported) = write_lines(client, selection, max, |lines| {
         writer.write_all(lines).with_context(cannot)
     })
     .await?;
@@ -243,16 +247,18 @@ async fn export(
 /// Writes letters page by page; returns the name of their queue, and how many there were.
 async fn write_lines(
     client: &Client,
-    selection: &Selected,
+    mut selection: Selected,
     max: u64,
     mut write: impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<(String, u64)> {
     let (mut queue, mut count, mut next) = (String::new(), 0, Some(0));
     while let Some(from) = next.filter(|_| count < max) {
-        let query = PageQuery::new(selection, from, max - count);
+        let query = PageQuery::new(&selection, from, max - count);
         let answer = client.fetch("/v1/dead-letters/export", &query).await?;
         write(&answer.body)?;
         count += lines(&answer.body).count() as u64;
+        let whole = answer.header(PLUGIN_DIGEST).map(str::to_owned);
+        selection.plugin_digest = whole.or(selection.plugin_digest);
         next = answer.header(NEXT_ID).and_then(|id| id.parse().ok());
         answer
             .header(QUEUE)

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cli::quantity;
-use crate::queue::letter::Term;
+use crate::queue::letter::{DigestStart, Term};
 use crate::server::{self, Source};
 
 /// Dead letters of a queue, all of them or some.
@@ -20,6 +20,12 @@ pub(in crate::cli) struct Selection {
     /// reason=deadline`. A plugin is given as NAME, NAME@DIGEST or with the start of its digest.
     #[arg(long, value_name = "FIELD=VALUE", value_parser = term)]
     filter: Vec<String>,
+
+    /// Only those that this component has failed on: its SHA-256, or the start of it
+    ///
+    /// That holds besides what `--filter` says. If the start is that of several components, that is an error.
+    #[arg(long, value_name = "DIGEST")]
+    plugin: Option<DigestStart>,
 
     /// Only those given up on since: how long ago (`2h`), or a time such as 2013-01-01T00:00:00Z
     #[arg(long, value_name = "WHEN")]
@@ -39,6 +45,7 @@ impl Selection {
         server::Selection {
             source: self.source.to_string(),
             filter: (!self.filter.is_empty()).then(|| self.filter.join(",")),
+            plugin_digest: self.plugin.as_ref().map(ToString::to_string),
             since_ms: self.since.map(|since| since.time_ms(now_ms)),
         }
     }

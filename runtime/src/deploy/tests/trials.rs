@@ -86,6 +86,49 @@ async fn a_faulty_canary_of_many_instances_is_taken_back() {
     is_taken_back(&format!("{HASTY}\nconcurrency = 2")).await;
 }
 
+/// Passes records on as they came, after it has counted far down for each.
+fn slow() -> Guest {
+    Guest::new(
+        "(local $left i32)
+        (local.set $left (i32.mul (call $count (local.get $batch)) (i32.const 100000)))
+        (loop $more
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br_if $more (local.get $left)))
+        (call $pass (local.get $batch))",
+    )
+}
+
+/// It does everything right, and takes too long for it: what is compared is what was measured meanwhile.
+///
+/// Fails when the time in the plugin is not measured, or not of the canary's partitions alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_canary_takes_itself_back() {
+    for settings in [HASTY.to_owned(), format!("{HASTY}\nconcurrency = 2")] {
+        let (server, old, new) = server(&settings, &slow()).await;
+        let mode = canary(&[1], Duration::from_millis(2_000));
+        let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+        let deploy = send_during(&server, deploy.unwrap().id).await;
+        assert_eq!(deploy.outcome, Outcome::RolledBack, "{deploy:?}");
+        let reason = deploy.reason.clone().unwrap();
+        assert!(reason.contains("ns a record"), "{reason}");
+        let Some(Report::Canary(report)) = deploy.report else {
+            panic!("{deploy:?}");
+        };
+        assert!(
+            report.new.record_ns() > 2.0 * report.old.record_ns(),
+            "{report:?}"
+        );
+        assert_eq!(
+            (report.old.failures, report.new.failures, report.held),
+            (0, 0, 0)
+        );
+        server.wait_until_idle().await;
+        assert_eq!(sorted(server.values("out")), sorted(server.values("in")));
+        assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+        assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_good_canary_is_promoted() {
     let (server, _, new) = server(HASTY, &passthrough_too()).await;

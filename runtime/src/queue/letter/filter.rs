@@ -1,5 +1,6 @@
 //! Selects dead letters by what they say.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::{DeadLetter, Origin};
@@ -60,6 +61,45 @@ impl Term {
     }
 }
 
+/// Digits of a whole digest.
+const DIGEST_DIGITS: usize = 64;
+
+/// The SHA-256 of a component, or the start of it, as lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DigestStart(String);
+
+impl FromStr for DigestStart {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match is_hexadecimal && (1..=DIGEST_DIGITS).contains(&text.len()) {
+            true => Ok(Self(text.to_ascii_lowercase())),
+            false => Err(format!(
+                "`{text}` is no digest; expected the SHA-256 of a component or the start of it, 1 to {DIGEST_DIGITS} hexadecimal digits"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for DigestStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl DigestStart {
+    /// Whether it is a whole digest.
+    pub fn is_whole(&self) -> bool {
+        self.0.len() == DIGEST_DIGITS
+    }
+
+    fn matches(&self, letter: &DeadLetter<'_>) -> bool {
+        let digest = letter.plugin_digest();
+        digest.is_some_and(|digest| digest.starts_with(&self.0))
+    }
+}
+
 /// Whether `wanted` is the name of a plugin `NAME@DIGEST`, or that with the start of its digest.
 fn is_plugin(plugin: &str, wanted: &str) -> bool {
     match plugin.strip_prefix(wanted) {
@@ -73,6 +113,8 @@ fn is_plugin(plugin: &str, wanted: &str) -> bool {
 pub struct Filter {
     /// For each field that is named at least one of its conditions must be met.
     pub terms: Vec<Term>,
+    /// Only what a component with this digest, or one that begins so, has failed on.
+    pub plugin_digest: Option<DigestStart>,
     /// Only what was given up on at this time or later, in ms since the epoch.
     pub since_ms: Option<u64>,
 }
@@ -88,8 +130,13 @@ impl Filter {
         let is_recent = self
             .since_ms
             .is_none_or(|since_ms| letter.dead_lettered_ms >= Some(since_ms));
+        let is_of_component = self
+            .plugin_digest
+            .as_ref()
+            .is_none_or(|digest| digest.matches(letter));
         let mut terms = self.terms.iter();
         is_recent
+            && is_of_component
             && terms.all(|term| {
                 let mut same_field = self.terms.iter().filter(|other| other.field == term.field);
                 same_field.any(|term| term.matches(letter))
@@ -104,7 +151,7 @@ mod tests {
     fn filter(terms: &[&str]) -> Filter {
         Filter {
             terms: terms.iter().map(|term| term.parse().unwrap()).collect(),
-            since_ms: None,
+            ..Filter::default()
         }
     }
 
@@ -140,6 +187,45 @@ mod tests {
         assert!(since(100).matches(&letter));
         assert!(!since(101).matches(&letter));
         assert!(!since(0).matches(&DeadLetter::default()));
+    }
+
+    #[test]
+    fn a_digest_is_asked_for_besides_the_conditions() {
+        let of = |plugin: Option<&'static str>| DeadLetter {
+            reason: Some("trap"),
+            plugin,
+            ..DeadLetter::default()
+        };
+        let letter = of(Some("flights@4f2a"));
+        for (digest, term, expected) in [
+            ("4", "reason=trap", true),
+            ("4F2A", "reason=trap", true),
+            ("4f2a0", "reason=trap", false),
+            ("f2a", "reason=trap", false),
+            ("4f", "reason=deadline", false),
+            ("4f", "plugin=other", false),
+        ] {
+            let filter = Filter {
+                plugin_digest: Some(digest.parse().unwrap()),
+                ..filter(&[term])
+            };
+            assert!(!filter.is_all());
+            assert_eq!(filter.matches(&letter), expected, "{digest} {term}");
+            assert!(!filter.matches(&of(Some("4f2a"))), "a name is no digest");
+            assert!(!filter.matches(&of(None)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_digest_is_told() {
+        let whole = "a0".repeat(32);
+        assert!(whole.parse::<DigestStart>().unwrap().is_whole());
+        assert!(!"a0".parse::<DigestStart>().unwrap().is_whole());
+        let long = format!("{whole}a");
+        for text in ["", "4g", "flights@4f", " 4f", "é", &long] {
+            let error = text.parse::<DigestStart>().unwrap_err();
+            assert!(error.contains("SHA-256"), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -72,6 +72,12 @@ impl<'a> DeadLetter<'a> {
         }
         letter
     }
+
+    /// SHA-256 of the component that failed, as its plugin is written.
+    pub fn plugin_digest(&self) -> Option<&'a str> {
+        let (_, digest) = self.plugin?.rsplit_once('@')?;
+        Some(digest)
+    }
 }
 
 /// The second field of `VERSION-TRACE-PARENT-FLAGS`.

@@ -111,7 +111,7 @@ fn letters_come_in_order_and_as_the_filter_says() {
     }
     let filter = Filter {
         terms: vec!["reason=trap".parse().unwrap()],
-        since_ms: None,
+        ..Filter::default()
     };
     let mut letters = queue.letters(filter);
     let mut offsets = Vec::new();

@@ -32,6 +32,8 @@ const MAX_EXPORT_BYTES: usize = 8 << 20;
 
 /// Names the id at which an export goes on; missing at its end.
 pub(crate) const NEXT_ID: &str = "millstream-next-id";
+/// Names the component that has failed on the letters, if the start of its digest was asked for.
+pub(crate) const PLUGIN_DIGEST: &str = "millstream-plugin-digest";
 /// Names the queue that the letters are in.
 pub(crate) const QUEUE: &str = "millstream-queue";
 
@@ -66,6 +68,9 @@ pub struct LetterPage {
     pub letters: Vec<LetterView>,
     /// Where the next page begins; null if there is none.
     pub next: Option<u64>,
+    /// The whole of `plugin_digest`, which makes the next page cheaper; null if no component was asked for.
+    #[serde(default)]
+    pub plugin_digest: Option<String>,
 }
 
 /// What was, or would be, deleted.
@@ -111,22 +116,26 @@ async fn list(
     QueryOf(page): QueryOf<Page>,
 ) -> Result<axum::Json<LetterPage>, Problem> {
     let max = page.max()?;
-    let mut found = selection.letters(&state.data, page.from.unwrap_or(0))?;
-    let (mut letters, mut bytes) = (Vec::new(), 0);
-    while let Some(messages) = found.next_page().await? {
+    let queue = selection.queue(&state.data)?;
+    let filter = selection.filter(&queue).await?;
+    let plugin_digest = filter.plugin_digest.as_ref().map(ToString::to_string);
+    let mut found = queue.letters_from(filter, page.from.unwrap_or(0));
+    let (mut letters, mut bytes, mut next) = (Vec::new(), 0, None);
+    'pages: while let Some(messages) = found.next_page().await? {
         for message in messages {
             bytes += message.record()?.size_bytes();
             let is_full = bytes > MAX_EXPORT_BYTES && !letters.is_empty();
             if letters.len() == max || is_full {
-                let next = Some(message.offset);
-                return Ok(axum::Json(LetterPage { letters, next }));
+                next = Some(message.offset);
+                break 'pages;
             }
             letters.push(LetterView::of(message.offset, &message.record()?));
         }
     }
     Ok(axum::Json(LetterPage {
         letters,
-        next: None,
+        next,
+        plugin_digest,
     }))
 }
 
@@ -166,7 +175,7 @@ async fn show(
     Ok(axum::Json(LetterView::of(id, &message.record()?)))
 }
 
-/// Dead letters as they are stored, one JSON object a line; they can be produced again, and replayed elsewhere. The header `millstream-next-id` says where to go on.
+/// Dead letters as they are stored, one JSON object a line; they can be produced again, and replayed elsewhere. The header `millstream-next-id` says where to go on, `millstream-plugin-digest` what `plugin_digest` is as a whole.
 #[utoipa::path(get, path = "/dead-letters/export", security(("token" = ["consume"])), tag = "dead letters",
     params(Selection, Page),
     responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 404)))]
@@ -177,7 +186,9 @@ async fn export(
 ) -> Result<impl IntoResponse, Problem> {
     let max = page.max()?;
     let queue = selection.queue(&state.data)?;
-    let mut letters = selection.letters(&state.data, page.from.unwrap_or(0))?;
+    let filter = selection.filter(&queue).await?;
+    let digest = filter.plugin_digest.as_ref().map(ToString::to_string);
+    let mut letters = queue.letters_from(filter, page.from.unwrap_or(0));
     let json = QueueWriter::new(queue.name());
     let (mut count, mut lines, mut next) = (0, Vec::new(), None);
     'pages: while let Some(messages) = letters.next_page().await? {
@@ -202,6 +213,9 @@ async fn export(
     if let Some(next) = next {
         headers.insert(NEXT_ID, next.into());
     }
+    if let Some(digest) = digest.and_then(|it| it.parse().ok()) {
+        headers.insert(PLUGIN_DIGEST, digest);
+    }
     Ok((headers, lines))
 }
 
@@ -214,11 +228,12 @@ async fn count(
     QueryOf(selection): QueryOf<Selection>,
 ) -> Result<axum::Json<LetterCount>, Problem> {
     let queue = selection.queue(&state.data)?;
+    let filter = selection.filter(&queue).await?;
     let mut letters = 0;
-    if selection.filter()?.is_all() {
+    if filter.is_all() {
         letters = queue.message_count().await?;
     } else {
-        let mut found = selection.letters(&state.data, 0)?;
+        let mut found = queue.letters(filter);
         while let Some(page) = found.next_page().await? {
             letters += page.len() as u64;
         }
@@ -236,11 +251,12 @@ async fn purge(
     Json(selection): Json<Selection>,
 ) -> Result<axum::Json<PurgedLetters>, Problem> {
     let queue = selection.queue(&state.data)?;
+    let filter = selection.filter(&queue).await?;
     let (mut deleted, mut held) = (0, 0);
-    if selection.filter()?.is_all() {
+    if filter.is_all() {
         deleted = queue.purge().await?;
     } else {
-        let mut letters = selection.letters(&state.data, 0)?;
+        let mut letters = queue.letters(filter);
         while let Some(page) = letters.next_page().await? {
             let offsets: Vec<u64> = page.iter().map(|message| message.offset).collect();
             let removed = queue.remove(&offsets).await?;

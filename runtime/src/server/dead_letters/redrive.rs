@@ -185,7 +185,7 @@ async fn start(
         WhereTo::Pipeline => RedriveTo::Pipeline,
         WhereTo::Topic => RedriveTo::Topic,
     };
-    let filter = request.selection.filter()?;
+    let filter = request.selection.filter(&queue).await?;
     let max = request.max.unwrap_or(u64::MAX);
     let redrive = Redrive::plan(&data.log, &data.queues, &queue, filter, to, max).await?;
     let (dry_run, left) = (request.dry_run, redrive.left_count());

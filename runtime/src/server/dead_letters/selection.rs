@@ -9,8 +9,11 @@ use super::super::problem::{Code, Problem};
 use super::super::state::Data;
 use crate::model::{PipelineName, QueueName};
 use crate::pipeline;
-use crate::queue::letter::{Filter, Term};
-use crate::queue::{Letters, Queue};
+use crate::queue::Queue;
+use crate::queue::letter::{DigestStart, Filter, Term};
+
+/// Digests that are told when the start of one is that of several.
+const DIGESTS_TOLD: usize = 3;
 
 /// Dead letters of a queue, all of them or some.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
@@ -24,6 +27,11 @@ pub struct Selection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(example = "reason=trap,reason=deadline")]
     pub filter: Option<String>,
+    /// Only those that the component with this SHA-256 has failed on. The start of it will do, if those that are meant
+    /// otherwise have no other component whose digest begins so; finding that out takes a look at all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(example = "4f2a")]
+    pub plugin_digest: Option<String>,
     /// Only those given up on at this time or later, in ms since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
@@ -36,20 +44,45 @@ impl Selection {
         source.queue(data)
     }
 
-    /// What they have in common.
-    pub(super) fn filter(&self) -> Result<Filter, Problem> {
+    /// What they have in common, with the whole digest of the component.
+    pub(super) async fn filter(&self, queue: &Queue) -> Result<Filter, Problem> {
+        let mut filter = self.written_filter()?;
+        let Some(start) = filter.plugin_digest.clone().filter(|it| !it.is_whole()) else {
+            return Ok(filter);
+        };
+        let mut letters = queue.letters(filter.clone());
+        let digests = letters.plugin_digests(DIGESTS_TOLD).await?;
+        match digests.len() {
+            0 => {}
+            1 => {
+                // What is malformed is still what begins so; no digest at all would be every letter.
+                if let Some(Ok(whole)) = digests.first().map(|it| it.parse::<DigestStart>()) {
+                    filter.plugin_digest = Some(whole);
+                }
+            }
+            _ => {
+                let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
+                return Err(Problem::invalid(format!(
+                    "several components whose digest begins with `{start}` have failed on dead letters of the queue `{}`: {}; give more digits, or the name of the plugin as well",
+                    queue.name(),
+                    digests.join(", ")
+                )));
+            }
+        }
+        Ok(filter)
+    }
+
+    fn written_filter(&self) -> Result<Filter, Problem> {
         let terms = self.filter.as_deref().unwrap_or_default().split(',');
         let terms = terms.filter(|term| !term.is_empty());
         let terms: Result<Vec<Term>, String> = terms.map(str::parse).collect();
+        let digest = self.plugin_digest.as_deref();
+        let digest = digest.map(str::parse::<DigestStart>);
         Ok(Filter {
             terms: terms.map_err(Problem::invalid)?,
+            plugin_digest: digest.transpose().map_err(Problem::invalid)?,
             since_ms: self.since_ms,
         })
-    }
-
-    /// Goes through them, from an id on.
-    pub(super) fn letters(&self, data: &Data, from: u64) -> Result<Letters, Problem> {
-        Ok(self.queue(data)?.letters_from(self.filter()?, from))
     }
 }
 
@@ -148,13 +181,13 @@ mod tests {
         let selection = Selection {
             source: "p".to_owned(),
             filter: Some("reason=trap,reason=deadline,plugin=p@4f".to_owned()),
-            since_ms: None,
+            ..Selection::default()
         };
-        assert_eq!(selection.filter().unwrap().terms.len(), 3);
+        assert_eq!(selection.written_filter().unwrap().terms.len(), 3);
         let selection = Selection {
             filter: Some("raeson=trap".to_owned()),
             ..selection
         };
-        assert!(selection.filter().is_err());
+        assert!(selection.written_filter().is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Plugins that say of the wrong record that they trap on it: no other record suffers, and the bound of calls that
-//! docs/delivery-semantics.md names holds all the same.
+//! Plugins that say of the wrong record that they trap on it, or say nothing: no other record suffers, and the bound of
+//! calls that docs/delivery-semantics.md names holds all the same.
 
 use super::*;
 
@@ -28,6 +28,16 @@ const LIES: [(&str, &str); 10] = [
 
 /// A guest that traps on a batch that holds a record whose value begins with `P`, and says before where.
 fn traps_and_says(hint: &str) -> Guest {
+    fails_on_poison(&format!("(call $trapping-at {hint}) unreachable"))
+}
+
+/// A guest that never comes back from a batch that holds a record whose value begins with `P`.
+fn loops() -> Guest {
+    fails_on_poison("(loop $forever (br $forever))")
+}
+
+/// A guest that fails, with these instructions, on a batch that holds a record whose value begins with `P`.
+fn fails_on_poison(fail: &str) -> Guest {
     let process = format!(
         r"(local $n i32) (local $at i32) (local $from i32) (local $first i32)
         (local.set $n (call $count (local.get $batch)))
@@ -37,7 +47,7 @@ fn traps_and_says(hint: &str) -> Guest {
             (br_if $fine (i32.ge_u (local.get $at) (local.get $n)))
             (if (i32.eq (i32.const 0x50)
                   (i32.load8_u (i32.add (i32.load offset=32 (local.get $batch)) (local.get $from))))
-              (then (call $trapping-at {hint}) unreachable))
+              (then {fail}))
             (local.set $from (i32.load (i32.add (i32.load offset=40 (local.get $batch))
               (i32.mul (local.get $at) (i32.const 4)))))
             (local.set $at (i32.add (local.get $at) (i32.const 1)))
@@ -61,9 +71,14 @@ struct Liar {
 
 impl Liar {
     async fn new(lie: &'static str, hint: &str, order: &str) -> Self {
+        Self::with(lie, &traps_and_says(hint), order, "").await
+    }
+
+    /// As [`new`](Self::new), with any guest and further settings.
+    async fn with(lie: &'static str, guest: &Guest, order: &str, settings: &str) -> Self {
         let scene = Scene::new();
-        let plugin = scene.plugin(&traps_and_says(hint));
-        let settings = format!("retry = {{ max-attempts = 1, order = \"{order}\" }}");
+        let plugin = scene.plugin(guest);
+        let settings = format!("retry = {{ max-attempts = 1, order = \"{order}\" }}\n{settings}");
         let text = manifest("m", "a", &settings)
             .replace("partitions = 4", "partitions = 1")
             .replace("max-records = 16", "max-records = 1024");
@@ -97,8 +112,8 @@ impl Liar {
         calls() - before
     }
 
-    /// As [`run`](Self::run); and it took no more calls than it may.
-    async fn run_within_bound(&mut self, records: usize, poison: &[usize]) {
+    /// As [`run`](Self::run); and it took no more calls than it may, for each of the poison records.
+    async fn run_within_bound(&mut self, records: usize, poison: &[usize]) -> u64 {
         let calls = self.run(records, poison).await;
         let each = 2.0 * (records as f64).log2() + 2.0;
         let most = 1.0 + each * poison.len() as f64;
@@ -107,6 +122,7 @@ impl Liar {
             calls as f64 <= most,
             "{calls} calls for {poison:?} among {records} with a plugin that says `{lie}`, and at most {most}"
         );
+        calls
     }
 
     /// Everything but the poison has come through, once and in order, and nothing else was given up on.
@@ -172,4 +188,34 @@ async fn a_plugin_that_names_wrong_records_gives_up_on_no_other() {
             liar.assert_all_came_through();
         }
     }
+}
+
+/// A run of records on each of which the plugin loops until its deadline: nobody says where, each takes a deadline to be
+/// found out, and what stands before, between and behind them comes through.
+///
+/// The bound for each of them would let every record run alone. So the bound of a run is held against it, too: where
+/// everything is poison nothing is gained by halving, and only its ends have to be looked for.
+///
+/// Fails when a part that is known to be bad is called all the same, and when the records are tried one by one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_records_that_loop_costs_what_it_may_and_stalls_nobody() {
+    const RECORDS: usize = 300;
+    let settings = "limits = { deadline = \"40ms\" }";
+    let mut looping = Liar::with("nothing", &loops(), "key", settings).await;
+    for poison in [
+        (140..164).collect::<Vec<_>>(),
+        (0..17).collect(),
+        (288..300).collect(),
+        (0..RECORDS).step_by(50).collect(),
+    ] {
+        let calls = looping.run_within_bound(RECORDS, &poison).await;
+        let is_run = poison.last() == Some(&(poison[0] + poison.len() - 1));
+        let most = 2 * poison.len() + 4 * RECORDS.ilog2() as usize;
+        assert!(
+            !is_run || calls <= most as u64,
+            "{calls} calls for a run of {}, and at most {most}",
+            poison.len()
+        );
+    }
+    looping.assert_all_came_through();
 }
