@@ -327,7 +327,9 @@ fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
     server
         .get("/v1/backups/99")
         .expect_problem(404, "unknown-backup");
-    server.stop();
+    // Who does not ask finds it in the log: what was written down of the request is that it has begun.
+    let log = server.stop();
+    log.expect_error(&["a backup could not be made", "exists already"]);
 }
 
 #[test]

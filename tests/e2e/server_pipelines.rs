@@ -304,6 +304,48 @@ fn whoever_hears_that_a_trial_has_ended_can_begin_the_next_one() {
     server.stop();
 }
 
+/// A backup keeps no rollback waiting, however long it takes, and is none if it has copied half of a state.
+///
+/// Fails when the backup holds what a rollback needs, and when only the state before the copy is looked at.
+#[test]
+fn a_rollback_during_a_backup_goes_on_and_the_backup_is_of_no_half_state() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env(
+        "FAILPOINTS",
+        "backup::before-checkpoint=1*sleep(8000)->off;deploy::state-restored=1*return->off",
+    );
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let next = next.to_str().unwrap();
+    sandbox.succeed(&["plugin", "upload", "count", next, "--deploy"]);
+    let backup = sandbox.path("backup");
+    let new = serde_json::json!({ "folder": backup, "detach": true });
+    let begun = server.post("/v1/backups", &new).expect(202).json();
+    let status = || {
+        let status = server.get(&format!("/v1/backups/{}", begun["id"]));
+        status.expect(200).json()
+    };
+    let back = ["plugin", "rollback", "count", "--with-state"];
+    sandbox
+        .run(&back)
+        .expect_code(1)
+        .expect_error(&["half put back"]);
+    assert_eq!(status()["running"], true, "the rollback has waited");
+    wait_until("the backup's end", || status()["running"] == false);
+    let ended = status();
+    assert_eq!(ended["problem"]["code"], "rollback-unfinished", "{ended}");
+    for left in ["backup", "backup.millstream-partial"] {
+        assert!(!sandbox.path(left).exists(), "{left}");
+    }
+    sandbox.succeed(&back);
+    server.post("/v1/backups", &new).expect(202);
+    wait_until("a backup", || backup.exists());
+    server.stop();
+}
+
 #[test]
 fn whoever_waits_for_a_deploy_hears_that_the_store_takes_no_writes() {
     let sandbox = Sandbox::new();

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use tokio::task::block_in_place;
 
 use super::GlobalArgs;
-use super::client::{Client, Place};
+use super::client::{Client, Place, Unreachable};
 use super::exit::{Ending, Usage};
 use super::open::Access;
 use super::output::{Error, Output};
@@ -15,6 +16,7 @@ use super::quantity::format_time_ms;
 use crate::backup::{self, FileList};
 use crate::deploy;
 use crate::server::{self, BackupStatus, Code, NewBackup, Problem};
+use crate::storage::ReadOnlyStore;
 
 /// How long to wait before asking again how a backup goes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -93,10 +95,13 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let made = match Place::find(global, Access::Existing)? {
         Place::Directory(data) => {
-            let store = data.log.store();
-            // What would make the state whole again is in no backup.
-            deploy::check_whole(store)?;
-            let list = tokio::task::block_in_place(|| backup::create(store, &args.dir, || {}))?;
+            let list = block_in_place(|| {
+                let store = data.log.store();
+                // What would make the state whole again is in no backup.
+                deploy::check_whole(store)?;
+                let check = |copy: &ReadOnlyStore| Ok(deploy::check_checkpoint_whole(copy)?);
+                backup::create::<anyhow::Error>(store, &args.dir, check)
+            })?;
             BackupView::new(&args.dir, global, list)
         }
         Place::Server(server) => ask(&Client::Remote(server), args, global).await?,
