@@ -174,6 +174,33 @@ fn a_killed_backup_leaves_no_backup_and_the_next_one_succeeds() {
     assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
 }
 
+/// Fails when the empty folder of one that was cut off there blocks the next one.
+#[test]
+fn a_backup_that_ends_before_its_folder_is_noted_blocks_no_other() {
+    let sandbox = with_data();
+    let backup = path(&sandbox, "backup");
+    let with = |action: &str| {
+        let mut command = sandbox.command(&["backup", &backup]);
+        command.env("FAILPOINTS", format!("backup::folder-made={action}"));
+        sandbox.start_command(command)
+    };
+    let partial = sandbox.path("backup.millstream-partial");
+    let mut running = with("sleep(60000)");
+    running.wait_until("the folder", |_| partial.exists());
+    std::thread::sleep(TO_THE_STEP);
+    assert!(running.kill().0, "it ended by itself");
+    assert_eq!(fs::read_dir(&partial).unwrap().count(), 0);
+    with("return(no space left)")
+        .wait()
+        .expect_code(1)
+        .expect_error(&["no space left"]);
+    assert_eq!(entries(sandbox.path("x").parent().unwrap()), [""; 0]);
+    // One that fails leaves nothing, also not to one that does not know how a killed one ends.
+    assert!(!partial.exists());
+    sandbox.succeed(&["backup", &backup]);
+    assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
+}
+
 #[test]
 fn damage_is_named_with_exit_code_1() {
     let sandbox = with_data();

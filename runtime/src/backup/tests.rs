@@ -246,6 +246,54 @@ fn what_somebody_else_made_is_never_removed() {
     }
 }
 
+/// A process that was killed before it had noted which folder it made has left an empty one.
+///
+/// Fails when that is taken for somebody else's.
+#[test]
+fn an_empty_folder_that_a_killed_process_left_is_in_nobodys_way() {
+    let (directory, folder) = with_backup();
+    for (name, lock) in [("first", ""), ("second", "1")] {
+        let target = folder.path().join(name);
+        fs::create_dir(beside(&target, ".millstream-partial")).unwrap();
+        fs::write(beside(&target, ".millstream-partial.lock"), lock).unwrap();
+        create(directory.store(), &target, unchecked).unwrap();
+    }
+    assert_eq!(names(folder.path()), ["backup", "first", "second"]);
+}
+
+/// What somebody has put under the name of the lock file is neither written to nor read.
+///
+/// Fails when a link is followed, and hangs when a pipe is read.
+#[test]
+fn a_lock_that_is_no_file_is_left_alone() {
+    let (directory, folder) = with_backup();
+    let target = folder.path().join("other");
+    let lock = beside(&target, ".millstream-partial.lock");
+    let is_in_the_way = |what: &str| {
+        let error = create(directory.store(), &target, unchecked).unwrap_err();
+        assert!(matches!(error, Error::InTheWay { .. }), "{what}: {error}");
+        assert!(lock.symlink_metadata().is_ok(), "{what}");
+    };
+    let thesis = folder.path().join("thesis.txt");
+    fs::write(&thesis, "").unwrap();
+    std::os::unix::fs::symlink(&thesis, &lock).unwrap();
+    is_in_the_way("a link");
+    assert_eq!(fs::read(&thesis).unwrap(), b"");
+    fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &lock).unwrap();
+    is_in_the_way("a link to nothing");
+    fs::remove_file(&lock).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    is_in_the_way("a pipe");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    is_in_the_way("a folder");
+    fs::remove_dir(&lock).unwrap();
+    create(directory.store(), &target, unchecked).unwrap();
+    assert_eq!(names(folder.path()), ["backup", "other", "thesis.txt"]);
+}
+
 /// `target` with something behind its name.
 fn beside(target: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = target.file_name().unwrap().to_owned();
