@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::Server;
-use crate::support::{Running, Sandbox};
+use crate::support::{Answer, Finished, Running, Sandbox, Service};
 
 const RECORDS: usize = 3_000;
 /// How long a command that was seen at work needs to the step at which it stands.
@@ -391,4 +391,60 @@ fn a_server_refuses_backups_that_cannot_be() {
         first.join().unwrap().expect(201);
     });
     ask(&path(&sandbox, "second")).expect(201);
+}
+
+/// What a server says of a backup.
+fn status(made: &Value, problem: &Value) -> String {
+    let is_running = made.is_null() && problem.is_null();
+    json!({ "id": 7, "folder": "/x", "running": is_running, "made": made, "problem": problem })
+        .to_string()
+}
+
+fn problem(status: u16, code: &str) -> Value {
+    let kind = format!("/errors/{code}");
+    json!({ "type": kind, "title": "t", "status": status, "detail": "so it is", "code": code })
+}
+
+/// A server that says these things, one after the other; and how `backup` ends then.
+fn backup_of_a_server(answers: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Finished {
+    let service = Service::start(move |call| answers(call.count));
+    let url = format!("http://{}", service.authority());
+    Sandbox::new().run(&["backup", "/x", "--server", &url])
+}
+
+/// Fails when a backup that goes on is given up on since one answer did not come.
+#[test]
+fn the_command_asks_again_if_an_answer_does_not_come() {
+    let made = json!({
+        "folder": "/x", "data_dir": "/d", "taken_at_ms": 1, "millstream_version": "1.2.3",
+        "files": 12, "size_bytes": 99,
+    });
+    let none = Value::Null;
+    let finished = backup_of_a_server(move |call| match call {
+        1 => Answer::Status(202, status(&none, &none)),
+        2 => Answer::Close,
+        3 => Answer::Status(503, problem(503, "unavailable").to_string()),
+        4 => Answer::Status(200, status(&none, &none)),
+        _ => Answer::Status(200, status(&made, &none)),
+    });
+    assert!(finished.expect_code(0).stdout.contains("1.2.3"));
+}
+
+/// Fails when what is wrong with the question is taken for what is wrong with the backup, and the other way round.
+#[test]
+fn a_question_that_is_refused_and_a_backup_that_fails_end_differently() {
+    let none = Value::Null;
+    let unknown = backup_of_a_server(move |call| match call {
+        1 => Answer::Status(202, status(&none, &none)),
+        _ => Answer::Status(404, problem(404, "unknown-backup").to_string()),
+    });
+    unknown
+        .expect_code(1)
+        .expect_error(&["does not say how it goes", "so it is"]);
+    let exists = backup_of_a_server(|call| match call {
+        1 => Answer::Status(202, status(&Value::Null, &Value::Null)),
+        _ => Answer::Status(200, status(&Value::Null, &problem(409, "already-exists"))),
+    });
+    let exists = exists.expect_code(2).expect_error(&["so it is"]);
+    assert!(!exists.stderr.contains("does not say"), "{}", exists.stderr);
 }
