@@ -274,9 +274,16 @@ pub(in crate::server) async fn check(
     response
 }
 
+fn refused(seen: Seen, problem: &Problem) -> Event {
+    seen.event(problem.code.status().as_u16(), None)
+}
+
 /// Answers a request that is refused.
 async fn refuse(request: Request, problem: Problem) -> Response {
-    drain(request.into_body()).await;
+    // Reading the body would tell a client that waits for a word to send all of it.
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body()).await;
+    }
     problem.into_response()
 }
 
