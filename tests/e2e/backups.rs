@@ -220,7 +220,7 @@ fn damage_is_named_with_exit_code_1() {
     fs::write(&blob, bytes).unwrap();
 
     let finished = sandbox.run(&["verify", "--backup", &backup, "--output", "json"]);
-    let report: serde_json::Value = serde_json::from_str(&finished.expect_code(1).stdout).unwrap();
+    let report: Value = serde_json::from_str(&finished.expect_code(1).stdout).unwrap();
     let problems = report["problems"].as_array().unwrap();
     assert_eq!(problems[0]["kind"], "file", "{report}");
     let unreadable = problems
@@ -276,7 +276,7 @@ fn a_server_is_backed_up_while_it_takes_records() {
         // Writers went on.
         let after = acknowledged.load(Ordering::SeqCst);
         is_over.store(true, Ordering::Relaxed);
-        let taken: serde_json::Value = serde_json::from_str(&taken.expect_code(0).stdout).unwrap();
+        let taken: Value = serde_json::from_str(&taken.expect_code(0).stdout).unwrap();
         assert_eq!(taken["backup"], backup.as_str());
         assert!(after > before, "{after} after the backup, {before} before");
         before
@@ -306,7 +306,7 @@ fn a_server_is_backed_up_while_it_takes_records() {
     server.stop();
     let audit = fs::read_to_string(sandbox.data_dir().join("audit.jsonl")).unwrap();
     let line = audit.lines().find(|line| line.contains("/v1/backups"));
-    let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    let line: Value = serde_json::from_str(line.unwrap()).unwrap();
     assert_eq!(line["subject"], backup.as_str());
     assert_eq!(line["status"], 202);
 }
@@ -324,7 +324,7 @@ fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
         .expect(202)
         .json();
     assert_eq!(begun["running"], true, "{begun}");
-    let status_of = |id: &serde_json::Value| {
+    let status_of = |id: &Value| {
         let status = server.get(&format!("/v1/backups/{id}"));
         status.expect(200).json()
     };
@@ -363,7 +363,10 @@ fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
 fn a_server_refuses_backups_that_cannot_be() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
-    command.env("FAILPOINTS", "backup::file=sleep(2000)");
+    command.env(
+        "FAILPOINTS",
+        "backup::file=sleep(2000);backup::folder-made=1*return(No space left on device)->off",
+    );
     let server = Server::of(sandbox.start_command(command));
     let ask = |folder: &str| server.post("/v1/backups", &json!({ "folder": folder }));
     ask("backup").expect_problem(400, "invalid-request");
@@ -371,6 +374,7 @@ fn a_server_refuses_backups_that_cannot_be() {
     ask(inside.to_str().unwrap()).expect_problem(400, "invalid-request");
     ask(&path(&sandbox, "data")).expect_problem(409, "already-exists");
     ask(&path(&sandbox, "missing/backup")).expect_problem(409, "backup-failed");
+    ask(&path(&sandbox, "full")).expect_problem(507, "disk-full");
     let url = server.url().to_owned();
     sandbox
         .run(&["backup", "backup", "--server", &url])
