@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::Server;
-use crate::support::{Running, Sandbox};
+use crate::support::{Answer, Finished, Running, Sandbox, Service};
 
 const RECORDS: usize = 3_000;
 /// How long a command that was seen at work needs to the step at which it stands.
@@ -174,6 +174,33 @@ fn a_killed_backup_leaves_no_backup_and_the_next_one_succeeds() {
     assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
 }
 
+/// Fails when the empty folder of one that was cut off there blocks the next one.
+#[test]
+fn a_backup_that_ends_before_its_folder_is_noted_blocks_no_other() {
+    let sandbox = with_data();
+    let backup = path(&sandbox, "backup");
+    let with = |action: &str| {
+        let mut command = sandbox.command(&["backup", &backup]);
+        command.env("FAILPOINTS", format!("backup::folder-made={action}"));
+        sandbox.start_command(command)
+    };
+    let partial = sandbox.path("backup.millstream-partial");
+    let mut running = with("sleep(60000)");
+    running.wait_until("the folder", |_| partial.exists());
+    std::thread::sleep(TO_THE_STEP);
+    assert!(running.kill().0, "it ended by itself");
+    assert_eq!(fs::read_dir(&partial).unwrap().count(), 0);
+    with("return(no space left)")
+        .wait()
+        .expect_code(1)
+        .expect_error(&["no space left"]);
+    assert_eq!(entries(sandbox.path("x").parent().unwrap()), [""; 0]);
+    // One that fails leaves nothing, also not to one that does not know how a killed one ends.
+    assert!(!partial.exists());
+    sandbox.succeed(&["backup", &backup]);
+    assert_eq!(entries(sandbox.path("x").parent().unwrap()), ["backup"]);
+}
+
 #[test]
 fn damage_is_named_with_exit_code_1() {
     let sandbox = with_data();
@@ -193,7 +220,7 @@ fn damage_is_named_with_exit_code_1() {
     fs::write(&blob, bytes).unwrap();
 
     let finished = sandbox.run(&["verify", "--backup", &backup, "--output", "json"]);
-    let report: serde_json::Value = serde_json::from_str(&finished.expect_code(1).stdout).unwrap();
+    let report: Value = serde_json::from_str(&finished.expect_code(1).stdout).unwrap();
     let problems = report["problems"].as_array().unwrap();
     assert_eq!(problems[0]["kind"], "file", "{report}");
     let unreadable = problems
@@ -249,7 +276,7 @@ fn a_server_is_backed_up_while_it_takes_records() {
         // Writers went on.
         let after = acknowledged.load(Ordering::SeqCst);
         is_over.store(true, Ordering::Relaxed);
-        let taken: serde_json::Value = serde_json::from_str(&taken.expect_code(0).stdout).unwrap();
+        let taken: Value = serde_json::from_str(&taken.expect_code(0).stdout).unwrap();
         assert_eq!(taken["backup"], backup.as_str());
         assert!(after > before, "{after} after the backup, {before} before");
         before
@@ -279,7 +306,7 @@ fn a_server_is_backed_up_while_it_takes_records() {
     server.stop();
     let audit = fs::read_to_string(sandbox.data_dir().join("audit.jsonl")).unwrap();
     let line = audit.lines().find(|line| line.contains("/v1/backups"));
-    let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    let line: Value = serde_json::from_str(line.unwrap()).unwrap();
     assert_eq!(line["subject"], backup.as_str());
     assert_eq!(line["status"], 202);
 }
@@ -297,7 +324,7 @@ fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
         .expect(202)
         .json();
     assert_eq!(begun["running"], true, "{begun}");
-    let status_of = |id: &serde_json::Value| {
+    let status_of = |id: &Value| {
         let status = server.get(&format!("/v1/backups/{id}"));
         status.expect(200).json()
     };
@@ -327,14 +354,19 @@ fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
     server
         .get("/v1/backups/99")
         .expect_problem(404, "unknown-backup");
-    server.stop();
+    // Who does not ask finds it in the log: what was written down of the request is that it has begun.
+    let log = server.stop();
+    log.expect_error(&["a backup could not be made", "exists already"]);
 }
 
 #[test]
 fn a_server_refuses_backups_that_cannot_be() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
-    command.env("FAILPOINTS", "backup::file=sleep(2000)");
+    command.env(
+        "FAILPOINTS",
+        "backup::file=sleep(2000);backup::folder-made=1*return(No space left on device)->off",
+    );
     let server = Server::of(sandbox.start_command(command));
     let ask = |folder: &str| server.post("/v1/backups", &json!({ "folder": folder }));
     ask("backup").expect_problem(400, "invalid-request");
@@ -342,6 +374,7 @@ fn a_server_refuses_backups_that_cannot_be() {
     ask(inside.to_str().unwrap()).expect_problem(400, "invalid-request");
     ask(&path(&sandbox, "data")).expect_problem(409, "already-exists");
     ask(&path(&sandbox, "missing/backup")).expect_problem(409, "backup-failed");
+    ask(&path(&sandbox, "full")).expect_problem(507, "disk-full");
     let url = server.url().to_owned();
     sandbox
         .run(&["backup", "backup", "--server", &url])
@@ -362,4 +395,60 @@ fn a_server_refuses_backups_that_cannot_be() {
         first.join().unwrap().expect(201);
     });
     ask(&path(&sandbox, "second")).expect(201);
+}
+
+/// What a server says of a backup.
+fn status(made: &Value, problem: &Value) -> String {
+    let is_running = made.is_null() && problem.is_null();
+    json!({ "id": 7, "folder": "/x", "running": is_running, "made": made, "problem": problem })
+        .to_string()
+}
+
+fn problem(status: u16, code: &str) -> Value {
+    let kind = format!("/errors/{code}");
+    json!({ "type": kind, "title": "t", "status": status, "detail": "so it is", "code": code })
+}
+
+/// A server that says these things, one after the other; and how `backup` ends then.
+fn backup_of_a_server(answers: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Finished {
+    let service = Service::start(move |call| answers(call.count));
+    let url = format!("http://{}", service.authority());
+    Sandbox::new().run(&["backup", "/x", "--server", &url])
+}
+
+/// Fails when a backup that goes on is given up on since one answer did not come.
+#[test]
+fn the_command_asks_again_if_an_answer_does_not_come() {
+    let made = json!({
+        "folder": "/x", "data_dir": "/d", "taken_at_ms": 1, "millstream_version": "1.2.3",
+        "files": 12, "size_bytes": 99,
+    });
+    let none = Value::Null;
+    let finished = backup_of_a_server(move |call| match call {
+        1 => Answer::Status(202, status(&none, &none)),
+        2 => Answer::Close,
+        3 => Answer::Status(503, problem(503, "unavailable").to_string()),
+        4 => Answer::Status(200, status(&none, &none)),
+        _ => Answer::Status(200, status(&made, &none)),
+    });
+    assert!(finished.expect_code(0).stdout.contains("1.2.3"));
+}
+
+/// Fails when what is wrong with the question is taken for what is wrong with the backup, and the other way round.
+#[test]
+fn a_question_that_is_refused_and_a_backup_that_fails_end_differently() {
+    let none = Value::Null;
+    let unknown = backup_of_a_server(move |call| match call {
+        1 => Answer::Status(202, status(&none, &none)),
+        _ => Answer::Status(404, problem(404, "unknown-backup").to_string()),
+    });
+    unknown
+        .expect_code(1)
+        .expect_error(&["does not say how it goes", "so it is"]);
+    let exists = backup_of_a_server(|call| match call {
+        1 => Answer::Status(202, status(&Value::Null, &Value::Null)),
+        _ => Answer::Status(200, status(&Value::Null, &problem(409, "already-exists"))),
+    });
+    let exists = exists.expect_code(2).expect_error(&["so it is"]);
+    assert!(!exists.stderr.contains("does not say"), "{}", exists.stderr);
 }

@@ -171,6 +171,17 @@ fn lines_that_are_no_json_from_the_first_on_come_with_the_option_that_takes_them
         .expect_code(1)
         .expect_error(&["broken.jsonl:2:", "found `{`", "the lines before it"]);
     assert!(!broken.stderr.contains(HINT), "{}", broken.stderr);
+    // Nor is one whose good lines were stored before.
+    let skipped = [&produce[..], &[file.to_str().unwrap(), "--skip", "1"]].concat();
+    let skipped = sandbox.run(&skipped).expect_code(1);
+    assert!(!skipped.stderr.contains(HINT), "{}", skipped.stderr);
+    // What a line holds is shown, and does nothing to the terminal.
+    let file = sandbox.write_lines("colored.txt", ["a \x1b[31m\"red\"\x07 word"]);
+    let colored = [&produce[..], &[file.to_str().unwrap()]].concat();
+    sandbox
+        .run(&colored)
+        .expect_code(1)
+        .expect_error(&["found `a \\u{1b}[31m\"red\"\\u{7} word`"]);
     // What is JSON, and not what it must be, is not said to be none.
     let file = sandbox.write_lines("list.jsonl", ["[1]"]);
     let list = [&produce[..], &[file.to_str().unwrap(), "--key-field", "id"]].concat();

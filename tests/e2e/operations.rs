@@ -286,3 +286,30 @@ fn health_is_what_the_server_says() {
         .expect_code(1)
         .expect_error(&["no answer from"]);
 }
+
+/// Whoever holds the data directory may listen where an address was left behind, and say nothing.
+///
+/// Fails when its answer is waited for as long as that of a server.
+#[test]
+fn run_does_not_wait_for_a_server_that_says_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("passthrough", 1, "");
+    let mut holder = sandbox.start(&["run", "millstream.toml"]);
+    let format = sandbox.data_dir().join("FORMAT");
+    holder.wait_until("the data directory", |_| format.exists());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let local = sandbox.data_dir().join("server.json");
+    let left = serde_json::json!({ "url": url, "token": "mst_x" });
+    fs::write(&local, left.to_string()).unwrap();
+    let started = std::time::Instant::now();
+    let refused = sandbox
+        .run(&["run", "millstream.toml"])
+        .expect_code(3)
+        .expect_error(&["is in use"]);
+    assert!(!refused.stderr.contains("apply"), "{}", refused.stderr);
+    assert!(started.elapsed() < std::time::Duration::from_secs(30));
+    holder.interrupt();
+    holder.wait().expect_code(0);
+    fs::remove_file(local).unwrap();
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::support::{Running, Sandbox};
+use crate::support::{Finished, Running, Sandbox};
 
 /// A server of a sandbox's data directory.
 pub struct Server {
@@ -161,9 +161,9 @@ impl Server {
 
     /// Tells it to stop, as `systemctl stop` does, and waits for its end.
     #[track_caller]
-    pub fn stop(self) {
+    pub fn stop(self) -> Finished {
         self.process.terminate();
-        self.process.wait().expect_code(0);
+        self.process.wait().expect_code(0)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::server::Server;
+use crate::server_pipelines::wait_until;
 use crate::support::Sandbox;
 
 /// Longer than an answer takes that does not wait for records.
@@ -141,6 +142,104 @@ fn the_position_of_a_pipeline_is_moved_by_those_who_deploy_it() {
         moves("audit-refused.jsonl"),
         [by("consumer", 403), by("consumer", 403)]
     );
+}
+
+/// A server of a pipeline `suspect` that is paused after ten records, and on which each commit takes its time.
+fn with_slow_commits(sandbox: &Sandbox) -> Server {
+    sandbox.wire_suspect("passthrough", 1, "");
+    let server = Server::start(sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    server
+        .post_lines("/v1/topics/in/records", &"{\"value\":\"x\"}\n".repeat(10))
+        .expect(200);
+    wait_until("ten records", || records_of(&server, "out") == 10);
+    sandbox.succeed(&["pipeline", "pause", "suspect"]);
+    server.stop();
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("FAILPOINTS", "commit::before-write=sleep(1500)");
+    Server::of(sandbox.start_command(command))
+}
+
+fn records_of(server: &Server, topic: &str) -> Value {
+    let described = server.get(&format!("/v1/topics/{topic}")).expect(200);
+    described.json()["records"].clone()
+}
+
+/// A client that does not wait for the answer lets no pipeline start before its commit is written.
+///
+/// Fails when what keeps pipelines from starting goes with the request.
+#[test]
+fn a_reset_whose_client_has_gone_is_not_overtaken_by_a_start() {
+    use std::io::Write as _;
+
+    let sandbox = Sandbox::new();
+    let server = with_slow_commits(&sandbox);
+    let address = server.url().strip_prefix("http://").unwrap();
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    let body = json!({"topic": "in", "to": "earliest"}).to_string();
+    let request = format!(
+        "POST /v1/groups/suspect/reset HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.write_all(request.as_bytes()).unwrap();
+    // Its commit waits to be written.
+    std::thread::sleep(Duration::from_millis(400));
+    drop(client);
+    std::thread::sleep(Duration::from_millis(200));
+    server
+        .post("/v1/pipelines/suspect/resume", &Value::Null)
+        .expect(200);
+    let started = Instant::now();
+    while records_of(&server, "out") != 20 {
+        assert!(started.elapsed() < SOON, "it started at its old position");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    server.stop();
+}
+
+/// Whose position a group is counts when it is moved, not when that was asked for.
+///
+/// Fails when nobody looks again after the wait for what changes pipelines.
+#[test]
+fn a_move_that_has_waited_for_the_end_of_the_pipeline_is_a_move_of_none() {
+    let sandbox = Sandbox::new();
+    let server = with_slow_commits(&sandbox);
+    std::thread::scope(|scope| {
+        let path = "/v1/pipelines/suspect?delete_data=true";
+        let deletion = scope.spawn(|| server.send("DELETE", path, "application/json", ""));
+        std::thread::sleep(Duration::from_millis(500));
+        let offsets = json!({"topic": "in", "offsets": [{"partition": 0, "offset": 3}]});
+        let moved = server.post("/v1/groups/suspect/offsets", &offsets);
+        moved.expect(204);
+        assert!(deletion.is_finished(), "it has not waited");
+        assert_eq!(deletion.join().unwrap().status / 100, 2);
+    });
+    let group = server.get("/v1/groups/suspect").expect(200).json();
+    assert_eq!(group["positions"][0]["committed_offset"], 3, "{group}");
+    server.stop();
+    let audit = std::fs::read_to_string(sandbox.data_dir().join("audit.jsonl")).unwrap();
+    assert!(audit.contains("/v1/pipelines/suspect"), "{audit}");
+    assert!(!audit.contains("/offsets"), "{audit}");
+}
+
+/// Fails when the body of a request that is refused is read nevertheless, which lets its client send it.
+#[test]
+fn a_client_that_asks_before_it_sends_is_not_told_to_go_on_when_it_is_refused() {
+    use std::io::{Read as _, Write as _};
+
+    let sandbox = Sandbox::new();
+    token(&sandbox, &["other", "--role", "read"]);
+    let server = Server::start(&sandbox, &[]);
+    let address = server.url().strip_prefix("http://").unwrap();
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!(
+        "POST /v1/topics/t/records HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-ndjson\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    client.read_exact(&mut status).unwrap();
+    assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 401");
 }
 
 /// Posts lines without saying before how many bytes they have. Returns the beginning of the answer.

@@ -128,6 +128,46 @@ fn pipelines_are_applied_paused_resumed_and_started_again() {
     server.stop();
 }
 
+/// Fails when the task of a producer does not count what its instance takes.
+#[test]
+fn the_memory_of_a_producer_is_that_of_its_instance() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "numbers"
+
+[topics.numbers]
+
+[plugins.counter]
+path = "{testing-counter}"
+
+[pipelines.numbers]
+plugin = "counter"
+to = "topic:numbers"
+config = { count = 100 }
+"#,
+    );
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let memory_bytes = || -> f64 {
+        let metrics = server.get("/metrics").expect(200).body;
+        let start = "millstream_plugin_memory_bytes{pipeline=\"numbers\",plugin=\"counter\"} ";
+        let mut values = metrics.lines().filter_map(|line| line.strip_prefix(start));
+        values.next().expect("the gauge").parse().unwrap()
+    };
+    wait_until("an instance", || memory_bytes() >= 65_536.0);
+    let next = variant(&sandbox, "testing-counter", "next");
+    let next = next.to_str().unwrap();
+    let before = memory_bytes();
+    sandbox.succeed(&["plugin", "upload", "counter", next, "--deploy"]);
+    wait_until("the instance of the next version", || {
+        memory_bytes() == before
+    });
+    sandbox.succeed(&["pipeline", "pause", "numbers"]);
+    assert_eq!(memory_bytes(), 0.0);
+    server.stop();
+}
+
 #[test]
 fn deploys_under_load_lose_and_double_nothing() {
     const DEPLOYS: usize = 50;
@@ -318,6 +358,48 @@ fn a_rollback_with_state_that_fails_midway_is_run_again() {
     server.post("/v1/backups", &folder).expect(201);
     wait_until("500 records processed", || is_processed(&sandbox, 500));
     workload.assert_counted_once(&sandbox);
+    server.stop();
+}
+
+/// A backup keeps no rollback waiting, however long it takes, and is none if it has copied half of a state.
+///
+/// Fails when the backup holds what a rollback needs, and when only the state before the copy is looked at.
+#[test]
+fn a_rollback_during_a_backup_goes_on_and_the_backup_is_of_no_half_state() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(counting::MANIFEST);
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env(
+        "FAILPOINTS",
+        "backup::before-checkpoint=1*sleep(8000)->off;deploy::state-restored=1*return->off",
+    );
+    let server = Server::of(sandbox.start_command(command));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let next = next.to_str().unwrap();
+    sandbox.succeed(&["plugin", "upload", "count", next, "--deploy"]);
+    let backup = sandbox.path("backup");
+    let new = serde_json::json!({ "folder": backup, "detach": true });
+    let begun = server.post("/v1/backups", &new).expect(202).json();
+    let status = || {
+        let status = server.get(&format!("/v1/backups/{}", begun["id"]));
+        status.expect(200).json()
+    };
+    let back = ["plugin", "rollback", "count", "--with-state"];
+    sandbox
+        .run(&back)
+        .expect_code(1)
+        .expect_error(&["half put back"]);
+    assert_eq!(status()["running"], true, "the rollback has waited");
+    wait_until("the backup's end", || status()["running"] == false);
+    let ended = status();
+    assert_eq!(ended["problem"]["code"], "rollback-unfinished", "{ended}");
+    for left in ["backup", "backup.millstream-partial"] {
+        assert!(!sandbox.path(left).exists(), "{left}");
+    }
+    sandbox.succeed(&back);
+    server.post("/v1/backups", &new).expect(202);
+    wait_until("a backup", || backup.exists());
     server.stop();
 }
 

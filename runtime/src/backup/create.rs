@@ -7,12 +7,13 @@ use super::Error;
 use super::files;
 use super::list::{BackedUpFile, FileList};
 use super::staging::Staging;
-use crate::storage::{DATA_FORMAT, Store, layout};
+use crate::storage::{DATA_FORMAT, ReadOnlyStore, Store, layout};
 
 /// Takes a backup into `folder`, which must not exist. Commits go on meanwhile: everything that was
 /// acknowledged before the call is in it, and each later commit as a whole or not at all.
 ///
-/// `taken` is called once later commits are not in it any more; the files are still to be copied and read then.
+/// `check` looks at the copy of the store before its files are read: what it refuses is no backup, and nothing is left.
+/// Later commits are not in it any more then.
 ///
 /// On the file system of the data directory the store's files are shared by hard links, and read once
 /// for their checksums; elsewhere they are copied. It blocks: call it where a thread may wait for the
@@ -20,22 +21,33 @@ use crate::storage::{DATA_FORMAT, Store, layout};
 ///
 /// # Errors
 /// [`Error::Exists`], [`Error::Inside`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`],
-/// [`Error::Store`]
-pub fn create(store: &Store, folder: &Path, taken: impl FnOnce()) -> Result<FileList, Error> {
+/// [`Error::Store`]; that of `check`.
+pub fn create<E: From<Error>>(
+    store: &Store,
+    folder: &Path,
+    check: impl FnOnce(&ReadOnlyStore) -> Result<(), E>,
+) -> Result<FileList, E> {
     if folder.symlink_metadata().is_ok() {
-        return Err(Error::Exists {
+        return Err(E::from(Error::Exists {
             path: folder.to_owned(),
-        });
+        }));
     }
     refuse_inside(store.path(), folder)?;
     let staging = Staging::begin(folder)?;
     let taken_at_ms = store.clock().now_ms();
     // Before it and after it: what it refers to may be deleted while it is taken.
     copy_others(store.path(), staging.path())?;
-    store.checkpoint(&staging.path().join(layout::STORE))?;
-    taken();
+    let checkpoint = staging.path().join(layout::STORE);
+    fail::fail_point!("backup::before-checkpoint");
+    store.checkpoint(&checkpoint).map_err(Error::from)?;
     fail::fail_point!("backup::after-checkpoint");
+    check(&ReadOnlyStore::open_checkpoint(&checkpoint).map_err(Error::from)?)?;
     copy_others(store.path(), staging.path())?;
+    Ok(list_and_complete(staging, taken_at_ms)?)
+}
+
+/// Makes sure that all files are on disk, lists them, and gives the backup its name.
+fn list_and_complete(staging: Staging, taken_at_ms: u64) -> Result<FileList, Error> {
     let mut listed = Vec::new();
     for path in files::walk(staging.path(), |_| false)? {
         let whole = staging.path().join(&path);

@@ -1,9 +1,11 @@
 //! A folder that is put together under another name, and appears whole.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::Error;
 use super::files;
@@ -38,18 +40,24 @@ impl Staging {
         if let Some(left) = lock.made {
             remove(&partial, left)?;
         }
+        // One that was killed before it had noted which folder it made. Only an empty one goes, so that nothing is lost
+        // if somebody else made it.
+        let _ = fs::remove_dir(&partial);
         match fs::create_dir(&partial) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Err(Error::InTheWay { path: partial });
             }
             made => made.map_err(Error::io("create", &partial))?,
         }
-        let made = fs::symlink_metadata(&partial).map_err(Error::io("read", &partial))?;
-        lock.note(made.ino())?;
+        let noted = note(&mut lock, &partial);
+        let made = noted.inspect_err(|_| {
+            // Nothing says later whose it is.
+            let _ = fs::remove_dir(&partial);
+        })?;
         Ok(Self {
             target: target.to_owned(),
             partial,
-            made: made.ino(),
+            made,
             _lock: lock,
         })
     }
@@ -87,6 +95,18 @@ impl Drop for Staging {
     }
 }
 
+/// Writes down which folder is put together. Returns its inode.
+fn note(lock: &mut Lock, partial: &Path) -> Result<u64, Error> {
+    fail::fail_point!("backup::folder-made", |reason| Err(Error::Io {
+        action: "write",
+        path: lock.path.clone(),
+        reason: reason.unwrap_or_default(),
+    }));
+    let made = fs::symlink_metadata(partial).map_err(Error::io("read", partial))?;
+    lock.note(made.ino())?;
+    Ok(made.ino())
+}
+
 /// A lock file, locked. It is removed with this value.
 struct Lock {
     path: PathBuf,
@@ -99,13 +119,7 @@ impl Lock {
     /// Locks the file, which goes away with the one who has it locked.
     fn take(target: &Path, path: &Path) -> Result<Self, Error> {
         loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(Error::io("create", path))?;
+            let file = Self::open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -135,6 +149,28 @@ impl Lock {
                 file,
                 made,
             });
+        }
+    }
+
+    /// Opens or creates the file. What somebody else has put under its name is neither followed nor waited for.
+    fn open(path: &Path) -> Result<File, Error> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path);
+        match opened {
+            Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(file),
+            // A link or a folder is there, which is not even opened; else something else is wrong.
+            Err(error) if fs::symlink_metadata(path).map_or(true, |found| found.is_file()) => {
+                Err(Error::io("create", path)(error))
+            }
+            _ => Err(Error::InTheWay {
+                path: path.to_owned(),
+            }),
         }
     }
 
@@ -170,7 +206,7 @@ fn remove(path: &Path, made: u64) -> Result<(), Error> {
 
 /// Whether the path still leads to the open file.
 fn is_still_there(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
     }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Error, FileList, check, create, restore};
 use crate::model::Compression;
+use crate::storage::schema::{KeyKind, manifest};
 use crate::storage::tests::support::{
     TestStore, block_on, encode, record, stored_partition, stored_records,
 };
-use crate::storage::{Commit, Partition, Store, StoreOptions};
+use crate::storage::{Commit, Partition, ReadOnlyStore, Scan, Store, StoreOptions};
 
 fn commit(partition: &Arc<Partition>, value: &str) -> Commit {
     let mut commit = Commit::new();
@@ -28,8 +29,13 @@ fn with_backup() -> (TestStore, tempfile::TempDir) {
     fs::create_dir(directory.path().join("plugin-cache")).unwrap();
     fs::write(directory.path().join("plugin-cache/x.cwasm"), "x").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    create(directory.store(), &folder.path().join("backup"), || {}).unwrap();
+    create(directory.store(), &folder.path().join("backup"), unchecked).unwrap();
     (directory, folder)
+}
+
+/// Whatever is in it may be backed up.
+fn unchecked(_: &ReadOnlyStore) -> Result<(), Error> {
+    Ok(())
 }
 
 fn records(data_dir: &Path) -> usize {
@@ -67,7 +73,7 @@ fn a_backup_is_taken_while_commits_go_on_and_restores_all_that_was_acknowledged(
             std::thread::sleep(std::time::Duration::from_millis(50));
             let before = acknowledged.load(Ordering::SeqCst) as usize;
             let backup = folder.path().join(format!("backup-{number}"));
-            create(directory.store(), &backup, || {}).unwrap();
+            create(directory.store(), &backup, unchecked).unwrap();
             let after = acknowledged.load(Ordering::SeqCst) as usize + 1;
             let restored = folder.path().join(format!("restored-{number}"));
             restore(&backup, &restored).unwrap();
@@ -115,9 +121,10 @@ fn components_of_both_sides_of_the_checkpoint_are_in_a_backup() {
     let (directory, folder) = with_backup();
     let components = directory.path().join("plugins");
     let backup = folder.path().join("other");
-    create(directory.store(), &backup, || {
+    create(directory.store(), &backup, |_| {
         fs::write(components.join("late.wasm"), b"late").unwrap();
         fs::remove_file(components.join("ab/abcd.wasm")).unwrap();
+        Ok::<_, Error>(())
     })
     .unwrap();
     let component = |name: &str| fs::read(backup.join("plugins").join(name)).unwrap();
@@ -126,16 +133,52 @@ fn components_of_both_sides_of_the_checkpoint_are_in_a_backup() {
     assert_eq!(check(&backup).unwrap().1, [""; 0]);
 }
 
+/// What is looked at is the copy, and what is refused leaves nothing.
+///
+/// Fails when the store itself is looked at, and when the refusal is not heeded.
+#[test]
+fn a_backup_that_is_refused_for_what_is_in_it_leaves_nothing() {
+    let (directory, folder) = with_backup();
+    let put = |name: &str| {
+        let mut commit = Commit::new();
+        commit.put(KeyKind::Manifest, manifest::key(name), "{}".into());
+        directory.commit(commit);
+    };
+    put("early");
+    let refused = create(directory.store(), &folder.path().join("other"), |copy| {
+        put("late");
+        let mut found = Vec::new();
+        copy.scan_kind(KeyKind::Manifest, |key, _| {
+            found.push(manifest::parse_key(key).unwrap().to_owned());
+            Ok(Scan::Continue)
+        })?;
+        assert_eq!(found, ["early"]);
+        Err(Error::NotEmpty {
+            path: "refused".into(),
+        })
+    });
+    assert!(
+        matches!(refused, Err(Error::NotEmpty { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(names(folder.path()), ["backup"]);
+}
+
 #[test]
 fn nothing_is_written_over_anything() {
     let (directory, folder) = with_backup();
     let backup = folder.path().join("backup");
     let before = FileList::read(&backup).unwrap();
-    let again = create(directory.store(), &backup, || {}).unwrap_err();
+    let again = create(directory.store(), &backup, unchecked).unwrap_err();
     assert!(matches!(again, Error::Exists { .. }), "{again}");
     assert_eq!(check(&backup).unwrap(), (before, Vec::new()));
 
-    let inside = create(directory.store(), &directory.path().join("backup"), || {}).unwrap_err();
+    let inside = create(
+        directory.store(),
+        &directory.path().join("backup"),
+        unchecked,
+    )
+    .unwrap_err();
     assert!(matches!(inside, Error::Inside { .. }), "{inside}");
 
     let target = folder.path().join("target");
@@ -154,10 +197,10 @@ fn two_do_not_write_to_one_place() {
     let (directory, folder) = with_backup();
     let target = folder.path().join("other");
     let staging = super::staging::Staging::begin(&target).unwrap();
-    let error = create(directory.store(), &target, || {}).unwrap_err();
+    let error = create(directory.store(), &target, unchecked).unwrap_err();
     assert!(matches!(error, Error::InProgress { .. }), "{error}");
     drop(staging);
-    create(directory.store(), &target, || {}).unwrap();
+    create(directory.store(), &target, unchecked).unwrap();
     assert_eq!(names(folder.path()), ["backup", "other"]);
 }
 
@@ -169,7 +212,7 @@ fn what_somebody_else_made_is_never_removed() {
     let partial = folder.path().join("other.partial");
     fs::create_dir(&partial).unwrap();
     fs::write(partial.join("thesis.txt"), "x").unwrap();
-    create(directory.store(), &target, || {}).unwrap();
+    create(directory.store(), &target, unchecked).unwrap();
     assert_eq!(names(&partial), ["thesis.txt"]);
 
     // Even under that under which folders are put together.
@@ -181,26 +224,74 @@ fn what_somebody_else_made_is_never_removed() {
             // A lock file that was left behind by one that put together another folder.
             fs::write(beside(&target, ".millstream-partial.lock"), "1").unwrap();
         }
-        let error = create(directory.store(), &target, || {}).unwrap_err();
+        let error = create(directory.store(), &target, unchecked).unwrap_err();
         assert!(matches!(error, Error::InTheWay { .. }), "{error}");
         assert_eq!(names(&partial), ["thesis.txt"]);
         assert!(!beside(&target, ".millstream-partial.lock").exists());
         fs::remove_dir_all(&partial).unwrap();
-        create(directory.store(), &target, || {}).unwrap();
+        create(directory.store(), &target, unchecked).unwrap();
     }
 
     let lock = folder.path().join("third.millstream-partial.lock");
     fs::write(&lock, "a diary").unwrap();
-    let error = create(directory.store(), &folder.path().join("third"), || {}).unwrap_err();
+    let error = create(directory.store(), &folder.path().join("third"), unchecked).unwrap_err();
     assert!(matches!(error, Error::InTheWay { .. }), "{error}");
     assert_eq!(fs::read(&lock).unwrap(), b"a diary");
 
     for name in ["x.millstream-partial", "x.millstream-partial.lock"] {
-        let error = create(directory.store(), &folder.path().join(name), || {}).unwrap_err();
+        let error = create(directory.store(), &folder.path().join(name), unchecked).unwrap_err();
         assert!(matches!(error, Error::Reserved { .. }), "{error}");
         let error = restore(&folder.path().join("other"), &folder.path().join(name)).unwrap_err();
         assert!(matches!(error, Error::Reserved { .. }), "{error}");
     }
+}
+
+/// A process that was killed before it had noted which folder it made has left an empty one.
+///
+/// Fails when that is taken for somebody else's.
+#[test]
+fn an_empty_folder_that_a_killed_process_left_is_in_nobodys_way() {
+    let (directory, folder) = with_backup();
+    for (name, lock) in [("first", ""), ("second", "1")] {
+        let target = folder.path().join(name);
+        fs::create_dir(beside(&target, ".millstream-partial")).unwrap();
+        fs::write(beside(&target, ".millstream-partial.lock"), lock).unwrap();
+        create(directory.store(), &target, unchecked).unwrap();
+    }
+    assert_eq!(names(folder.path()), ["backup", "first", "second"]);
+}
+
+/// What somebody has put under the name of the lock file is neither written to nor read.
+///
+/// Fails when a link is followed, and hangs when a pipe is read.
+#[test]
+fn a_lock_that_is_no_file_is_left_alone() {
+    let (directory, folder) = with_backup();
+    let target = folder.path().join("other");
+    let lock = beside(&target, ".millstream-partial.lock");
+    let is_in_the_way = |what: &str| {
+        let error = create(directory.store(), &target, unchecked).unwrap_err();
+        assert!(matches!(error, Error::InTheWay { .. }), "{what}: {error}");
+        assert!(lock.symlink_metadata().is_ok(), "{what}");
+    };
+    let thesis = folder.path().join("thesis.txt");
+    fs::write(&thesis, "").unwrap();
+    std::os::unix::fs::symlink(&thesis, &lock).unwrap();
+    is_in_the_way("a link");
+    assert_eq!(fs::read(&thesis).unwrap(), b"");
+    fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &lock).unwrap();
+    is_in_the_way("a link to nothing");
+    fs::remove_file(&lock).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    is_in_the_way("a pipe");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    is_in_the_way("a folder");
+    fs::remove_dir(&lock).unwrap();
+    create(directory.store(), &target, unchecked).unwrap();
+    assert_eq!(names(folder.path()), ["backup", "other", "thesis.txt"]);
 }
 
 /// `target` with something behind its name.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use tokio::task::block_in_place;
 
 use super::GlobalArgs;
-use super::client::{Client, Place};
+use super::client::{Client, Place, Unreachable};
 use super::exit::{Ending, Usage};
 use super::open::Access;
 use super::output::{Error, Output};
@@ -15,10 +16,13 @@ use super::quantity::format_time_ms;
 use crate::backup::{self, FileList};
 use crate::deploy;
 use crate::server::{self, BackupStatus, Code, NewBackup, Problem};
+use crate::storage::ReadOnlyStore;
 
 /// How long to wait before asking again how a backup goes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often to ask for the same answer: the backup goes on whether it is there or not.
+const ATTEMPTS: u32 = 5;
 
 /// Arguments of `backup`.
 #[derive(Debug, clap::Args)]
@@ -93,10 +97,13 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let made = match Place::find(global, Access::Existing)? {
         Place::Directory(data) => {
-            let store = data.log.store();
-            // What would make the state whole again is in no backup.
-            deploy::check_whole(store)?;
-            let list = tokio::task::block_in_place(|| backup::create(store, &args.dir, || {}))?;
+            let list = block_in_place(|| {
+                let store = data.log.store();
+                // What would make the state whole again is in no backup.
+                deploy::check_whole(store)?;
+                let check = |copy: &ReadOnlyStore| Ok(deploy::check_checkpoint_whole(copy)?);
+                backup::create::<anyhow::Error>(store, &args.dir, check)
+            })?;
             BackupView::new(&args.dir, global, list)
         }
         Place::Server(server) => ask(&Client::Remote(server), args, global).await?,
@@ -121,15 +128,7 @@ async fn ask(
     // The server has another current folder.
     let folder = std::path::absolute(&args.dir)
         .with_context(|| format!("`{}` is no path", args.dir.display()))?;
-    match follow(client, folder).await {
-        Ok(made) => Ok(made.into()),
-        // It ends as it does without a server.
-        Err(error) => Err(match error.downcast::<Problem>() {
-            Ok(problem) if problem.code == Code::AlreadyExists => Usage(problem.detail).into(),
-            Ok(problem) => problem.into(),
-            Err(error) => error,
-        }),
-    }
+    Ok(follow(client, folder).await?.into())
 }
 
 /// Begins a backup, and asks until it is made: no single answer is waited for as long as that takes.
@@ -138,13 +137,16 @@ async fn follow(client: &Client, folder: PathBuf) -> anyhow::Result<server::Back
         folder,
         detach: true,
     };
-    let mut status: BackupStatus = client.post("/v1/backups", &new).await?;
-    let path = format!("/v1/backups/{}", status.id);
+    let begun: anyhow::Result<BackupStatus> = client.post("/v1/backups", &new).await;
+    let mut status = begun.map_err(|error| match error.downcast::<Problem>() {
+        Ok(problem) => as_without_server(problem),
+        Err(error) => error,
+    })?;
     let mut pause = SHORTEST_PAUSE;
     while status.running {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-        status = client.get(&path, &()).await.with_context(|| {
+        status = look(client, &status).await.with_context(|| {
             format!(
                 "the server has begun a backup into {}, and does not say how it goes; the folder is there once all of it is made",
                 status.folder.display()
@@ -153,7 +155,39 @@ async fn follow(client: &Client, folder: PathBuf) -> anyhow::Result<server::Back
     }
     match (status.made, status.problem) {
         (Some(made), _) => Ok(made),
-        (None, Some(problem)) => Err(problem.into()),
+        (None, Some(problem)) => Err(as_without_server(problem)),
         (None, None) => bail!("the server has ended the backup, and does not say how"),
+    }
+}
+
+/// Asks how a backup goes; again, if there is no answer that says anything about it.
+async fn look(client: &Client, begun: &BackupStatus) -> anyhow::Result<BackupStatus> {
+    let path = format!("/v1/backups/{}", begun.id);
+    let mut attempts_left = ATTEMPTS;
+    loop {
+        attempts_left -= 1;
+        match client.get(&path, &()).await {
+            Err(error) if attempts_left > 0 && may_pass(&error) => {
+                tracing::warn!(%error, "asking again how the backup goes");
+                tokio::time::sleep(LONGEST_PAUSE).await;
+            }
+            answered => return answered,
+        }
+    }
+}
+
+/// Whether the same request may be answered the next time.
+fn may_pass(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<Problem>() {
+        Some(problem) => problem.status >= 500 || problem.code == Code::Busy,
+        None => error.is::<Unreachable>(),
+    }
+}
+
+/// A backup ends as it does without a server.
+fn as_without_server(problem: Problem) -> anyhow::Error {
+    match problem.code {
+        Code::AlreadyExists => Usage(problem.detail).into(),
+        _ => problem.into(),
     }
 }

@@ -29,6 +29,8 @@ use crate::storage::{self, layout};
 const TICK: Duration = Duration::from_millis(100);
 /// How often progress is logged, at level info.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How long whoever holds the data directory has to say that it is a server.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Instances beyond those of the tasks.
 const SPARE_INSTANCES: u64 = 64;
 
@@ -202,7 +204,10 @@ async fn is_served(global: &GlobalArgs) -> bool {
         ..global.clone()
     };
     match Client::connect(&local, Access::Existing) {
-        Ok(client @ Client::Remote(_)) => client.fetch("/livez", &()).await.is_ok(),
+        Ok(client @ Client::Remote(_)) => {
+            let answered = tokio::time::timeout(ANSWER_TIMEOUT, client.fetch("/livez", &()));
+            answered.await.is_ok_and(|answered| answered.is_ok())
+        }
         Ok(Client::Embedded(_)) | Err(_) => false,
     }
 }

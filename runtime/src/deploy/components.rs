@@ -95,15 +95,15 @@ impl Components {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fail::fail_point!("deploy::component-write", |_| Err(
-        io::ErrorKind::StorageFull.into()
-    ));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .open(path)?;
     file.write_all(bytes)?;
+    fail::fail_point!("deploy::component-write", |_| Err(
+        io::ErrorKind::StorageFull.into()
+    ));
     file.sync_all()
 }
 

@@ -105,6 +105,16 @@ pub enum Error {
         /// Why it has failed.
         reason: String,
     },
+    /// A rollback puts state back, or was killed while it did and goes on with the next start of the server.
+    #[error(
+        "rollback {id} of plugin `{name}` is still putting state back, and a backup would have half of that; wait until it has ended, or, where no server runs, start one, which goes on with it"
+    )]
+    RollbackUnderWay {
+        /// The deploy's number.
+        id: u64,
+        /// The plugin.
+        name: PluginName,
+    },
     /// No pipeline that runs has one of the canary's partitions.
     #[error(
         "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"

@@ -63,7 +63,7 @@ impl Deployments {
         manifest
             .pipelines
             .retain(|spec| !applied.removed.contains(&spec.name));
-        if manifest.pipelines.is_empty() {
+        if manifest.pipelines.is_empty() && !applied.removed.is_empty() {
             // The process ended between the deletion of its last pipeline and its own.
             return self.forget(name).await;
         }
@@ -233,11 +233,18 @@ impl Deployments {
             if let Some(manifest) = &manifest {
                 this.note_of(manifest, |applied| {
                     applied.paused.retain(|it| *it != name);
-                    applied.removed.push(name.clone());
+                    // The first attempt may have failed after it was noted.
+                    if !applied.removed.contains(&name) {
+                        applied.removed.push(name.clone());
+                    }
                 })
                 .await?;
             }
-            let is_half_restored = delete_data && this.check_whole(&name).is_err();
+            let is_half_restored = delete_data
+                && matches!(
+                    this.check_whole(&name),
+                    Err(Error::RollbackUnfinished { .. })
+                );
             match this.shared.pipelines.remove(&name, delete_data).await {
                 // The process ended after its data were deleted: this is the second attempt.
                 Err(pipeline::Error::NotApplied { .. }) if is_half_restored => {}

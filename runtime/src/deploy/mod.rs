@@ -43,7 +43,7 @@ pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, R
 pub use self::shadow::{Difference, ShadowReport};
 pub use self::signatures::SignatureRules;
 pub use self::state::Unsent;
-pub use self::unfinished::check_whole;
+pub use self::unfinished::{check_checkpoint_whole, check_whole};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::{PipelineName, PluginName};

@@ -8,7 +8,7 @@ use super::state::Unsent;
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::{Digest, Signature};
 use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
-use crate::storage::{Commit, Error, Scan, Store};
+use crate::storage::{Commit, Error, ReadOnlyStore, Scan, Store};
 
 /// Deploys whose records are kept.
 const KEPT_DEPLOYS: u64 = 1_000;
@@ -220,6 +220,17 @@ pub(super) fn deploys(store: &Store) -> Result<Vec<Deploy>, Error> {
     Ok(deploys.into_iter().map(|(_, deploy)| deploy).collect())
 }
 
+/// All deploys that a checkpoint of the store remembers, oldest first.
+pub(super) fn deploys_in(checkpoint: &ReadOnlyStore) -> Result<Vec<Deploy>, Error> {
+    let mut found = Vec::new();
+    checkpoint.scan_kind(KeyKind::Deploy, |key, value| {
+        let (_, deploy) = entry(key, value, deploy::parse_key)?;
+        found.push(deploy);
+        Ok(Scan::Continue)
+    })?;
+    Ok(found)
+}
+
 pub(super) fn plugin(store: &Store, name: &PluginName) -> Result<Option<StoredPlugin>, Error> {
     let value = store.get(KeyKind::Plugin, &plugin::key(name.as_str()))?;
     value.map(|value| parse("a plugin", &value)).transpose()
@@ -299,11 +310,19 @@ fn all<K, V: serde::de::DeserializeOwned>(
 ) -> Result<Vec<(K, V)>, Error> {
     let mut found = Vec::new();
     store.scan_kind(kind, |key, value| {
-        let key = parse_key(key).ok_or_else(|| damaged("a record", &"malformed key"))?;
-        found.push((key, parse("a record", value)?));
+        found.push(entry(key, value, &parse_key)?);
         Ok(Scan::Continue)
     })?;
     Ok(found)
+}
+
+fn entry<K, V: serde::de::DeserializeOwned>(
+    key: &[u8],
+    value: &[u8],
+    parse_key: impl Fn(&[u8]) -> Option<K>,
+) -> Result<(K, V), Error> {
+    let key = parse_key(key).ok_or_else(|| damaged("a record", &"malformed key"))?;
+    Ok((key, parse("a record", value)?))
 }
 
 fn parse<V: serde::de::DeserializeOwned>(what: &str, value: &[u8]) -> Result<V, Error> {

@@ -309,8 +309,7 @@ impl Deployments {
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
         let to = self.load(&deploy.plugin, &deploy.to)?;
         // Before anything has changed: it may have to be taken back.
-        let before = self.current(&deploy.plugin);
-        let before = before.map_err(|error| refusal(&deploy.plugin, &error));
+        let before = self.version_before(&deploy.plugin)?;
         let mut done = Vec::new();
         for pipeline in &deploy.pipelines {
             match self.shared.pipelines.swap(pipeline, None, &to).await {
@@ -330,7 +329,29 @@ impl Deployments {
         Ok(())
     }
 
-    /// Gives pipelines the old version again; where that may not run, they stop, as they were before.
+    /// What pipelines run until a deploy has succeeded: the current version; or why there is none that they may run, or
+    /// could.
+    fn version_before(&self, name: &PluginName) -> Result<Result<Plugin, Refusal>, Error> {
+        let error = match self.current(name) {
+            Ok(plugin) => return Ok(Ok(plugin)),
+            Err(error) => error,
+        };
+        let may_not_run = matches!(
+            error,
+            Error::UnsignedPlugin { .. } | Error::UntrustedSignature { .. }
+        );
+        if !may_not_run {
+            // Its component cannot be read now. Pipelines that run have it in memory.
+            let current = self.stored_plugin(name)?.current;
+            if let Some(plugin) = self.shared.loaded.lock().get(&current) {
+                return Ok(Ok(plugin.clone()));
+            }
+        }
+        Ok(Err(refusal(name, &error)))
+    }
+
+    /// Gives pipelines the version before again; where there is none that may run, or can be loaded, they stop, as they
+    /// were before.
     async fn take_back(
         &self,
         id: u64,

@@ -3,12 +3,10 @@
 //! Their records say so (`is_restoring`) until a rollback of the same plugin has put all of it back, also after a
 //! restart. Until then their pipelines are neither started nor resumed, nor are they given another version.
 
-use tokio::sync::OwnedMutexGuard;
-
 use super::records::{self, Deploy, Mode, Outcome};
 use super::{Deployments, Error};
 use crate::model::{PipelineName, PluginName};
-use crate::storage::{self, Commit, Store};
+use crate::storage::{self, Commit, ReadOnlyStore, Store};
 
 impl Deployments {
     /// The rollbacks that have not put all of the state back. Whoever asks holds `changes`, so that none is at it.
@@ -29,16 +27,6 @@ impl Deployments {
             Some(deploy) => Err(of(deploy)),
             None => Ok(()),
         }
-    }
-
-    /// As [`hold`](Self::hold), if the state of all pipelines is whole, so that nobody puts any back meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
-    pub async fn hold_whole(&self) -> Result<OwnedMutexGuard<()>, Error> {
-        let held = self.hold().await;
-        check_whole(&self.shared.store)?;
-        Ok(held)
     }
 
     /// Checks that the state of a plugin's pipelines is whole.
@@ -121,12 +109,31 @@ fn unfinished(store: &Store) -> Result<Vec<Deploy>, Error> {
     Ok(deploys)
 }
 
-/// Checks that the state of all pipelines of a data directory is whole.
+/// Checks that the state of all pipelines of a data directory is whole. A rollback may be putting state back by the
+/// time that this returns: of what was copied [`check_checkpoint_whole`] tells.
 ///
 /// # Errors
-/// [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
+/// [`Error::RollbackUnderWay`], [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
 pub fn check_whole(store: &Store) -> Result<(), Error> {
-    match unfinished(store)?.into_iter().next() {
+    all_are_whole(records::deploys(store)?)
+}
+
+/// Checks that the state of all pipelines was whole when a checkpoint was taken.
+///
+/// # Errors
+/// [`Error::RollbackUnderWay`], [`Error::RollbackUnfinished`]; whatever is wrong with the checkpoint.
+pub fn check_checkpoint_whole(checkpoint: &ReadOnlyStore) -> Result<(), Error> {
+    all_are_whole(records::deploys_in(checkpoint)?)
+}
+
+fn all_are_whole(deploys: Vec<Deploy>) -> Result<(), Error> {
+    let mut unfinished = deploys.into_iter().filter(|deploy| deploy.is_restoring);
+    match unfinished.next() {
+        // Nobody has to run it again.
+        Some(deploy) if deploy.outcome == Outcome::Running => Err(Error::RollbackUnderWay {
+            id: deploy.id,
+            name: deploy.plugin,
+        }),
         Some(deploy) => Err(of(deploy)),
         None => Ok(()),
     }

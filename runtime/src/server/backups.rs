@@ -12,7 +12,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::block_in_place;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,8 +21,9 @@ use utoipa_axum::routes;
 use super::access::Subject;
 use super::extract::{Json, PathOf};
 use super::problem::{Code, Problem};
-use super::state::State;
+use super::state::{State, UnderWay};
 use crate::backup::{self, FileList};
+use crate::deploy;
 
 /// Bytes of a folder's path: Linux's limit.
 const MAX_FOLDER_BYTES: usize = 4096;
@@ -197,14 +199,12 @@ async fn create(
     if let Some(Extension(subject)) = subject {
         subject.set(folder.display());
     }
-    let whole = match state.deployments() {
-        // What would make the state whole again is in no backup.
-        Ok(deployments) => Some(deployments.hold_whole().await?),
-        Err(_) => None,
-    };
+    // Not only of what is copied: who is refused now has an answer at once.
+    block_in_place(|| deploy::check_whole(state.data.log.store()))?;
     let (one_at_a_time, begun) = state.backups.begin(&folder)?;
-    let id = begun.id;
-    let making = tokio::spawn(make(state, folder, id, one_at_a_time, whole));
+    // Before the answer: a server that is told to stop after it waits for the backup.
+    let under_way = state.request_started();
+    let making = tokio::spawn(make(state, begun.clone(), one_at_a_time, under_way));
     if detach {
         return Ok((StatusCode::ACCEPTED, axum::Json(begun)).into_response());
     }
@@ -214,26 +214,34 @@ async fn create(
     Ok((StatusCode::CREATED, axum::Json(made)).into_response())
 }
 
-/// Makes a backup, whoever waits for it, and notes how it went. `whole` keeps the state of all pipelines so until it is
-/// taken.
+/// Makes a backup, whoever waits for it, and notes how it went.
 async fn make(
     state: State,
-    folder: PathBuf,
-    id: u64,
+    begun: BackupStatus,
     one_at_a_time: OwnedSemaphorePermit,
-    whole: Option<OwnedMutexGuard<()>>,
+    _under_way: UnderWay,
 ) -> Result<BackupView, Problem> {
-    let _under_way = state.request_started();
+    let BackupStatus { id, folder, .. } = begun;
     let store = state.data.log.store().clone();
+    let into = folder.clone();
     let making = tokio::task::spawn_blocking(move || {
-        let list = backup::create(&store, &folder, || drop(whole))?;
-        tracing::info!(folder = %folder.display(), "a backup was made");
-        Ok::<_, backup::Error>(BackupView::new(folder, store.path().to_owned(), list))
+        // What would make half of a state whole again is in no backup.
+        let list = backup::create(&store, &into, |copy| {
+            deploy::check_checkpoint_whole(copy).map_err(Problem::from)
+        })?;
+        Ok::<_, Problem>(BackupView::new(into, store.path().to_owned(), list))
     });
     let made = match making.await {
-        Ok(made) => made.map_err(Problem::from),
+        Ok(made) => made,
         Err(error) => Err(ended_early(&error)),
     };
+    match &made {
+        Ok(_) => tracing::info!(id, folder = %folder.display(), "a backup was made"),
+        // Perhaps nobody hears of it otherwise.
+        Err(problem) => {
+            tracing::error!(id, folder = %folder.display(), error = %problem, "a backup could not be made");
+        }
+    }
     // First: whoever hears that it has ended may begin the next one.
     drop(one_at_a_time);
     state.backups.end(id, &made);

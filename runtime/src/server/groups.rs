@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::block_in_place;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +16,7 @@ use super::access::{Rights, Role, Subject};
 use super::extract::{Json, PathOf};
 use super::offset_spec;
 use super::problem::{Code, Problem};
-use super::state::{Data, State};
+use super::state::{Data, State, to_its_end};
 use crate::group::{GroupPosition, Lag};
 use crate::log::{OffsetSpec, Topic};
 use crate::model::{GroupName, PipelineName, TopicName};
@@ -238,12 +239,25 @@ async fn reset(
     let to = offset_spec::parse(&request.to)
         .map_err(|reason| Problem::invalid(format!("`to` is `{}`: {reason}", request.to)))?;
     // Until it has moved, no pipeline of the group starts.
-    let _held = match request.dry_run {
+    let held = match request.dry_run {
         true => None,
         false => state.hold_pipelines().await,
     };
+    let view = to_its_end(async move {
+        let _held = held;
+        reset_now(&state, name, &request, to).await
+    });
+    Ok(axum::Json(view.await?))
+}
+
+async fn reset_now(
+    state: &State,
+    name: GroupName,
+    request: &ResetRequest,
+    to: OffsetSpec,
+) -> Result<ResetView, Problem> {
     if !request.dry_run {
-        check_not_running(&state, &name)?;
+        check_not_running(state, &name)?;
     }
     let data = &state.data;
     let topic = data.log.topic(&request.topic)?;
@@ -256,11 +270,11 @@ async fn reset(
         let offsets = offsets.map(|(partition, step)| (&**partition, step.to_offset));
         data.groups.commit(&name, offsets).await?;
     }
-    Ok(axum::Json(ResetView {
+    Ok(ResetView {
         name,
         dry_run: request.dry_run,
         partitions: moves,
-    }))
+    })
 }
 
 /// Where a reset takes a group in a partition.
@@ -299,19 +313,46 @@ async fn commit(
     subject: Option<Extension<Subject>>,
     Json(request): Json<OffsetCommit>,
 ) -> Result<axum::http::StatusCode, Problem> {
-    let owner = owner_of(&state, &name)?;
-    if let (Some(owner), Some(Extension(subject))) = (&owner, subject) {
-        subject.set(format_args!("position of pipeline {owner}"));
-    }
-    // Until it has moved, no pipeline of the group starts.
-    let _held = match &owner {
-        Some(owner) => {
-            check_may_move(&rights, &name, owner)?;
-            state.hold_pipelines().await
+    let held = hold_owner(&state, &name, &rights, subject).await?;
+    to_its_end(async move {
+        let _held = held;
+        commit_now(&state, &name, &request).await
+    })
+    .await?;
+    Ok(axum::http::StatusCode::NO_CONTENT)
+}
+
+/// Keeps the pipeline of which a group is the position from starting until what is returned is dropped, if whoever asks
+/// may move it; nothing of a group that is of none, whose consumers must not wait for deploys.
+async fn hold_owner(
+    state: &State,
+    name: &GroupName,
+    rights: &Rights,
+    subject: Option<Extension<Subject>>,
+) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
+    let write_down = |owner: &PipelineName| {
+        if let Some(Extension(subject)) = &subject {
+            subject.set(format_args!("position of pipeline {owner}"));
         }
-        None => None,
     };
-    check_not_running(&state, &name)?;
+    let Some(owner) = owner_of(state, name)? else {
+        return Ok(None);
+    };
+    check_may_move(rights, name, &owner).inspect_err(|_| write_down(&owner))?;
+    let held = state.hold_pipelines().await;
+    // By now it may be another pipeline's, or nobody's.
+    if let Some(owner) = owner_of(state, name)? {
+        write_down(&owner);
+    }
+    Ok(held)
+}
+
+async fn commit_now(
+    state: &State,
+    name: &GroupName,
+    request: &OffsetCommit,
+) -> Result<(), Problem> {
+    check_not_running(state, name)?;
     let topic = state.data.log.topic(&request.topic)?;
     let mut offsets = Vec::new();
     for PartitionOffset { partition, offset } in &request.offsets {
@@ -329,8 +370,7 @@ async fn commit(
         }
         offsets.push((&**partition, *offset));
     }
-    state.data.groups.commit(&name, offsets).await?;
-    Ok(axum::http::StatusCode::NO_CONTENT)
+    Ok(state.data.groups.commit(name, offsets).await?)
 }
 
 /// Forget a group with all its committed offsets. That of a pipeline that runs is not forgotten.
@@ -341,12 +381,16 @@ async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
 ) -> Result<axum::Json<DeletedGroup>, Problem> {
-    let _held = state.hold_pipelines().await;
-    check_not_running(&state, &name)?;
-    let groups = &state.data.groups;
-    let partitions = block_in_place(|| groups.positions(&name))?.len();
-    groups.delete(&name).await?;
-    Ok(axum::Json(DeletedGroup { name, partitions }))
+    let held = state.hold_pipelines().await;
+    let deleted = to_its_end(async move {
+        let _held = held;
+        check_not_running(&state, &name)?;
+        let groups = &state.data.groups;
+        let partitions = block_in_place(|| groups.positions(&name))?.len();
+        groups.delete(&name).await?;
+        Ok::<_, Problem>(DeletedGroup { name, partitions })
+    });
+    Ok(axum::Json(deleted.await?))
 }
 
 /// The pipeline of which a group is the position, if it is of one.

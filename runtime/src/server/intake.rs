@@ -2,8 +2,9 @@
 //!
 //! Bytes count from when they are read until the request is answered. A request for which there is no room is
 //! refused as a whole; one that is alone gets through, however large it is. What a refused one still sends is read
-//! and thrown away, as far as it comes soon: an answer before the end of the body would end the connection, and the
-//! client might not even see it.
+//! and thrown away, as far as it comes soon and is not too much: an answer before the end of the body would end the
+//! connection, and the client might not even see it. A client that asks first whether to send it (`Expect`) is not let
+//! do so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +23,8 @@ use super::problem::{Code, Problem};
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How long the body of a request that is refused is read, to be thrown away.
 const MAX_DISCARD: Duration = Duration::from_secs(10);
+/// Bytes of it that are: as many as the largest body has that a server takes by default.
+const MAX_DISCARDED_BYTES: usize = 128 << 20;
 
 /// Counts the bytes of bodies. Clones share it.
 #[derive(Clone)]
@@ -121,7 +124,10 @@ pub(super) async fn bound(
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     // Before anything of it is read, where that can be told.
     if declared.is_some_and(|bytes| !intake.0.fits(intake.held_bytes(), 0, bytes)) {
-        discard(&mut request.into_body().into_data_stream()).await;
+        // Reading it would tell a client that waits for a word to send all of it.
+        if !request.headers().contains_key(header::EXPECT) {
+            discard(&mut request.into_body().into_data_stream()).await;
+        }
         return overloaded().into_response();
     }
     let held = Arc::new(intake.hold());
@@ -156,8 +162,15 @@ async fn next_chunk(
 }
 
 async fn discard(chunks: &mut BodyDataStream) {
-    let reading = async { while let Some(Ok(_)) = chunks.next().await {} };
-    // Whoever takes longer does not get to see the answer.
+    let reading = async {
+        let mut left = MAX_DISCARDED_BYTES;
+        while let Some(Ok(chunk)) = chunks.next().await
+            && left > chunk.len()
+        {
+            left -= chunk.len();
+        }
+    };
+    // Whoever takes longer, or sends more, does not get to see the answer.
     let _ = tokio::time::timeout(MAX_DISCARD, reading).await;
 }
 
@@ -193,6 +206,44 @@ mod tests {
         assert!(!intake.hold().take(1));
         drop(first);
         assert_eq!(intake.held_bytes(), 0);
+    }
+
+    /// How many parts of 1 MiB are read of a body without an end that is refused.
+    async fn parts_read_of_refused(headers: &[(header::HeaderName, &str)]) -> usize {
+        const PART_BYTES: usize = 1 << 20;
+        let intake = Intake::new(2 * PART_BYTES);
+        let other = intake.hold();
+        assert!(other.take(2 * PART_BYTES));
+        let router: Router = Router::new()
+            .route("/", post(async |_: extract::Body| StatusCode::CREATED))
+            .layer(axum::middleware::from_fn_with_state(intake, bound));
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let part = Bytes::from(vec![0; PART_BYTES]);
+        let parts = stream::repeat_with(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(part.clone())
+        });
+        let mut request = Request::post("/");
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let request = request.body(Body::from_stream(parts)).unwrap();
+        let answered = router.oneshot(request).await.unwrap();
+        assert_eq!(answered.status(), StatusCode::SERVICE_UNAVAILABLE);
+        read.load(Ordering::Relaxed)
+    }
+
+    /// Fails when the time is the only bound, and when a client is made to send what it asked about.
+    #[tokio::test]
+    async fn what_is_thrown_away_of_a_refused_body_is_bounded() {
+        let length = (header::CONTENT_LENGTH, "999999999999");
+        let expect = (header::EXPECT, "100-continue");
+        let most = MAX_DISCARDED_BYTES >> 20;
+        assert_eq!(parts_read_of_refused(&[length.clone()]).await, most);
+        assert_eq!(parts_read_of_refused(&[length, expect]).await, 0);
+        // Its length is not known before, and its first part is what was one too many.
+        assert_eq!(parts_read_of_refused(&[]).await, 1 + most);
     }
 
     /// The status with which a body is answered that comes in four parts, with such pauses, and ends or goes on for

@@ -333,7 +333,9 @@ impl From<deploy::Error> for Problem {
             | deploy::Error::UnknownVersion { .. }
             | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
             deploy::Error::NoCheckpoint { .. } => Code::UnknownCheckpoint,
-            deploy::Error::RollbackUnfinished { .. } => Code::RollbackUnfinished,
+            deploy::Error::RollbackUnfinished { .. } | deploy::Error::RollbackUnderWay { .. } => {
+                Code::RollbackUnfinished
+            }
             deploy::Error::NoCanaryPartition { .. } | deploy::Error::NotUsed { .. } => {
                 Code::InvalidRequest
             }

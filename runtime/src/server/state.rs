@@ -306,7 +306,7 @@ impl State {
 }
 
 /// Does work to its end, also if whoever asked for it goes away: between a commit and what it changes in memory nothing
-/// may be dropped.
+/// may be dropped, nor what is held until the commit has been written.
 pub(super) async fn to_its_end<T: Send + 'static, E: Into<Problem> + Send + 'static>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, Problem> {

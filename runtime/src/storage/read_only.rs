@@ -7,7 +7,7 @@ use rocksdb::{DBRecoveryMode, ReadOptions};
 
 use super::directory::Directory;
 use super::entries::{self, Rocks};
-use super::schema::{Family, KeyKind, prefix_end};
+use super::schema::{Family, KeyKind, kind_prefix, prefix_end};
 use super::store::rocks_options;
 use super::{Error, Scan, StoreOptions};
 
@@ -114,6 +114,18 @@ impl ReadOnlyStore {
         visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
     ) -> Result<(), Error> {
         entries::scan(&self.rocks, kind, from, to, read_options(), visit)
+    }
+
+    /// Visits all entries of a kind, in order.
+    ///
+    /// # Errors
+    /// [`Error::Engine`], and those of `visit`.
+    pub fn scan_kind(
+        &self,
+        kind: KeyKind,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
+    ) -> Result<(), Error> {
+        self.scan(kind, &kind_prefix(kind), None, visit)
     }
 
     /// Visits the entries of a family with `from <= key`, of whatever kind, in order. RocksDB compares

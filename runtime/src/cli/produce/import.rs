@@ -32,6 +32,8 @@ pub(super) struct Import {
     line: u64,
     /// Records of the input to pass over still.
     to_skip: u64,
+    /// Whether any was passed over.
+    has_skipped: bool,
     /// Records to hand to the sink at most.
     max: u64,
     /// Records handed to the sink.
@@ -57,6 +59,7 @@ impl Import {
             headers: HeadersBuf::new(),
             line: 0,
             to_skip: args.skip,
+            has_skipped: false,
             max: args.max.unwrap_or(u64::MAX),
             sent: 0,
             shown: 0,
@@ -132,6 +135,7 @@ impl Import {
             let is_record = self.format == LineFormat::Lines || !line.trim_ascii().is_empty();
             if is_record && self.to_skip > 0 {
                 self.to_skip -= 1;
+                self.has_skipped = true;
                 continue;
             }
             if self.sent >= self.max {
@@ -165,9 +169,9 @@ impl Import {
     /// What stands in a line that is no JSON, and what to do if that is so from the first line on.
     fn what_is_no_json(&self, line: &[u8]) -> Option<String> {
         serde_json::from_slice::<IgnoredAny>(line).err()?;
-        let found = shorten(&String::from_utf8_lossy(line));
+        let found = printable(&shorten(&String::from_utf8_lossy(line)));
         let mut text = format!("; found `{found}`, which is no JSON");
-        if self.sent == 0 {
+        if self.sent == 0 && !self.has_skipped {
             text.push_str("; lines of anything are stored as they are with `--format lines`");
             if self.selection != Selection::default() {
                 text.push_str(", without the options that name fields");
@@ -219,6 +223,18 @@ impl Import {
         self.sent += 1;
         Ok(())
     }
+}
+
+/// A text without what a terminal would obey instead of showing it. Quotes stay as they are: most lines have some.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' => printable.push(character),
+            _ => printable.extend(character.escape_debug()),
+        }
+    }
+    printable
 }
 
 /// Why a line could not be sent.

@@ -16,8 +16,9 @@ use crate::model::HeadersRef;
 use crate::pipeline::{Change, PipelineState};
 use crate::plugin::tests::guest::Guest;
 use crate::plugin::{Effect, EngineOptions};
+use crate::storage::schema::{KeyKind, deploy as deploy_key};
 use crate::storage::tests::support::stored_records;
-use crate::storage::{Durability, StoreOptions};
+use crate::storage::{Commit, Durability, StoreOptions};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -371,14 +372,84 @@ async fn one_manifest_that_cannot_be_restored_keeps_no_other_from_it() {
         paused: Vec::new(),
         removed: Vec::new(),
     };
-    let mut commit = crate::storage::Commit::new();
-    records::put_manifest(&mut commit, "n", &damaged).unwrap();
-    server.log.store().commit(commit).await.unwrap();
+    put_manifest(&server, "n", &damaged).await;
     let server = server.restart().await;
     let not_restored = server.deployments.restore().await.unwrap();
     assert_eq!(not_restored.len(), 1);
     assert_eq!(not_restored[0].manifest, "n");
     assert_eq!(server.deployments.pipelines().status().len(), 2);
+}
+
+/// A manifest may be of topics alone.
+///
+/// Fails when having no pipelines is taken for having lost all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_without_pipelines_outlives_a_restart() {
+    let server = Server::start().await;
+    let text = "name = \"topics\"\n[topics.t]\n";
+    server.deployments.apply(text, None).await.unwrap();
+    let server = server.restart().await;
+    assert!(server.deployments.restore().await.unwrap().is_empty());
+    let manifests = server.deployments.manifests().unwrap();
+    assert_eq!(manifests.len(), 1, "{manifests:?}");
+    // One whose last pipeline was being deleted when the process was killed goes.
+    server.upload("p", &Guest::passthrough()).await;
+    let deleted = AppliedManifest {
+        text: manifest("m", "a", ""),
+        applied_at_ms: 1,
+        applied_by: None,
+        paused: Vec::new(),
+        removed: vec![pipeline("a")],
+    };
+    put_manifest(&server, "m", &deleted).await;
+    let server = server.restart().await;
+    server.deployments.restore().await.unwrap();
+    let manifests = server.deployments.manifests().unwrap();
+    assert_eq!(manifests.len(), 1, "{manifests:?}");
+    assert_eq!(manifests[0].name, "topics");
+}
+
+async fn put_manifest(server: &Server, name: &str, applied: &AppliedManifest) {
+    let mut commit = Commit::new();
+    records::put_manifest(&mut commit, name, applied).unwrap();
+    server.log.store().commit(commit).await.unwrap();
+}
+
+/// The first attempt had noted the deletion, and then failed.
+///
+/// Fails when the second one notes it again, and when whatever is wrong with the records of deploys is taken for a state
+/// that is half put back, of which nothing has to be there to be deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_failed_midway_is_made_again() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    let two = format!(
+        "{}[pipelines.b]\nfrom = \"topic:in\"\nto = \"topic:out\"\nplugin = \"p\"\n",
+        manifest("m", "a", "")
+    );
+    server.deployments.apply(&two, None).await.unwrap();
+    let mut noted = server.deployments.manifests().unwrap().remove(0).applied;
+    noted.removed.push(pipeline("a"));
+    put_manifest(&server, "m", &noted).await;
+    let a = pipeline("a");
+    server.deployments.delete_pipeline(&a, false).await.unwrap();
+    let left = server.deployments.manifests().unwrap().remove(0);
+    assert_eq!(left.applied.removed, [a]);
+    assert_eq!(left.pipelines, [pipeline("b")]);
+
+    let mut commit = Commit::new();
+    let key = deploy_key::key(999);
+    commit.put(KeyKind::Deploy, key, Bytes::from_static(b"garbage"));
+    server.log.store().commit(commit).await.unwrap();
+    let nobody = pipeline("nobody");
+    let error = server.deployments.delete_pipeline(&nobody, true).await;
+    assert!(
+        matches!(
+            error,
+            Err(Error::Pipeline(crate::pipeline::Error::NotApplied { .. }))
+        ),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

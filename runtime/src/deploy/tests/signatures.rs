@@ -169,3 +169,37 @@ async fn a_deploy_that_fails_does_not_leave_a_pipeline_running_without_a_version
         assert_eq!(status.state, PipelineState::Refused, "{name}");
     }
 }
+
+/// What ran before a deploy that fails runs after it, also if its signature cannot be looked at meanwhile.
+///
+/// Fails when any reason for not being the version to go back to stops the pipelines that it is given to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deploy_that_fails_leaves_a_version_running_whose_component_is_lost() {
+    let ours = key();
+    let server = Server::start().await.restart_with(required(&[&ours])).await;
+    let wasm = Guest::passthrough().build();
+    let old = upload(&server, &wasm, Some(ours.signing.sign(&wasm))).await;
+    let old = old.unwrap().version.digest;
+    for (name, settings) in [("a", "allow = { clocks = true }"), ("b", "")] {
+        let text = manifest(name, name, settings);
+        server.deployments.apply(&text, None).await.unwrap();
+    }
+    let clock = "wasi:clocks/monotonic-clock@0.2.6";
+    let reads = Guest::passthrough().import(clock, "now", "(result u64)", "(result i64)");
+    let wasm = reads.build();
+    let signed = upload(&server, &wasm, Some(ours.signing.sign(&wasm))).await;
+    let new = signed.unwrap().version.digest;
+    let components = server.log.store().path().join("plugins");
+    std::fs::remove_file(components.join(format!("{old}.wasm"))).unwrap();
+    let deploys = &server.deployments;
+    let failed = deploys.deploy(&p(), &new, Mode::All, None).await;
+    assert!(
+        matches!(failed, Err(Error::DeployFailed { .. })),
+        "{failed:?}"
+    );
+    for name in ["a", "b"] {
+        let status = deploys.pipelines().status_of(&pipeline(name)).unwrap();
+        assert_eq!(status.state, PipelineState::Running, "{name}");
+        assert_eq!(server.task_digests(name), vec![old.clone(); 4], "{name}");
+    }
+}

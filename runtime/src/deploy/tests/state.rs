@@ -1,8 +1,8 @@
 //! Going back with state and positions.
 
 use super::*;
-use crate::storage::Commit;
 use crate::storage::schema::{KeyKind, state as state_key};
+use crate::storage::{Commit, ReadOnlyStore};
 
 /// What the pipeline `a` has of keyed state, written past its plugin, which keeps none.
 async fn put_state(server: &Server, value: &'static str) {
@@ -262,25 +262,32 @@ async fn what_an_unfinished_rollback_needs_is_kept() {
 
 /// A backup would be of half of the state, and without the checkpoint that has the other half.
 ///
-/// Fails when nobody asks, and when the one who asks does not wait for a rollback that is at it.
+/// Fails when nobody looks at what was copied, and when it is the store that is looked at.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_whole_while_a_rollback_is_unfinished() {
+async fn a_copy_that_is_taken_during_a_rollback_is_not_whole() {
     let (server, old, id) = deployed().await;
-    drop(server.deployments.hold_whole().await.unwrap());
+    let store = server.log.store();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        let path = folder.path().join(name);
+        store.checkpoint(&path).unwrap();
+        ReadOnlyStore::open_checkpoint(&path).unwrap()
+    };
+    let before = copy("before");
     let unfinished = half_restored(&server, &old, id).await;
-    let error = server.deployments.hold_whole().await.map(drop);
-    assert!(
-        matches!(error, Err(Error::RollbackUnfinished { id, .. }) if id == unfinished),
-        "{error:?}"
-    );
+    let during = copy("during");
+    for checked in [check_whole(store), check_checkpoint_whole(&during)] {
+        assert!(
+            matches!(checked, Err(Error::RollbackUnderWay { id, .. }) if id == unfinished),
+            "{checked:?}"
+        );
+    }
+    check_checkpoint_whole(&before).unwrap();
     let again = server.deployments.rollback_with_state(&p(), None).await;
     assert_eq!(again.unwrap().outcome, Outcome::Succeeded);
-    let whole = server.deployments.hold_whole().await.unwrap();
-    let plugin = p();
-    let rollback = server.deployments.rollback(&plugin, None);
-    let waits = tokio::time::timeout(Duration::from_millis(300), rollback).await;
-    assert!(waits.is_err(), "{waits:?}");
-    drop(whole);
+    check_whole(store).unwrap();
+    check_checkpoint_whole(&copy("after")).unwrap();
+    check_checkpoint_whole(&during).unwrap_err();
 }
 
 /// What a plugin needs that reads the clock.

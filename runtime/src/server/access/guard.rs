@@ -22,7 +22,7 @@ use utoipa::openapi::path::Operation;
 
 use super::super::problem::{Code, Problem};
 use super::Role;
-use super::audit::{Audit, Event};
+use super::audit::{Audit, Event, Seen};
 use super::standing::Standing;
 use super::tokens::{Identity, Tokens};
 
@@ -236,27 +236,24 @@ pub(in crate::server) async fn check(
     let identity = match access.identify(request.headers(), request.uri()) {
         Ok(identity) => identity,
         Err(problem) => {
-            access.audit_refusal(&Event::of(&request, None, problem.code.status()));
+            access.audit_refusal(&refused(Seen::of(&request, None), &problem));
             return refuse(request, problem).await;
         }
     };
     if let Some(role) = role.filter(|role| !identity.may(*role)) {
-        access.audit_refusal(&Event::of(
-            &request,
-            Some(&identity),
-            Code::Forbidden.status(),
-        ));
         let text = format!(
             "the token `{}` does not have the role `{role}`, which this needs",
             identity.name
         );
-        return refuse(request, Problem::new(Code::Forbidden, text)).await;
+        let problem = Problem::new(Code::Forbidden, text);
+        access.audit_refusal(&refused(Seen::of(&request, Some(&identity)), &problem));
+        return refuse(request, problem).await;
     }
     let subject = Subject::default();
     let may_change = !matches!(*request.method(), Method::GET | Method::HEAD);
     let written = may_change.then(|| Written {
         is_change: matches!(role, Some(Role::Deploy | Role::Admin)),
-        event: Event::of(&request, Some(&identity), StatusCode::OK),
+        seen: Seen::of(&request, Some(&identity)),
         access: access.clone(),
         subject: subject.clone(),
         // What a server writes down of a client that did not wait for its answer.
@@ -274,9 +271,16 @@ pub(in crate::server) async fn check(
     response
 }
 
+fn refused(seen: Seen, problem: &Problem) -> Event {
+    seen.event(problem.code.status().as_u16(), None)
+}
+
 /// Answers a request that is refused.
 async fn refuse(request: Request, problem: Problem) -> Response {
-    drain(request.into_body()).await;
+    // Reading the body would tell a client that waits for a word to send all of it.
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body()).await;
+    }
     problem.into_response()
 }
 
@@ -301,7 +305,7 @@ async fn drain(body: Body) {
 struct Written {
     /// Whether it does for what the operation is; else it does if its handler has said what it is about, or refused it.
     is_change: bool,
-    event: Event,
+    seen: Seen,
     access: Access,
     subject: Subject,
     status: u16,
@@ -315,7 +319,7 @@ impl Drop for Written {
         if !is_change && !is_refused {
             return;
         }
-        let event = self.event.clone().ended(self.status, subject);
+        let event = self.seen.event(self.status, subject);
         match is_refused {
             true => self.access.audit_refusal(&event),
             false => self.access.audit(&event),
