@@ -1,8 +1,8 @@
-//! `millstream apply`: makes a server run a manifest.
+//! `millstream apply`: makes a server run a manifest, or the next one that starts.
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 
 use super::GlobalArgs;
@@ -10,8 +10,9 @@ use super::client::Client;
 use super::exit::Ending;
 use super::open::Access;
 use super::output::{Column, Output, Table};
-use super::plugin;
+use super::plugin::{self, NewComponent};
 use super::progress::note;
+use super::signatures::SignatureArgs;
 use crate::manifest;
 use crate::server::{AppliedView, Code, Problem, UploadedView};
 
@@ -23,11 +24,13 @@ const TOML: &str = "application/toml";
 pub(super) struct ApplyArgs {
     /// The manifest, usually millstream.toml
     manifest: PathBuf,
-    /// Leave the plugins on the server as they are, instead of uploading and deploying those that have changed
+    /// Leave the plugins that were uploaded as they are, instead of uploading and deploying those that have changed
     #[arg(long)]
     keep_plugins: bool,
     #[command(flatten)]
     signing: plugin::Signing,
+    #[command(flatten, next_help_heading = plugin::OFFLINE)]
+    signatures: SignatureArgs,
 }
 
 /// Uploads and deploys the plugins that have changed, and applies the manifest.
@@ -39,23 +42,24 @@ pub(super) async fn run(
     let manifest = manifest::load(&args.manifest)?;
     let text = std::fs::read(&args.manifest)
         .with_context(|| format!("cannot read {}", args.manifest.display()))?;
-    let client = Client::connect(global, Access::Existing)?;
-    if matches!(client, Client::Embedded(_)) {
-        bail!(
-            "no server runs on the data directory; start one with `millstream serve`, name one with --server, or run the manifest without one: `millstream run`"
-        );
-    }
-    let mut postponed = Vec::new();
+    // First: a file that cannot be read uploads nothing, and makes no data directory.
+    let mut components = Vec::new();
     if !args.keep_plugins {
         for spec in &manifest.plugins {
-            let uploaded = plugin::upload(&client, &spec.name, &spec.path, &args.signing).await?;
-            if uploaded.current {
-                continue;
-            }
-            match deploy(&client, &uploaded).await {
-                Err(error) if needs_other_manifest(&error) => postponed.push(uploaded),
-                deployed => deployed?,
-            }
+            components.push((&spec.name, NewComponent::read(&spec.path, &args.signing)?));
+        }
+    }
+    let connected = Client::connect_to_deployments(global, Access::Create, &args.signatures);
+    let client = connected.await?;
+    let mut postponed = Vec::new();
+    for (name, component) in components {
+        let uploaded = plugin::upload(&client, name, &component).await?;
+        if uploaded.current {
+            continue;
+        }
+        match deploy(&client, &uploaded).await {
+            Err(error) if needs_other_manifest(&error) => postponed.push(uploaded),
+            deployed => deployed?,
         }
     }
     let text = Bytes::from(text);
@@ -75,6 +79,9 @@ pub(super) async fn run(
         output.table(&table)
     })?;
     output.flush()?;
+    if client.is_offline() {
+        note("no server runs on the data directory; `millstream serve` starts the pipelines");
+    }
     let failed = applied.pipelines.iter();
     let mut failed = failed.filter_map(|change| Some((&change.pipeline, change.failure.as_ref()?)));
     let mut ending = Ending::Done;
@@ -93,7 +100,10 @@ async fn apply(client: &Client, manifest: &Bytes) -> anyhow::Result<AppliedView>
 async fn deploy(client: &Client, uploaded: &UploadedView) -> anyhow::Result<()> {
     let UploadedView { name, digest, .. } = uploaded;
     plugin::deploy(client, name, digest, &plugin::Trial::default()).await?;
-    note(&format!("plugin `{name}` runs version {digest} now"));
+    note(&match client.is_offline() {
+        true => format!("plugin `{name}` starts with version {digest}"),
+        false => format!("plugin `{name}` runs version {digest} now"),
+    });
     Ok(())
 }
 

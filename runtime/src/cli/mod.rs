@@ -31,6 +31,7 @@ mod queue;
 mod restore;
 mod run;
 mod serve;
+mod signatures;
 mod telemetry;
 mod token;
 mod top;
@@ -154,6 +155,8 @@ enum Command {
     /// Serve the data directory over HTTP: topics, queues, groups, pipelines, plugins
     Serve(serve::ServeArgs),
     /// Make a server run a manifest: upload and deploy its plugins, create its topics and queues, start its pipelines
+    ///
+    /// Where no server runs on the data directory all that is written down there, and the next one starts the pipelines.
     Apply(apply::ApplyArgs),
     /// Check a manifest and its plugins, and show it with every default filled in
     ///
@@ -177,13 +180,17 @@ enum Command {
     /// Read records of a topic, or take messages out of a queue
     Consume(consume::ConsumeArgs),
     /// List, describe, pause, resume and delete pipelines
+    ///
+    /// Where no server runs on the data directory the next one starts with what was changed.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
     /// Show the pipelines of a server, live: records/s, lag, retries, dead letters
     Top(top::TopArgs),
     /// Follow what a pipeline's plugin logs on the server
     Logs(logs::LogsArgs),
-    /// List, describe, upload, deploy, roll back and delete the plugins of a server
+    /// List, describe, upload, deploy, roll back and delete plugins
+    ///
+    /// Where no server runs on the data directory the next one starts with what was changed.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// List, create and revoke access tokens

@@ -10,6 +10,7 @@ use super::group::lag_table;
 use super::open::Access;
 use super::output::{Column, Output, Table};
 use super::quantity::format_time_ms;
+use super::signatures::SignatureArgs;
 use crate::model::{PipelineName, Target};
 use crate::server::{InputQueueView, PipelineView, PortView};
 
@@ -23,17 +24,17 @@ pub(super) enum PipelineCommand {
         /// The pipeline
         name: PipelineName,
     },
-    /// End a pipeline's tasks on the server at their next batch boundary, until it is resumed
+    /// End a pipeline's tasks at their next batch boundary, until it is resumed
     Pause {
         /// The pipeline
         name: PipelineName,
     },
-    /// Start a pipeline on the server that is paused or has failed, where it stands
+    /// Start a pipeline that is paused or has failed, where it stands
     Resume {
         /// The pipeline
         name: PipelineName,
     },
-    /// Stop a pipeline on the server, and take it out of its manifest
+    /// Stop a pipeline, and take it out of its manifest
     Delete {
         /// The pipeline
         name: PipelineName,
@@ -52,7 +53,8 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let client = Client::connect(global, Access::Existing)?;
+    let client =
+        Client::connect_to_deployments(global, Access::Existing, &SignatureArgs::default()).await?;
     match command {
         PipelineCommand::List => {
             let all: Vec<PipelineView> = client.get("/v1/pipelines", &()).await?;
@@ -149,6 +151,8 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
             if let Some(failure) = &run.failure {
                 fields.push(("failure", failure.clone()));
             }
+        } else if pipeline.desired_state.is_some() {
+            fields.push(("state", state(pipeline).to_owned()));
         }
         fields.push(("plugin", pipeline.plugin.to_string()));
         fields.push(("plugin digest", pipeline.plugin_digest.clone()));
@@ -178,10 +182,14 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// How it runs on the server; `-` if it does not.
+/// How it runs on the server, or whether it is to where none runs; `-` if it was not applied.
 fn state(pipeline: &PipelineView) -> &str {
-    let running = pipeline.running.as_ref();
-    running.map_or("-", |run| run.state.as_str())
+    match (&pipeline.running, pipeline.desired_state.as_deref()) {
+        (Some(run), _) => &run.state,
+        (None, Some("paused")) => "paused",
+        (None, Some(_)) => "stopped",
+        (None, None) => "-",
+    }
 }
 
 fn names(targets: &[Target]) -> String {

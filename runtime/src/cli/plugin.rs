@@ -1,12 +1,11 @@
-//! `millstream plugin`: upload, list, describe, deploy, roll back and delete plugins of a server.
+//! `millstream plugin`: upload, list, describe, deploy, roll back and delete plugins.
 
 mod deployed;
 mod signature;
+mod upload;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Subcommand;
 
 use super::GlobalArgs;
@@ -17,15 +16,14 @@ use super::open::Access;
 use super::output::{self, Column, Output, Table};
 use super::progress::note;
 use super::quantity::{duration_ms, format_time_ms};
+use super::signatures::SignatureArgs;
 use crate::model::PluginName;
-use crate::server::{
-    DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest, SIGNATURE,
-    UploadedView,
-};
+use crate::server::{DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest};
 pub(super) use signature::Signing;
+pub(super) use upload::{NewComponent, UploadArgs, upload};
 
-/// The media type of a component.
-const WASM: &str = "application/wasm";
+/// The heading of options that a server takes when it starts.
+pub(super) const OFFLINE: &str = "Where no server runs (one that does has its own)";
 /// How long one wait for the end of a deploy lasts, in ms.
 const WAIT_MS: u64 = 20_000;
 /// Digits of a digest in a table; the start of a digest stands for it.
@@ -45,19 +43,7 @@ pub(super) enum PluginCommand {
     ///
     /// Pipelines go on with the version that they run until this one is deployed; the first version of a plugin is
     /// deployed at once.
-    Upload {
-        /// The plugin
-        name: PluginName,
-        /// The component
-        file: PathBuf,
-        /// Deploy it, too
-        #[arg(long)]
-        deploy: bool,
-        #[command(flatten)]
-        signing: Signing,
-        #[command(flatten)]
-        trial: Trial,
-    },
+    Upload(UploadArgs),
     /// Make a key with which components are signed
     ///
     /// The private key is written to FILE, for its owner only, the public one to FILE.pub, both in PEM.
@@ -81,6 +67,8 @@ pub(super) enum PluginCommand {
         digest: String,
         #[command(flatten)]
         trial: Trial,
+        #[command(flatten, next_help_heading = OFFLINE)]
+        signatures: SignatureArgs,
     },
     /// Give the version before the last deploy to all pipelines that use the plugin
     Rollback {
@@ -91,6 +79,8 @@ pub(super) enum PluginCommand {
         /// What came since is processed again; it is said which outputs cannot be taken back.
         #[arg(long)]
         with_state: bool,
+        #[command(flatten, next_help_heading = OFFLINE)]
+        signatures: SignatureArgs,
     },
     /// Delete a plugin that no pipeline uses, with all its versions
     Delete {
@@ -129,58 +119,39 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    // These ask no server.
-    match &command {
-        PluginCommand::Keygen { file } => return signature::keygen(file, output),
-        PluginCommand::Sign { file, key } => return signature::sign(file, key, output),
-        _ => {}
-    }
-    let client = Client::connect(global, Access::Existing)?;
     match command {
-        PluginCommand::Keygen { .. } | PluginCommand::Sign { .. } => {}
-        PluginCommand::List => list(&client, output).await?,
+        PluginCommand::Keygen { file } => return signature::keygen(&file, output),
+        PluginCommand::Sign { file, key } => return signature::sign(&file, &key, output),
+        PluginCommand::Upload(args) => return upload::run(args, global, output).await,
+        PluginCommand::List => list(&connect(global).await?, output).await?,
         PluginCommand::Describe { name } => {
             let path = format!("/v1/plugins/{name}");
-            let plugin: PluginDescription = client.get(&path, &()).await?;
+            let plugin: PluginDescription = connect(global).await?.get(&path, &()).await?;
             output.result(&plugin, |output| write(&plugin, output))?;
-        }
-        PluginCommand::Upload {
-            name,
-            file,
-            deploy: is_deploy,
-            signing,
-            trial,
-        } => {
-            let uploaded = upload(&client, &name, &file, &signing).await?;
-            output.result(&uploaded, |output| write_uploaded(&uploaded, output))?;
-            output.flush()?;
-            tell(&uploaded);
-            if !is_deploy && !uploaded.current {
-                note(&format!(
-                    "pipelines go on with the version that they run; `millstream plugin deploy {name} {}` gives them this one",
-                    short(&uploaded.digest)
-                ));
-            }
-            if is_deploy && !uploaded.current {
-                let deployed = deploy(&client, &name, &uploaded.digest, &trial).await?;
-                return deployed::write(&deployed, output);
-            }
         }
         PluginCommand::Deploy {
             name,
             digest,
             trial,
+            signatures,
         } => {
+            let client = connect_trusting(global, &signatures).await?;
             let deployed = deploy(&client, &name, &digest, &trial).await?;
             return deployed::write(&deployed, output);
         }
-        PluginCommand::Rollback { name, with_state } => {
+        PluginCommand::Rollback {
+            name,
+            with_state,
+            signatures,
+        } => {
+            let client = connect_trusting(global, &signatures).await?;
             let path = format!("/v1/plugins/{name}/rollback");
             let request = RollbackRequest { with_state };
             let rolled_back: DeployView = client.post(&path, &request).await?;
             return deployed::write(&rolled_back, output);
         }
         PluginCommand::Delete { name, yes } => {
+            let client = connect(global).await?;
             if !yes && !confirm(&format!("delete plugin `{name}` with all its versions?"))? {
                 note("nothing was deleted");
                 return Ok(Ending::Failed);
@@ -190,32 +161,20 @@ pub(super) async fn run(
                 output.line(format_args!("deleted plugin `{name}`"))
             })?;
         }
-        PluginCommand::Deploys => deploys(&client, output).await?,
+        PluginCommand::Deploys => deploys(&connect(global).await?, output).await?,
     }
     Ok(Ending::Done)
 }
 
-/// Uploads a component.
-pub(super) async fn upload(
-    client: &Client,
-    name: &PluginName,
-    file: &Path,
-    signing: &Signing,
-) -> anyhow::Result<UploadedView> {
-    let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let signature = signing.signature(file, &wasm)?;
-    let header = signature.as_ref().map(|it| (SIGNATURE, it.to_string()));
-    let path = format!("/v1/plugins/{name}/versions");
-    let answer = client
-        .post_with(&path, WASM, Bytes::from(wasm), header)
-        .await?;
-    let uploaded: UploadedView = serde_json::from_slice(&answer.body)?;
-    if signature.is_some() && uploaded.signer.is_none() {
-        note(
-            "the server trusts no keys, so that it has neither checked nor kept the signature; see `serve --trusted-key`",
-        );
-    }
-    Ok(uploaded)
+async fn connect(global: &GlobalArgs) -> anyhow::Result<Client> {
+    connect_trusting(global, &SignatureArgs::default()).await
+}
+
+async fn connect_trusting(
+    global: &GlobalArgs,
+    signatures: &SignatureArgs,
+) -> anyhow::Result<Client> {
+    Client::connect_to_deployments(global, Access::Existing, signatures).await
 }
 
 /// Gives a version to all pipelines that use the plugin.
@@ -238,43 +197,6 @@ pub(super) async fn deploy(
         deploy = client.get(&path, &[("wait_ms", WAIT_MS)]).await?;
     }
     Ok(deploy)
-}
-
-fn write_uploaded(uploaded: &UploadedView, output: &mut Output) -> Result<(), output::Error> {
-    let word = match uploaded.new {
-        true => "uploaded",
-        // The same bytes: other bytes are another version.
-        false => "the server has already",
-    };
-    let current = match uploaded.current {
-        true => ", which is the current one",
-        false => "",
-    };
-    output.line(format_args!(
-        "{word} version {} of plugin `{}`{current}",
-        uploaded.digest, uploaded.name
-    ))
-}
-
-/// Says what is different about a version, and what to do about that.
-fn tell(uploaded: &UploadedView) {
-    for difference in &uploaded.differences {
-        let kind = if difference.breaks {
-            "breaking"
-        } else {
-            "note"
-        };
-        note(&format!(
-            "{kind}: {}; {}",
-            difference.what, difference.remedy
-        ));
-    }
-    for misfit in &uploaded.misfits {
-        note(&format!(
-            "pipeline `{}` cannot run it: {}",
-            misfit.pipeline, misfit.reason
-        ));
-    }
 }
 
 async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {

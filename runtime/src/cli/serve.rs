@@ -8,15 +8,16 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::GlobalArgs;
-use super::exit::{Ending, Usage};
+use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::{Access, DataDirectory};
 use super::output::Output;
+use super::signatures::SignatureArgs;
 use super::traces::TraceArgs;
 use super::{progress, quantity};
-use crate::deploy::{Deployments, SignatureRules};
+use crate::deploy::Deployments;
 use crate::log::Maintenance;
-use crate::plugin::{EngineOptions, PluginEngine, PublicKey, TrustedKeys};
+use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
 use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
 use crate::storage::layout;
@@ -54,20 +55,8 @@ pub(super) struct ServeArgs {
     )]
     tls_key: Option<PathBuf>,
 
-    /// Run only plugins that one of the trusted keys has signed
-    ///
-    /// That holds for what is uploaded, and for what was uploaded before.
-    #[arg(long, requires = "trusted_key")]
-    require_signature: bool,
-
-    /// A public key, in PEM, whose signatures of plugins count (may be repeated)
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "MILLSTREAM_TRUSTED_KEYS",
-        value_delimiter = ','
-    )]
-    trusted_key: Vec<PathBuf>,
+    #[command(flatten)]
+    signatures: SignatureArgs,
 
     /// The largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::size)]
@@ -102,22 +91,6 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn signatures(&self) -> anyhow::Result<SignatureRules> {
-        let read = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let key = PublicKey::from_pem(&text);
-            key.map_err(|error| {
-                anyhow::Error::new(Usage(format!("cannot trust {}: {error}", path.display())))
-            })
-        };
-        let trusted = self.trusted_key.iter().map(read);
-        Ok(SignatureRules {
-            trusted: TrustedKeys::new(trusted.collect::<anyhow::Result<_>>()?),
-            required: self.require_signature,
-        })
-    }
-
     fn options(&self) -> ServerOptions {
         let files = self.tls_certificates.clone().zip(self.tls_key.clone());
         ServerOptions {
@@ -149,7 +122,7 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
     let interrupt = Interrupt::listen("finishing what is under way")?;
-    let signatures = args.signatures()?;
+    let signatures = args.signatures.rules()?;
     // Dropped last, when nothing makes spans any more.
     let _traces = args.traces.start()?;
     let DataDirectory {

@@ -65,8 +65,8 @@ pub enum Error {
         /// The deploy's number.
         id: u64,
     },
-    /// The new version could not take over; the old one runs.
-    #[error("deploy {id} of plugin `{name}` failed, and the version before it runs: {source}")]
+    /// The new version could not take over; the old one stays.
+    #[error("deploy {id} of plugin `{name}` failed, and the version before it stays: {source}")]
     DeployFailed {
         /// The deploy's number.
         id: u64,
@@ -125,6 +125,11 @@ pub enum Error {
         /// The partitions asked for.
         partitions: Vec<u32>,
     },
+    /// A version cannot be tried out where no pipelines run.
+    #[error(
+        "a canary or a shadow tries the version out on records that are processed meanwhile, and no server runs on this data directory; start one with `millstream serve`, or deploy the version to all"
+    )]
+    Offline,
     /// No pipeline runs the plugin.
     #[error(
         "no pipeline uses plugin `{name}`, so there is nothing beside which it could run; apply a manifest first"
@@ -135,7 +140,7 @@ pub enum Error {
     },
     /// Only signed versions may run, and this one is not.
     #[error(
-        "version {digest} of plugin `{name}` is not signed, and this server runs signed plugins only; sign its component with `millstream plugin sign FILE --key KEY`, and upload it again"
+        "version {digest} of plugin `{name}` is not signed, and only signed plugins may run; sign its component with `millstream plugin sign FILE --key KEY`, and upload it again"
     )]
     UnsignedPlugin {
         /// The plugin.

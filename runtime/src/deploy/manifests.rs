@@ -31,8 +31,8 @@ pub struct ManifestView {
 }
 
 impl Deployments {
-    /// Starts everything that was applied; to be called once. A manifest that cannot be started is told, and
-    /// keeps no other from it.
+    /// Starts everything that was applied, or only makes it known where no pipelines run; to be called once. A
+    /// manifest that cannot be started is told, and keeps no other from it.
     ///
     /// # Errors
     /// What was applied cannot be read.
@@ -74,7 +74,11 @@ impl Deployments {
         // What a rollback has left half done waits for it to be run again.
         let held = [self.half_restored()?, applied.paused.clone()].concat();
         let pipelines = &self.shared.pipelines;
-        pipelines.apply_paused(&manifest, &plugins, &held).await?;
+        match pipelines.is_offline() {
+            // A command that only looks must not bring back topics that have been deleted.
+            true => pipelines.make_known(&manifest, &plugins, &held).await,
+            false => drop(pipelines.apply_paused(&manifest, &plugins, &held).await?),
+        }
         Ok(())
     }
 
@@ -135,7 +139,7 @@ impl Deployments {
         for spec in &manifest.plugins {
             if records::plugin(&self.shared.store, &spec.name)?.is_none() {
                 let name = &spec.name;
-                let message = format!("plugin `{name}` was not uploaded to this server");
+                let message = format!("plugin `{name}` was not uploaded");
                 let help = format!(
                     "upload its component first: `millstream plugin upload {name} FILE.wasm`, or `cargo xtask deploy-plugin DIR` to build it, too"
                 );

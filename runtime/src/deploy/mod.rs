@@ -2,7 +2,9 @@
 //!
 //! [`Deployments`] stands above [`Pipelines`]: it keeps components as files (`components.rs`) and everything
 //! else as small records (`records.rs`), starts what was applied when a server starts
-//! ([`Deployments::restore`]), and gives running pipelines other versions of their plugins (`rollout.rs`).
+//! ([`Deployments::restore`]), and gives running pipelines other versions of their plugins (`rollout.rs`). A command
+//! that finds no server does all that is not about running itself with the same code
+//! ([`Deployments::open_offline`]): it takes effect when a server starts.
 //!
 //! # What holds
 //!
@@ -109,6 +111,33 @@ impl Deployments {
         engine: &PluginEngine,
         signatures: SignatureRules,
     ) -> Result<Self, Error> {
+        let pipelines = Pipelines::new(log, queues, groups, engine.max_instances());
+        Self::open_with(log, queues, engine, signatures, pipelines).await
+    }
+
+    /// As [`open`](Self::open), for a process that runs no pipelines: what is changed takes effect when a server
+    /// starts on the data directory. A canary and a shadow are [`Error::Offline`].
+    ///
+    /// # Errors
+    /// Whatever is wrong with the data directory.
+    pub async fn open_offline(
+        log: &Log,
+        queues: &Queues,
+        groups: &Groups,
+        engine: &PluginEngine,
+        signatures: SignatureRules,
+    ) -> Result<Self, Error> {
+        let pipelines = Pipelines::offline(log, queues, groups);
+        Self::open_with(log, queues, engine, signatures, pipelines).await
+    }
+
+    async fn open_with(
+        log: &Log,
+        queues: &Queues,
+        engine: &PluginEngine,
+        signatures: SignatureRules,
+        pipelines: Pipelines,
+    ) -> Result<Self, Error> {
         let store = log.store().clone();
         let components = block_in_place(|| Components::open(store.path()))?;
         let plugins = records::plugins(&store)?;
@@ -120,7 +149,7 @@ impl Deployments {
             .map_or(1, |deploy| deploy.id + 1);
         let opened = Self {
             shared: Arc::new(Shared {
-                pipelines: Pipelines::new(log, queues, groups, engine.max_instances()),
+                pipelines,
                 checkpoints: Checkpoints::new(store.path()),
                 signatures,
                 store,

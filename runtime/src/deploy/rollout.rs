@@ -24,7 +24,7 @@ impl Deployments {
     ///
     /// # Errors
     /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`], [`Error::UnsignedPlugin`],
-    /// [`Error::UntrustedSignature`]; [`Error::DeployFailed`] if the
+    /// [`Error::UntrustedSignature`]; [`Error::Offline`]; [`Error::DeployFailed`] if the
     /// version cannot run in one of the pipelines: then all of them run what they ran before.
     pub async fn deploy(
         &self,
@@ -33,6 +33,10 @@ impl Deployments {
         mode: Mode,
         by: Option<String>,
     ) -> Result<Deploy, Error> {
+        let is_trial = matches!(mode, Mode::Canary { .. } | Mode::Shadow { .. });
+        if is_trial && self.shared.pipelines.is_offline() {
+            return Err(Error::Offline);
+        }
         let (this, name, digest) = (self.clone(), name.clone(), digest.clone());
         self.to_its_end(async move {
             let _change = this.shared.changes.lock().await;

@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// A pipeline of another manifest commits the same offsets.
     #[error(
-        "pipelines `{name}` and `{other}`, which runs, both read topic `{topic}` as group `{group}`; give one of them a `group` of its own: a group has one position in each partition"
+        "pipelines `{name}` and `{other}`, of another manifest, both read topic `{topic}` as group `{group}`; give one of them a `group` of its own: a group has one position in each partition"
     )]
     GroupInUse {
         /// The pipeline that is to run.
@@ -45,11 +45,11 @@ pub enum Error {
         group: GroupName,
         /// A topic that both read.
         topic: TopicName,
-        /// The pipeline that runs.
+        /// The pipeline of the other manifest.
         other: PipelineName,
     },
     /// No manifest that has been applied has this pipeline.
-    #[error("no pipeline `{name}` runs here: {hint}")]
+    #[error("no manifest with a pipeline `{name}` has been applied: {hint}")]
     NotApplied {
         /// The name asked for.
         name: PipelineName,

@@ -89,7 +89,7 @@ codes! {
     UnknownRedrive = "unknown-redrive", NOT_FOUND, "There is no such redrive";
     /// There is no such backup.
     UnknownBackup = "unknown-backup", NOT_FOUND, "There is no such backup";
-    /// The deploy did not succeed; the version before it runs.
+    /// The deploy did not succeed; the version before it stays.
     DeployFailed = "deploy-failed", CONFLICT, "The deploy failed";
     /// A rollback with state has failed midway, and has to be run again first.
     RollbackUnfinished = "rollback-unfinished", CONFLICT, "A rollback with state is half done";
@@ -332,6 +332,7 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownPlugin { .. }
             | deploy::Error::UnknownVersion { .. }
             | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
+            deploy::Error::Offline => Code::ServerNeeded,
             deploy::Error::NoCheckpoint { .. } => Code::UnknownCheckpoint,
             deploy::Error::RollbackUnfinished { .. } | deploy::Error::RollbackUnderWay { .. } => {
                 Code::RollbackUnfinished

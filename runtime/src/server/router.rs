@@ -18,14 +18,19 @@ use super::{
     backups, dead_letters, document, error_pages, groups, health, intake, metrics, pipelines,
     plugins, queues, records, topics,
 };
+use crate::deploy::Deployments;
 
-/// The API on an open data directory, for its owner, who may do everything.
+/// The API on an open data directory, for its owner, who may do everything. `deployments` are what was deployed to it,
+/// of which nothing runs; without it they cannot be asked for.
 ///
 /// # Errors
 /// The tokens cannot be read.
-pub fn api(data: Data) -> Result<Router, TokenError> {
+pub fn api(data: Data, deployments: Option<Deployments>) -> Result<Router, TokenError> {
     let tokens = Tokens::open(data.log.store().clone())?;
-    let state = State::new(data, tokens, None, Limits::default(), Stopping::new());
+    let (limits, stopping) = (Limits::default(), Stopping::new());
+    let state = State::new(data, tokens, deployments, limits, stopping);
+    // Nothing is to be waited for.
+    state.started();
     Ok(router(state, Entrance::Owner))
 }
 

@@ -84,7 +84,8 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) limits: Limits,
     waiting_consumers: Arc<Semaphore>,
-    /// What runs; none within a command that works on its own data directory.
+    /// What was deployed, and runs; nothing of it runs within a command that works on its own data directory, and most
+    /// commands do without.
     deployments: Option<Deployments>,
     pub(super) redrives: Redrives,
     pub(super) backups: Backups,
@@ -177,7 +178,7 @@ impl State {
             limits,
             redrives: Redrives::default(),
             backups: Backups::default(),
-            is_started: AtomicBool::new(deployments.is_none()),
+            is_started: AtomicBool::new(false),
             deployments,
             stopping,
             requests: watch::Sender::new(0),
@@ -265,20 +266,20 @@ impl State {
         }
     }
 
-    /// The pipelines of this server; none within a command.
+    /// The pipelines that were applied; none within a command that does without.
     pub(super) fn pipelines(&self) -> Option<&Pipelines> {
         self.deployments.as_ref().map(Deployments::pipelines)
     }
 
-    /// What was deployed to this server.
+    /// What was deployed.
     ///
     /// # Errors
-    /// [`Code::ServerNeeded`] within a command.
+    /// [`Code::ServerNeeded`] within a command that does without.
     pub(super) fn deployments(&self) -> Result<&Deployments, Problem> {
         self.deployments.as_ref().ok_or_else(|| {
             Problem::new(
                 Code::ServerNeeded,
-                "no server runs on this data directory; start one with `millstream serve`, or name one with --server",
+                "only a server has this, and none runs on this data directory; start one with `millstream serve`, or name one with --server",
             )
         })
     }

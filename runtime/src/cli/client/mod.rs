@@ -14,12 +14,17 @@ use tower::ServiceExt as _;
 
 use super::GlobalArgs;
 use super::open::{Access, DataDirectory};
+use super::signatures::SignatureArgs;
+use crate::deploy::Deployments;
+use crate::plugin::{EngineOptions, PluginEngine};
 use crate::server::{self, Data, LocalServer, Problem};
-use crate::storage;
+use crate::storage::{self, layout};
 use remote::{Remote, Trust};
 
 pub(super) use remote::Unreachable;
 
+/// Plugin instances at a time where no pipeline runs: one is opened, to see whether it does.
+const OFFLINE_INSTANCES: u32 = 16;
 /// Media types of a body.
 pub(super) const JSON: &str = "application/json";
 
@@ -92,22 +97,52 @@ impl Client {
     pub(super) fn connect(global: &GlobalArgs, access: Access) -> anyhow::Result<Self> {
         match Place::find(global, access)? {
             Place::Server(remote) => Ok(Self::Remote(remote)),
-            Place::Directory(data) => Self::embedded(data),
+            Place::Directory(data) => Self::embedded(data, None),
         }
     }
 
+    /// As [`connect`](Self::connect), for the verbs that look at what was deployed, or change it. `signatures` count
+    /// where no server runs: one that does has its own.
+    pub(super) async fn connect_to_deployments(
+        global: &GlobalArgs,
+        access: Access,
+        signatures: &SignatureArgs,
+    ) -> anyhow::Result<Self> {
+        let data = match Place::find(global, access)? {
+            Place::Server(remote) => return Ok(Self::Remote(remote)),
+            Place::Directory(data) => data,
+        };
+        let engine = PluginEngine::new(EngineOptions {
+            cache_dir: Some(global.data_dir.join(layout::PLUGIN_CACHE)),
+            max_instances: OFFLINE_INSTANCES,
+        })
+        .context("cannot run plugins")?;
+        let (log, queues, groups) = (&data.log, &data.queues, &data.groups);
+        let rules = signatures.rules()?;
+        let deployments = Deployments::open_offline(log, queues, groups, &engine, rules).await?;
+        // A manifest that cannot be read is logged.
+        deployments.restore().await?;
+        Self::embedded(data, Some(deployments))
+    }
+
     /// The API on an open data directory.
-    pub(super) fn embedded(data: DataDirectory) -> anyhow::Result<Self> {
+    fn embedded(data: DataDirectory, deployments: Option<Deployments>) -> anyhow::Result<Self> {
         let DataDirectory {
             log,
             queues,
             groups,
         } = data;
-        Ok(Self::Embedded(server::api(Data {
+        let data = Data {
             log,
             queues,
             groups,
-        })?))
+        };
+        Ok(Self::Embedded(server::api(data, deployments)?))
+    }
+
+    /// Whether no server answers, so that no pipeline runs.
+    pub(super) fn is_offline(&self) -> bool {
+        matches!(self, Self::Embedded(_))
     }
 
     /// `GET`, with parameters if there are any.

@@ -26,6 +26,8 @@ pub enum Change {
     Unchanged,
     /// It is known, and starts when it is resumed.
     Paused,
+    /// It is known, with what has changed, and starts when a server does: no pipeline runs in this process.
+    Applied,
     /// Its plugin cannot run in it: it is among the failures.
     Refused,
     /// The manifest does not name it any more: it has been stopped, and its state and position are kept.
@@ -92,6 +94,28 @@ impl Pipelines {
             applied.pipelines.push((name, Change::Stopped));
         }
         Ok(applied)
+    }
+
+    /// Makes the pipelines of a manifest known that was applied earlier, without opening them: nothing is written, and
+    /// none starts before something is changed about it. Pipelines of these names are paused.
+    pub async fn make_known(
+        &self,
+        manifest: &ResolvedManifest,
+        plugins: &Plugins,
+        paused: &[PipelineName],
+    ) {
+        let _change = self.shared.changes.lock().await;
+        let mut managed = self.shared.managed.lock();
+        for spec in &manifest.pipelines {
+            let known = Managed {
+                manifest: manifest.name.clone(),
+                spec: spec.clone(),
+                plugin: plugins.plugin_for(spec).cloned(),
+                is_paused: paused.contains(&spec.name),
+                run: None,
+            };
+            managed.insert(spec.name.clone(), known);
+        }
     }
 
     /// Checks a manifest against the pipelines of the others.
@@ -233,12 +257,14 @@ impl Pipelines {
         managed.insert(spec.name.clone(), started);
         match (is_paused, is_known) {
             (true, _) => Change::Paused,
+            (false, _) if self.shared.is_offline => Change::Applied,
             (false, true) => Change::Restarted,
             (false, false) => Change::Started,
         }
     }
 
-    /// The tasks of a pipeline, which count on from those of an earlier run.
+    /// The tasks of a pipeline, which count on from those of an earlier run. With `start` they start, if any runs in this
+    /// process.
     pub(super) fn run(
         &self,
         mut pipeline: PipelineRuntime,
@@ -249,7 +275,7 @@ impl Pipelines {
             pipeline.metrics = std::sync::Arc::clone(&earlier.pipeline.metrics);
         }
         let mut run = Run::new(pipeline, earlier);
-        if start {
+        if start && !self.shared.is_offline {
             run.start(&self.shared.failures);
         }
         run

@@ -58,6 +58,8 @@ struct Shared {
     groups: Groups,
     /// Most instances that may live at the same time, those of all pipelines together.
     max_instances: u32,
+    /// Whether none runs in this process.
+    is_offline: bool,
     native: Option<NativeFunction>,
     calls: Arc<Calls>,
     changes: tokio::sync::Mutex<()>,
@@ -70,15 +72,22 @@ impl Pipelines {
     /// ([`PluginEngine::max_instances`](crate::plugin::PluginEngine::max_instances)). Needs a multi-threaded
     /// tokio runtime.
     pub fn new(log: &Log, queues: &Queues, groups: &Groups, max_instances: u32) -> Self {
-        Self::with_native(log, queues, groups, max_instances, None)
+        Self::build(log, queues, groups, max_instances, None, false)
     }
 
-    fn with_native(
+    /// As [`new`](Self::new), of which none runs in this process: everything is checked and stored as if they did, and
+    /// takes effect when a server starts. How many instances that has room for is not known here.
+    pub fn offline(log: &Log, queues: &Queues, groups: &Groups) -> Self {
+        Self::build(log, queues, groups, u32::MAX, None, true)
+    }
+
+    fn build(
         log: &Log,
         queues: &Queues,
         groups: &Groups,
         max_instances: u32,
         native: Option<NativeFunction>,
+        is_offline: bool,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -86,6 +95,7 @@ impl Pipelines {
                 queues: queues.clone(),
                 groups: groups.clone(),
                 max_instances,
+                is_offline,
                 native,
                 calls: Arc::new(Calls::new()),
                 changes: tokio::sync::Mutex::default(),
@@ -122,9 +132,15 @@ impl Pipelines {
         manifest: &ResolvedManifest,
         native: Option<NativeFunction>,
     ) -> Result<Self, Error> {
-        let started = Self::with_native(log, queues, groups, plugins.max_instances(), native);
+        let max_instances = plugins.max_instances();
+        let started = Self::build(log, queues, groups, max_instances, native, false);
         started.apply(manifest, plugins).await?;
         Ok(started)
+    }
+
+    /// Whether no pipeline runs in this process, whatever is applied.
+    pub fn is_offline(&self) -> bool {
+        self.shared.is_offline
     }
 
     /// The failures that [`Pipelines::start`] begins with, for a manifest that is not started.
@@ -215,14 +231,14 @@ impl Pipelines {
         join(stopping).await;
     }
 
-    /// The error about a pipeline that does not run here.
+    /// The error about a pipeline that no manifest has which has been applied.
     fn unknown(&self, name: &PipelineName) -> Error {
         let managed = self.shared.managed.lock();
         let known: Vec<String> = managed.keys().map(|name| format!("`{name}`")).collect();
         Error::NotApplied {
             name: name.clone(),
             hint: match known.is_empty() {
-                true => "no manifest has been applied".to_owned(),
+                true => "there is none".to_owned(),
                 false => format!("there are {}", known.join(", ")),
             },
         }

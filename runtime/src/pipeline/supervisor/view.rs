@@ -17,6 +17,8 @@ pub struct PipelineStatus {
     pub manifest: String,
     /// Whether it runs.
     pub state: PipelineState,
+    /// Whether somebody has paused it, whatever else keeps it from running.
+    pub is_paused: bool,
     /// Why it does not, if it has failed or was refused: the first failure of its tasks.
     pub failure: Option<Failure>,
     /// Its plugin.
@@ -54,7 +56,7 @@ pub enum PipelineState {
     Failed,
     /// Its plugin cannot run in it.
     Refused,
-    /// Everything has been stopped, since the process is about to end.
+    /// Nothing runs, since the process is about to end, or runs no pipelines.
     Stopped,
 }
 
@@ -170,6 +172,7 @@ impl Pipelines {
             name: spec.name.clone(),
             manifest: managed.manifest.clone(),
             state: self.state_of(managed),
+            is_paused: managed.is_paused,
             failure: failures.into_iter().next(),
             plugin: spec.plugin.clone(),
             digest: managed.plugin.as_ref().ok().map(|it| it.digest().clone()),

@@ -32,7 +32,8 @@ async fn opened(directory: &tempfile::TempDir) -> Data {
 
 async fn scraped(data: &Data) -> String {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
-    let answer = api(data.clone()).unwrap().oneshot(request).await.unwrap();
+    let api = api(data.clone(), None).unwrap();
+    let answer = api.oneshot(request).await.unwrap();
     assert_eq!(answer.status(), 200);
     let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     String::from_utf8(body.to_vec()).unwrap()

@@ -62,7 +62,8 @@ pub struct ChangeView {
     /// The pipeline.
     #[schema(value_type = String)]
     pub pipeline: PipelineName,
-    /// `started`, `restarted`, `unchanged`, `paused`, `refused` or `stopped`.
+    /// `started`, `restarted`, `unchanged`, `paused`, `refused` or `stopped`; `applied` if no server runs, and the next
+    /// one starts it.
     pub change: String,
     /// Why, if its plugin cannot run in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +88,7 @@ fn word(change: Change) -> &'static str {
         Change::Restarted => "restarted",
         Change::Unchanged => "unchanged",
         Change::Paused => "paused",
+        Change::Applied => "applied",
         Change::Refused => "refused",
         Change::Stopped => "stopped",
     }
@@ -102,10 +104,12 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PipelineV
 fn views(state: &State) -> Result<Vec<PipelineView>, Problem> {
     let data = &state.data;
     let all = pipeline::list(&data.log, &data.queues, &data.groups)?;
-    let running = state.pipelines().map(|it| it.status()).unwrap_or_default();
+    let pipelines = state.pipelines();
+    let applied = pipelines.map(|it| it.status()).unwrap_or_default();
+    let runs = pipelines.is_some_and(|it| !it.is_offline());
     let views = all.into_iter().map(|description| {
-        let status = running.iter().find(|it| it.name == description.name);
-        PipelineView::new(description, status)
+        let status = applied.iter().find(|it| it.name == description.name);
+        PipelineView::new(description, status, runs)
     });
     Ok(views.collect())
 }
@@ -125,8 +129,10 @@ fn view(state: &State, name: &PipelineName) -> Result<PipelineView, Problem> {
     block_in_place(|| {
         let data = &state.data;
         let description = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
-        let status = state.pipelines().and_then(|it| it.status_of(name));
-        Ok(PipelineView::new(description, status.as_ref()))
+        let pipelines = state.pipelines();
+        let status = pipelines.and_then(|it| it.status_of(name));
+        let runs = pipelines.is_some_and(|it| !it.is_offline());
+        Ok(PipelineView::new(description, status.as_ref(), runs))
     })
 }
 

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::super::groups::LagView;
 use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
-use crate::pipeline::{PipelineDescription, PipelineStatus, Progress, TaskView};
+use crate::pipeline::{PipelineDescription, PipelineState, PipelineStatus, Progress, TaskView};
 
 /// A pipeline, and where it stands.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -41,6 +41,9 @@ pub struct PipelineView {
     pub timers: u64,
     /// When the first of them is due, in ms since the epoch.
     pub next_timer_ms: Option<u64>,
+    /// `running`, or `paused` if somebody has paused it; null if no manifest that was applied has it.
+    #[serde(default)]
+    pub desired_state: Option<String>,
     /// How it runs on this server; null if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunView>,
@@ -121,8 +124,13 @@ pub struct TaskStatusView {
 }
 
 impl PipelineView {
-    /// A pipeline that has run on the data directory; `status` is how it runs now.
-    pub(crate) fn new(description: PipelineDescription, status: Option<&PipelineStatus>) -> Self {
+    /// A pipeline that has run on the data directory; `status` is how it is now, if it was applied, and `runs` whether
+    /// this process runs what was applied.
+    pub(super) fn new(
+        description: PipelineDescription,
+        status: Option<&PipelineStatus>,
+        runs: bool,
+    ) -> Self {
         let outputs = description.ports.into_iter();
         let lags = description.positions.iter().map(|lag| lag.lag_records);
         let waiting = description.queues.iter().map(|(_, messages)| *messages);
@@ -148,7 +156,14 @@ impl PipelineView {
                 .into_iter()
                 .map(LagView::from)
                 .collect(),
-            running: status.map(RunView::of),
+            desired_state: status.map(|status| {
+                let desired = match status.is_paused {
+                    true => PipelineState::Paused,
+                    false => PipelineState::Running,
+                };
+                desired.as_str().to_owned()
+            }),
+            running: status.filter(|_| runs).map(RunView::of),
         }
     }
 }
