@@ -166,6 +166,15 @@ fn a_deploy_that_fails_without_a_server_leaves_the_version_before() {
         .expect_code(1)
         .expect_error(&["no consumer", "the version before it stays"]);
     assert_eq!(current(&sandbox), old);
+    // One that fits and does not open is not what the pipeline is said to run.
+    let closed = plugins::component("testing-open-fails");
+    let closed = closed.to_str().unwrap();
+    sandbox
+        .run(&["plugin", "upload", "count", closed, "--deploy"])
+        .expect_code(1)
+        .expect_error(&["never opens"]);
+    assert_eq!(current(&sandbox), old);
+    assert_eq!(pipeline(&sandbox, "count")["plugin_digest"], old);
 
     // One that is cut off has not happened.
     let next = variant(&sandbox, "testing-stateful-count", "next");
@@ -178,9 +187,14 @@ fn a_deploy_that_fails_without_a_server_leaves_the_version_before() {
     ]);
     command.env("FAILPOINTS", "deploy::swapped=panic");
     sandbox.start_command(command).wait().expect_failure();
-    let deploys = sandbox.json(&["plugin", "deploys"]);
-    assert_eq!(deploys[0]["outcome"], "interrupted", "{deploys}");
-    assert_eq!(deploys[1]["outcome"], "failed", "{deploys}");
+    let outcomes = || {
+        let deploys = sandbox.json(&["plugin", "deploys"]);
+        [0, 1, 2].map(|at| deploys[at]["outcome"].as_str().unwrap().to_owned())
+    };
+    // Whoever looks leaves it as it is.
+    assert_eq!(outcomes(), ["running", "failed", "failed"]);
+    sandbox.succeed(&["pipeline", "resume", "count"]);
+    assert_eq!(outcomes(), ["interrupted", "failed", "failed"]);
     assert_eq!(current(&sandbox), old);
     let server = Server::start(&sandbox, &[]);
     assert_runs(&sandbox, &old);
@@ -287,8 +301,14 @@ fn whoever_only_looks_brings_nothing_back() {
     sandbox.manifest(counting::MANIFEST);
     sandbox.succeed(&APPLY);
     sandbox.succeed(&["topic", "delete", "copies", "--yes"]);
+    let left = format!("plugins/{}.wasm", "0".repeat(64));
+    let left = sandbox.data_dir().join(left);
+    std::fs::write(&left, "what an upload that was cut off has left").unwrap();
     sandbox.succeed(&["plugin", "list"]);
     sandbox.succeed(&["pipeline", "list"]);
+    assert!(left.exists());
+    sandbox.succeed(&["pipeline", "pause", "count"]);
+    assert!(!left.exists());
     let topics = sandbox.succeed(&["topic", "list"]);
     assert!(
         topics.contains("counts") && !topics.contains("copies"),

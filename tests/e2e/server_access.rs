@@ -170,8 +170,6 @@ fn records_of(server: &Server, topic: &str) -> Value {
 /// Fails when what keeps pipelines from starting goes with the request.
 #[test]
 fn a_reset_whose_client_has_gone_is_not_overtaken_by_a_start() {
-    use std::io::Write as _;
-
     let sandbox = Sandbox::new();
     let server = with_slow_commits(&sandbox);
     let address = server.url().strip_prefix("http://").unwrap();
@@ -225,8 +223,6 @@ fn a_move_that_has_waited_for_the_end_of_the_pipeline_is_a_move_of_none() {
 /// Fails when the body of a request that is refused is read nevertheless, which lets its client send it.
 #[test]
 fn a_client_that_asks_before_it_sends_is_not_told_to_go_on_when_it_is_refused() {
-    use std::io::{Read as _, Write as _};
-
     let sandbox = Sandbox::new();
     token(&sandbox, &["other", "--role", "read"]);
     let server = Server::start(&sandbox, &[]);

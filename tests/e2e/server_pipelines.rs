@@ -223,7 +223,7 @@ fn a_server_that_is_told_to_stop_finishes_and_commits_what_is_under_way() {
         ("exactly-once", 1),
         ("exactly-once", 4),
     ] {
-        let records = 600 * concurrency;
+        let records = 2_400 * concurrency;
         let service = Service::start(|call| {
             std::thread::sleep(Duration::from_millis(5));
             Answer::Status(200, call.body.clone())
@@ -371,7 +371,7 @@ fn a_rollback_during_a_backup_goes_on_and_the_backup_is_of_no_half_state() {
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
     command.env(
         "FAILPOINTS",
-        "backup::before-checkpoint=1*sleep(8000)->off;deploy::state-restored=1*return->off",
+        "backup::before-checkpoint=1*sleep(20000)->off;deploy::state-restored=1*return->off",
     );
     let server = Server::of(sandbox.start_command(command));
     sandbox.succeed(&["apply", "millstream.toml"]);

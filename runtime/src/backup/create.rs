@@ -12,8 +12,8 @@ use crate::storage::{DATA_FORMAT, ReadOnlyStore, Store, layout};
 /// Takes a backup into `folder`, which must not exist. Commits go on meanwhile: everything that was
 /// acknowledged before the call is in it, and each later commit as a whole or not at all.
 ///
-/// `check` looks at the copy of the store before its files are read: what it refuses is no backup, and nothing is left.
-/// Later commits are not in it any more then.
+/// `check` looks at what was copied, the store and the folder with all of it, before the files are read: what it refuses
+/// is no backup, and nothing is left. Later commits are not in it any more then.
 ///
 /// On the file system of the data directory the store's files are shared by hard links, and read once
 /// for their checksums; elsewhere they are copied. It blocks: call it where a thread may wait for the
@@ -25,7 +25,7 @@ use crate::storage::{DATA_FORMAT, ReadOnlyStore, Store, layout};
 pub fn create<E: From<Error>>(
     store: &Store,
     folder: &Path,
-    check: impl FnOnce(&ReadOnlyStore) -> Result<(), E>,
+    check: impl FnOnce(&ReadOnlyStore, &Path) -> Result<(), E>,
 ) -> Result<FileList, E> {
     if folder.symlink_metadata().is_ok() {
         return Err(E::from(Error::Exists {
@@ -41,8 +41,10 @@ pub fn create<E: From<Error>>(
     fail::fail_point!("backup::before-checkpoint");
     store.checkpoint(&checkpoint).map_err(Error::from)?;
     fail::fail_point!("backup::after-checkpoint");
-    check(&ReadOnlyStore::open_checkpoint(&checkpoint).map_err(Error::from)?)?;
     copy_others(store.path(), staging.path())?;
+    let copied = ReadOnlyStore::open_checkpoint(&checkpoint).map_err(Error::from)?;
+    check(&copied, staging.path())?;
+    drop(copied);
     Ok(list_and_complete(staging, taken_at_ms)?)
 }
 

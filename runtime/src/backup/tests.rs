@@ -34,7 +34,7 @@ fn with_backup() -> (TestStore, tempfile::TempDir) {
 }
 
 /// Whatever is in it may be backed up.
-fn unchecked(_: &ReadOnlyStore) -> Result<(), Error> {
+fn unchecked(_: &ReadOnlyStore, _: &Path) -> Result<(), Error> {
     Ok(())
 }
 
@@ -121,12 +121,18 @@ fn components_of_both_sides_of_the_checkpoint_are_in_a_backup() {
     let (directory, folder) = with_backup();
     let components = directory.path().join("plugins");
     let backup = folder.path().join("other");
-    create(directory.store(), &backup, |_| {
-        fs::write(components.join("late.wasm"), b"late").unwrap();
-        fs::remove_file(components.join("ab/abcd.wasm")).unwrap();
-        Ok::<_, Error>(())
+    // On this thread alone: other tests come by there, too.
+    let thread = std::thread::current().id();
+    fail::cfg_callback("backup::after-checkpoint", move || {
+        if std::thread::current().id() == thread {
+            fs::write(components.join("late.wasm"), b"late").unwrap();
+            fs::remove_file(components.join("ab/abcd.wasm")).unwrap();
+        }
     })
     .unwrap();
+    let made = create(directory.store(), &backup, unchecked);
+    fail::remove("backup::after-checkpoint");
+    made.unwrap();
     let component = |name: &str| fs::read(backup.join("plugins").join(name)).unwrap();
     assert_eq!(component("late.wasm"), b"late");
     assert_eq!(component("ab/abcd.wasm"), b"\0asm");
@@ -145,18 +151,22 @@ fn a_backup_that_is_refused_for_what_is_in_it_leaves_nothing() {
         directory.commit(commit);
     };
     put("early");
-    let refused = create(directory.store(), &folder.path().join("other"), |copy| {
-        put("late");
-        let mut found = Vec::new();
-        copy.scan_kind(KeyKind::Manifest, |key, _| {
-            found.push(manifest::parse_key(key).unwrap().to_owned());
-            Ok(Scan::Continue)
-        })?;
-        assert_eq!(found, ["early"]);
-        Err(Error::NotEmpty {
-            path: "refused".into(),
-        })
-    });
+    let refused = create(
+        directory.store(),
+        &folder.path().join("other"),
+        |copy, _| {
+            put("late");
+            let mut found = Vec::new();
+            copy.scan_kind(KeyKind::Manifest, |key, _| {
+                found.push(manifest::parse_key(key).unwrap().to_owned());
+                Ok(Scan::Continue)
+            })?;
+            assert_eq!(found, ["early"]);
+            Err(Error::NotEmpty {
+                path: "refused".into(),
+            })
+        },
+    );
     assert!(
         matches!(refused, Err(Error::NotEmpty { .. })),
         "{refused:?}"

@@ -13,6 +13,7 @@ use super::output::{Column, Output, Table};
 use super::plugin::{self, NewComponent};
 use super::progress::note;
 use super::signatures::SignatureArgs;
+use crate::deploy::Offline;
 use crate::manifest;
 use crate::server::{AppliedView, Code, Problem, UploadedView};
 
@@ -49,8 +50,10 @@ pub(super) async fn run(
             components.push((&spec.name, NewComponent::read(&spec.path, &args.signing)?));
         }
     }
-    let connected = Client::connect_to_deployments(global, Access::Create, &args.signatures);
-    let client = connected.await?;
+    let signatures = &args.signatures;
+    let client =
+        Client::connect_to_deployments(global, Access::Create, signatures, Offline::Changing)
+            .await?;
     let mut postponed = Vec::new();
     for (name, component) in components {
         let uploaded = plugin::upload(&client, name, &component).await?;

@@ -1,6 +1,6 @@
 //! `millstream backup`: a copy of the data directory, as it is at one moment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -101,7 +101,9 @@ pub(super) async fn run(
                 let store = data.log.store();
                 // What would make the state whole again is in no backup.
                 deploy::check_whole(store)?;
-                let check = |copy: &ReadOnlyStore| Ok(deploy::check_checkpoint_whole(copy)?);
+                let check = |checkpoint: &ReadOnlyStore, copy: &Path| {
+                    Ok(deploy::check_copy_whole(store, checkpoint, copy)?)
+                };
                 backup::create::<anyhow::Error>(store, &args.dir, check)
             })?;
             BackupView::new(&args.dir, global, list)

@@ -11,6 +11,7 @@ use super::open::Access;
 use super::output::{Column, Output, Table};
 use super::quantity::format_time_ms;
 use super::signatures::SignatureArgs;
+use crate::deploy::Offline;
 use crate::model::{PipelineName, Target};
 use crate::server::{InputQueueView, PipelineView, PortView};
 
@@ -53,8 +54,13 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    let about = match command {
+        PipelineCommand::List | PipelineCommand::Describe { .. } => Offline::Looking,
+        _ => Offline::Changing,
+    };
+    let signatures = SignatureArgs::default();
     let client =
-        Client::connect_to_deployments(global, Access::Existing, &SignatureArgs::default()).await?;
+        Client::connect_to_deployments(global, Access::Existing, &signatures, about).await?;
     match command {
         PipelineCommand::List => {
             let all: Vec<PipelineView> = client.get("/v1/pipelines", &()).await?;

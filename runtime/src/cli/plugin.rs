@@ -17,6 +17,7 @@ use super::output::{self, Column, Output, Table};
 use super::progress::note;
 use super::quantity::{duration_ms, format_time_ms};
 use super::signatures::SignatureArgs;
+use crate::deploy::Offline;
 use crate::model::PluginName;
 use crate::server::{DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest};
 pub(super) use signature::Signing;
@@ -123,10 +124,10 @@ pub(super) async fn run(
         PluginCommand::Keygen { file } => return signature::keygen(&file, output),
         PluginCommand::Sign { file, key } => return signature::sign(&file, &key, output),
         PluginCommand::Upload(args) => return upload::run(args, global, output).await,
-        PluginCommand::List => list(&connect(global).await?, output).await?,
+        PluginCommand::List => list(&look(global).await?, output).await?,
         PluginCommand::Describe { name } => {
             let path = format!("/v1/plugins/{name}");
-            let plugin: PluginDescription = connect(global).await?.get(&path, &()).await?;
+            let plugin: PluginDescription = look(global).await?.get(&path, &()).await?;
             output.result(&plugin, |output| write(&plugin, output))?;
         }
         PluginCommand::Deploy {
@@ -151,7 +152,7 @@ pub(super) async fn run(
             return deployed::write(&rolled_back, output);
         }
         PluginCommand::Delete { name, yes } => {
-            let client = connect(global).await?;
+            let client = connect_trusting(global, &SignatureArgs::default()).await?;
             if !yes && !confirm(&format!("delete plugin `{name}` with all its versions?"))? {
                 note("nothing was deleted");
                 return Ok(Ending::Failed);
@@ -161,20 +162,21 @@ pub(super) async fn run(
                 output.line(format_args!("deleted plugin `{name}`"))
             })?;
         }
-        PluginCommand::Deploys => deploys(&connect(global).await?, output).await?,
+        PluginCommand::Deploys => deploys(&look(global).await?, output).await?,
     }
     Ok(Ending::Done)
 }
 
-async fn connect(global: &GlobalArgs) -> anyhow::Result<Client> {
-    connect_trusting(global, &SignatureArgs::default()).await
+async fn look(global: &GlobalArgs) -> anyhow::Result<Client> {
+    let signatures = SignatureArgs::default();
+    Client::connect_to_deployments(global, Access::Existing, &signatures, Offline::Looking).await
 }
 
 async fn connect_trusting(
     global: &GlobalArgs,
     signatures: &SignatureArgs,
 ) -> anyhow::Result<Client> {
-    Client::connect_to_deployments(global, Access::Existing, signatures).await
+    Client::connect_to_deployments(global, Access::Existing, signatures, Offline::Changing).await
 }
 
 /// Gives a version to all pipelines that use the plugin.

@@ -94,6 +94,12 @@ impl Components {
     }
 }
 
+/// Whether the component is in this copy of a data directory.
+pub(super) fn is_component_in(data_dir: &Path, digest: &Digest) -> bool {
+    let folder = data_dir.join(layout::PLUGINS);
+    folder.join(format!("{digest}.{EXTENSION}")).is_file()
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)

@@ -115,6 +115,16 @@ pub enum Error {
         /// The plugin.
         name: PluginName,
     },
+    /// A version was deleted while a backup was taken.
+    #[error(
+        "version {digest} of plugin `{name}` was deleted while the backup was taken, so that its component is not in it; take the backup again"
+    )]
+    DeletedMeanwhile {
+        /// The plugin.
+        name: PluginName,
+        /// The version.
+        digest: Digest,
+    },
     /// No pipeline that runs has one of the canary's partitions.
     #[error(
         "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"

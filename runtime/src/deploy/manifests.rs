@@ -65,7 +65,10 @@ impl Deployments {
             .retain(|spec| !applied.removed.contains(&spec.name));
         if manifest.pipelines.is_empty() && !applied.removed.is_empty() {
             // The process ended between the deletion of its last pipeline and its own.
-            return self.forget(name).await;
+            return match self.shared.only_looks {
+                true => Ok(()),
+                false => self.forget(name).await,
+            };
         }
         let plugins = self.plugins_of(&manifest, |name| {
             // Only the pipelines of this plugin do not run then.

@@ -45,7 +45,7 @@ pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, R
 pub use self::shadow::{Difference, ShadowReport};
 pub use self::signatures::SignatureRules;
 pub use self::state::Unsent;
-pub use self::unfinished::{check_checkpoint_whole, check_whole};
+pub use self::unfinished::{check_copy_whole, check_whole};
 use crate::group::Groups;
 use crate::log::Log;
 use crate::model::{PipelineName, PluginName};
@@ -59,6 +59,15 @@ const MAX_LOADED: usize = 32;
 
 /// Components that are compiled at a time for those who upload or look at them.
 const MAX_COMPILES: usize = 2;
+
+/// What a process is about that opens a data directory and runs no pipelines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offline {
+    /// It only looks. What a killed process has left is neither cleared away nor gone on with.
+    Looking,
+    /// It changes what was deployed.
+    Changing,
+}
 
 /// What a server runs. Clones share it.
 #[derive(Clone)]
@@ -75,6 +84,8 @@ struct Shared {
     components: Components,
     checkpoints: Checkpoints,
     signatures: SignatureRules,
+    /// Whether nothing is changed.
+    only_looks: bool,
     /// The right to compile for somebody who asks: that takes much memory, and all processors by itself.
     compiles: Arc<Semaphore>,
     /// Compiled plugins that are in use, by digest.
@@ -112,11 +123,12 @@ impl Deployments {
         signatures: SignatureRules,
     ) -> Result<Self, Error> {
         let pipelines = Pipelines::new(log, queues, groups, engine.max_instances());
-        Self::open_with(log, queues, engine, signatures, pipelines).await
+        Self::open_with(log, queues, engine, signatures, pipelines, false).await
     }
 
     /// As [`open`](Self::open), for a process that runs no pipelines: what is changed takes effect when a server
-    /// starts on the data directory. A canary and a shadow are [`Error::Offline`].
+    /// starts on the data directory. Deploys that were under way when the process ended are left as they are by who is
+    /// [`Offline::Looking`], and must not change anything then. A canary and a shadow are [`Error::Offline`].
     ///
     /// # Errors
     /// Whatever is wrong with the data directory.
@@ -126,9 +138,11 @@ impl Deployments {
         groups: &Groups,
         engine: &PluginEngine,
         signatures: SignatureRules,
+        about: Offline,
     ) -> Result<Self, Error> {
         let pipelines = Pipelines::offline(log, queues, groups);
-        Self::open_with(log, queues, engine, signatures, pipelines).await
+        let only_looks = about == Offline::Looking;
+        Self::open_with(log, queues, engine, signatures, pipelines, only_looks).await
     }
 
     async fn open_with(
@@ -137,13 +151,16 @@ impl Deployments {
         engine: &PluginEngine,
         signatures: SignatureRules,
         pipelines: Pipelines,
+        only_looks: bool,
     ) -> Result<Self, Error> {
         let store = log.store().clone();
         let components = block_in_place(|| Components::open(store.path()))?;
-        let plugins = records::plugins(&store)?;
-        let versions = plugins.iter().flat_map(|(_, plugin)| &plugin.versions);
-        let named: HashSet<Digest> = versions.map(|version| version.digest.clone()).collect();
-        block_in_place(|| components.delete_others(&named))?;
+        if !only_looks {
+            let plugins = records::plugins(&store)?;
+            let versions = plugins.iter().flat_map(|(_, plugin)| &plugin.versions);
+            let named: HashSet<Digest> = versions.map(|version| version.digest.clone()).collect();
+            block_in_place(|| components.delete_others(&named))?;
+        }
         let next_deploy = records::deploys(&store)?
             .last()
             .map_or(1, |deploy| deploy.id + 1);
@@ -152,6 +169,7 @@ impl Deployments {
                 pipelines,
                 checkpoints: Checkpoints::new(store.path()),
                 signatures,
+                only_looks,
                 store,
                 log: log.clone(),
                 queues: queues.clone(),
@@ -166,7 +184,9 @@ impl Deployments {
                 ended: watch::Sender::new(0),
             }),
         };
-        opened.end_interrupted().await?;
+        if !only_looks {
+            opened.end_interrupted().await?;
+        }
         Ok(opened)
     }
 

@@ -1,5 +1,6 @@
 //! What is stored of plugins, manifests and deploys, and how it is read and written.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::canary::CanaryReport;
@@ -202,9 +203,7 @@ impl Outcome {
 
 /// All plugins, by name.
 pub(super) fn plugins(store: &Store) -> Result<Vec<(PluginName, StoredPlugin)>, Error> {
-    all(store, KeyKind::Plugin, |key| {
-        PluginName::try_from(plugin::parse_key(key)?).ok()
-    })
+    all(store, KeyKind::Plugin, plugin_name)
 }
 
 /// All manifests, by name.
@@ -222,13 +221,32 @@ pub(super) fn deploys(store: &Store) -> Result<Vec<Deploy>, Error> {
 
 /// All deploys that a checkpoint of the store remembers, oldest first.
 pub(super) fn deploys_in(checkpoint: &ReadOnlyStore) -> Result<Vec<Deploy>, Error> {
+    let deploys = all_in(checkpoint, KeyKind::Deploy, deploy::parse_key)?;
+    Ok(deploys.into_iter().map(|(_, deploy)| deploy).collect())
+}
+
+/// All plugins that a checkpoint of the store has, by name.
+pub(super) fn plugins_in(
+    checkpoint: &ReadOnlyStore,
+) -> Result<Vec<(PluginName, StoredPlugin)>, Error> {
+    all_in(checkpoint, KeyKind::Plugin, plugin_name)
+}
+
+fn all_in<K, V: DeserializeOwned>(
+    checkpoint: &ReadOnlyStore,
+    kind: KeyKind,
+    parse_key: impl Fn(&[u8]) -> Option<K>,
+) -> Result<Vec<(K, V)>, Error> {
     let mut found = Vec::new();
-    checkpoint.scan_kind(KeyKind::Deploy, |key, value| {
-        let (_, deploy) = entry(key, value, deploy::parse_key)?;
-        found.push(deploy);
+    checkpoint.scan_kind(kind, |key, value| {
+        found.push(entry(key, value, &parse_key)?);
         Ok(Scan::Continue)
     })?;
     Ok(found)
+}
+
+fn plugin_name(key: &[u8]) -> Option<PluginName> {
+    PluginName::try_from(plugin::parse_key(key)?).ok()
 }
 
 pub(super) fn plugin(store: &Store, name: &PluginName) -> Result<Option<StoredPlugin>, Error> {
@@ -303,7 +321,7 @@ fn put(
     Ok(())
 }
 
-fn all<K, V: serde::de::DeserializeOwned>(
+fn all<K, V: DeserializeOwned>(
     store: &Store,
     kind: KeyKind,
     parse_key: impl Fn(&[u8]) -> Option<K>,
@@ -316,7 +334,7 @@ fn all<K, V: serde::de::DeserializeOwned>(
     Ok(found)
 }
 
-fn entry<K, V: serde::de::DeserializeOwned>(
+fn entry<K, V: DeserializeOwned>(
     key: &[u8],
     value: &[u8],
     parse_key: impl Fn(&[u8]) -> Option<K>,
@@ -325,7 +343,7 @@ fn entry<K, V: serde::de::DeserializeOwned>(
     Ok((key, parse("a record", value)?))
 }
 
-fn parse<V: serde::de::DeserializeOwned>(what: &str, value: &[u8]) -> Result<V, Error> {
+fn parse<V: DeserializeOwned>(what: &str, value: &[u8]) -> Result<V, Error> {
     serde_json::from_slice(value).map_err(|error| damaged(what, &error))
 }
 

@@ -3,6 +3,9 @@
 //! Their records say so (`is_restoring`) until a rollback of the same plugin has put all of it back, also after a
 //! restart. Until then their pipelines are neither started nor resumed, nor are they given another version.
 
+use std::path::Path;
+
+use super::components::is_component_in;
 use super::records::{self, Deploy, Mode, Outcome};
 use super::{Deployments, Error};
 use crate::model::{PipelineName, PluginName};
@@ -110,7 +113,7 @@ fn unfinished(store: &Store) -> Result<Vec<Deploy>, Error> {
 }
 
 /// Checks that the state of all pipelines of a data directory is whole. A rollback may be putting state back by the
-/// time that this returns: of what was copied [`check_checkpoint_whole`] tells.
+/// time that this returns: of what was copied [`check_copy_whole`] tells.
 ///
 /// # Errors
 /// [`Error::RollbackUnderWay`], [`Error::RollbackUnfinished`]; whatever is wrong with the data directory.
@@ -118,12 +121,31 @@ pub fn check_whole(store: &Store) -> Result<(), Error> {
     all_are_whole(records::deploys(store)?)
 }
 
-/// Checks that the state of all pipelines was whole when a checkpoint was taken.
+/// Checks a copy of the data directory of `store`, which was taken while that was in use, and of which `checkpoint` is
+/// the copied store: the state of all pipelines must be whole, and no component may have been deleted while it was
+/// copied that a version in it needs. Components that the data directory lacks as well are not looked for.
 ///
 /// # Errors
-/// [`Error::RollbackUnderWay`], [`Error::RollbackUnfinished`]; whatever is wrong with the checkpoint.
-pub fn check_checkpoint_whole(checkpoint: &ReadOnlyStore) -> Result<(), Error> {
-    all_are_whole(records::deploys_in(checkpoint)?)
+/// [`Error::RollbackUnderWay`], [`Error::RollbackUnfinished`], [`Error::DeletedMeanwhile`]; whatever is wrong with the
+/// copy.
+pub fn check_copy_whole(
+    store: &Store,
+    checkpoint: &ReadOnlyStore,
+    copy: &Path,
+) -> Result<(), Error> {
+    all_are_whole(records::deploys_in(checkpoint)?)?;
+    for (name, plugin) in records::plugins_in(checkpoint)? {
+        let mut versions = plugin.versions.into_iter();
+        let Some(missing) = versions.find(|it| !is_component_in(copy, &it.digest)) else {
+            continue;
+        };
+        let now = records::plugin(store, &name)?.map(|it| it.versions);
+        let digest = missing.digest;
+        if !now.is_some_and(|versions| versions.iter().any(|it| it.digest == digest)) {
+            return Err(Error::DeletedMeanwhile { name, digest });
+        }
+    }
+    Ok(())
 }
 
 fn all_are_whole(deploys: Vec<Deploy>) -> Result<(), Error> {

@@ -226,8 +226,8 @@ async fn make(
     let into = folder.clone();
     let making = tokio::task::spawn_blocking(move || {
         // What would make half of a state whole again is in no backup.
-        let list = backup::create(&store, &into, |copy| {
-            deploy::check_checkpoint_whole(copy).map_err(Problem::from)
+        let list = backup::create(&store, &into, |checkpoint, copy| {
+            deploy::check_copy_whole(&store, checkpoint, copy).map_err(Problem::from)
         })?;
         Ok::<_, Problem>(BackupView::new(into, store.path().to_owned(), list))
     });

@@ -126,7 +126,8 @@ pub(super) async fn bound(
     if declared.is_some_and(|bytes| !intake.0.fits(intake.held_bytes(), 0, bytes)) {
         // Reading it would tell a client that waits for a word to send all of it.
         if !request.headers().contains_key(header::EXPECT) {
-            discard(&mut request.into_body().into_data_stream()).await;
+            let mut chunks = request.into_body().into_data_stream();
+            discard(&mut chunks, MAX_DISCARDED_BYTES, MAX_DISCARD).await;
         }
         return overloaded().into_response();
     }
@@ -153,7 +154,7 @@ async fn next_chunk(
     };
     let chunk = match chunk {
         Ok(chunk) if !held.take(chunk.len()) => {
-            discard(&mut chunks).await;
+            discard(&mut chunks, MAX_DISCARDED_BYTES, MAX_DISCARD).await;
             Err(axum::BoxError::from(overloaded()))
         }
         chunk => chunk,
@@ -161,9 +162,11 @@ async fn next_chunk(
     Some((chunk, (chunks, held)))
 }
 
-async fn discard(chunks: &mut BodyDataStream) {
+/// Reads what is left of a body that nobody wants: an answer that is faster than the body ends the connection, and the
+/// client may not even see it.
+pub(super) async fn discard(chunks: &mut BodyDataStream, max_bytes: usize, patience: Duration) {
     let reading = async {
-        let mut left = MAX_DISCARDED_BYTES;
+        let mut left = max_bytes;
         while let Some(Ok(chunk)) = chunks.next().await
             && left > chunk.len()
         {
@@ -171,7 +174,7 @@ async fn discard(chunks: &mut BodyDataStream) {
         }
     };
     // Whoever takes longer, or sends more, does not get to see the answer.
-    let _ = tokio::time::timeout(MAX_DISCARD, reading).await;
+    let _ = tokio::time::timeout(patience, reading).await;
 }
 
 fn overloaded() -> Problem {

@@ -344,7 +344,9 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UntrustedSignature { .. } => Code::UntrustedSignature,
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
-            deploy::Error::PluginInUse { .. } | deploy::Error::UnderWay { .. } => Code::Conflict,
+            deploy::Error::PluginInUse { .. }
+            | deploy::Error::UnderWay { .. }
+            | deploy::Error::DeletedMeanwhile { .. } => Code::Conflict,
             deploy::Error::DeployFailed { .. } | deploy::Error::NotStartedAgain { .. } => {
                 Code::DeployFailed
             }

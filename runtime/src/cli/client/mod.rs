@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 use super::GlobalArgs;
 use super::open::{Access, DataDirectory};
 use super::signatures::SignatureArgs;
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, Offline, SignatureRules};
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::server::{self, Data, LocalServer, Problem};
 use crate::storage::{self, layout};
@@ -107,7 +107,13 @@ impl Client {
         global: &GlobalArgs,
         access: Access,
         signatures: &SignatureArgs,
+        about: Offline,
     ) -> anyhow::Result<Self> {
+        // First: keys that cannot be read make no data directory.
+        let rules = match global.server {
+            Some(_) => SignatureRules::default(),
+            None => signatures.rules()?,
+        };
         let data = match Place::find(global, access)? {
             Place::Server(remote) => return Ok(Self::Remote(remote)),
             Place::Directory(data) => data,
@@ -118,8 +124,8 @@ impl Client {
         })
         .context("cannot run plugins")?;
         let (log, queues, groups) = (&data.log, &data.queues, &data.groups);
-        let rules = signatures.rules()?;
-        let deployments = Deployments::open_offline(log, queues, groups, &engine, rules).await?;
+        let deployments =
+            Deployments::open_offline(log, queues, groups, &engine, rules, about).await?;
         // A manifest that cannot be read is logged.
         deployments.restore().await?;
         Self::embedded(data, Some(deployments))

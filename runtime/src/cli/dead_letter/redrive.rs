@@ -57,8 +57,12 @@ pub(super) async fn run(
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
+    let selection = args.selection.request();
     let request = RedriveRequest {
-        selection: args.selection.request(),
+        source: selection.source,
+        filter: selection.filter,
+        plugin_digest: selection.plugin_digest,
+        since_ms: selection.since_ms,
         max: (args.max < u64::MAX).then_some(args.max),
         rate: args.rate,
         to: args.to,

@@ -193,9 +193,12 @@ impl Pipelines {
     async fn restart_with(&self, name: &PipelineName, plugin: &Plugin) -> Result<(), Error> {
         let known = {
             let managed = self.shared.managed.lock();
-            managed.get(name).map(|it| (it.spec.clone(), it.is_paused))
+            managed.get(name).map(|it| {
+                let before = it.plugin.as_ref().ok().map(|it| it.digest().clone());
+                (it.spec.clone(), it.is_paused, before)
+            })
         };
-        let Some((spec, is_paused)) = known else {
+        let Some((spec, is_paused, before)) = known else {
             return Err(self.unknown(name));
         };
         let opened = self.open(&spec, plugin).await?;
@@ -205,7 +208,13 @@ impl Pipelines {
             control,
             from: Arc::clone(&opened),
         };
-        block_in_place(|| try_open(&opened, &[target(TaskControl::new())]))?;
+        if let Err(error) = block_in_place(|| try_open(&opened, &[target(TaskControl::new())])) {
+            // It was noted that it runs the other version: nothing takes that back for a pipeline that does not run.
+            if let Some(before) = &before {
+                registry::set_digest(self.shared.log.store(), name, before).await?;
+            }
+            return Err(error);
+        }
         self.stop_tasks(name).await;
         let mut failures = self.shared.failures.lock();
         failures.retain(|failure| failure.pipeline != *name);

@@ -17,7 +17,7 @@ pub struct PipelineStatus {
     pub manifest: String,
     /// Whether it runs.
     pub state: PipelineState,
-    /// Whether somebody has paused it, whatever else keeps it from running.
+    /// Whether somebody has paused it, or its state is half put back, whatever else keeps it from running.
     pub is_paused: bool,
     /// Why it does not, if it has failed or was refused: the first failure of its tasks.
     pub failure: Option<Failure>,

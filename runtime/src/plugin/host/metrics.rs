@@ -46,28 +46,33 @@ struct Registry {
 enum Metric {
     Counter(u64),
     Gauge(f64),
-    Histogram(Box<Values>),
+    Histogram(Box<Recorded>),
 }
 
 /// What a histogram has been told.
 #[derive(Debug)]
-struct Values {
+struct Recorded {
     quantiles: Quantiles<u64>,
     counts: Histogram<41>,
+    sum: u64,
 }
 
-impl Values {
+impl Recorded {
     fn new() -> Option<Self> {
         Some(Self {
             // Two digits keep it at some 20 KiB whatever its values.
             quantiles: Quantiles::new(2).ok()?,
             counts: Histogram::new(&BOUNDS),
+            sum: 0,
         })
     }
 
     fn record(&mut self, value: u64) -> bool {
-        let is_recorded = self.quantiles.record(value).is_ok();
+        // A sum that begins again at 0 would be taken for a restart.
+        let has_room = self.sum.checked_add(value).is_some();
+        let is_recorded = has_room && self.quantiles.record(value).is_ok();
         if is_recorded {
+            self.sum += value;
             self.counts.note(value);
         }
         is_recorded
@@ -153,8 +158,10 @@ impl Metric {
         match self {
             Self::Counter(sum) => MetricValue::Counter(*sum),
             Self::Gauge(value) => MetricValue::Gauge(*value),
-            Self::Histogram(values) => {
-                let Values { quantiles, counts } = &**values;
+            Self::Histogram(recorded) => {
+                let Recorded {
+                    quantiles, counts, ..
+                } = &**recorded;
                 MetricValue::Histogram {
                     count: quantiles.len(),
                     min: quantiles.min(),
@@ -218,12 +225,12 @@ impl Host for HostState {
     }
 
     fn record_value(&mut self, name: String, value: u64) -> wasmtime::Result<()> {
-        let create = || Some(Metric::Histogram(Box::new(Values::new()?)));
+        let create = || Some(Metric::Histogram(Box::new(Recorded::new()?)));
         let is_first = self.metrics.update(&name, create, |metric| {
-            let Metric::Histogram(values) = metric else {
+            let Metric::Histogram(recorded) = metric else {
                 return false;
             };
-            values.record(value)
+            recorded.record(value)
         });
         self.warn_refused(&name, is_first);
         Ok(())

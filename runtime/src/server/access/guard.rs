@@ -15,11 +15,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::StreamExt as _;
 use hashbrown::HashMap;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::Operation;
 
+use super::super::intake::discard;
 use super::super::problem::{Code, Problem};
 use super::Role;
 use super::audit::{Audit, Event, Seen};
@@ -284,21 +284,9 @@ async fn refuse(request: Request, problem: Problem) -> Response {
     problem.into_response()
 }
 
-/// Reads a small body that nobody wants: an answer that is faster than the body ends the connection, and the client may
-/// not even see the answer.
 async fn drain(body: Body) {
     let mut chunks = body.into_data_stream();
-    let reading = async {
-        let mut left = DRAINED_BYTES;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // One that does not come is not waited for.
-    let _ = tokio::time::timeout(DRAIN_PATIENCE, reading).await;
+    discard(&mut chunks, DRAINED_BYTES, DRAIN_PATIENCE).await;
 }
 
 /// Writes an event down when it is dropped, if it belongs into the audit log.

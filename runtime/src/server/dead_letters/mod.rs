@@ -14,8 +14,8 @@ use utoipa_axum::routes;
 
 pub(in crate::server) use redrive::Redrives;
 pub use redrive::{RedriveDestination, RedriveRequest, RedriveView, StrandedView, WhereTo};
-pub use selection::Selection;
 pub(crate) use selection::Source;
+pub use selection::{PurgeRequest, Selection};
 pub use view::LetterView;
 
 use super::extract::{Json, PathOf, QueryOf};
@@ -244,12 +244,13 @@ async fn count(
 
 /// Delete dead letters.
 #[utoipa::path(post, path = "/dead-letters/purge", security(("token" = ["deploy"])), tag = "dead letters",
-    request_body = Selection,
+    request_body = PurgeRequest,
     responses((status = 200, body = PurgedLetters), (status = 404)))]
 async fn purge(
     StateOf(state): StateOf<State>,
-    Json(selection): Json<Selection>,
+    Json(request): Json<PurgeRequest>,
 ) -> Result<axum::Json<PurgedLetters>, Problem> {
+    let selection = Selection::from(request);
     let queue = selection.queue(&state.data)?;
     let filter = selection.filter(&queue).await?;
     let (mut deleted, mut held) = (0, 0);

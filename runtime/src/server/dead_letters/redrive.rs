@@ -35,12 +35,21 @@ pub(super) fn router() -> OpenApiRouter<State> {
         .routes(routes!(describe, cancel))
 }
 
-/// Which letters to send back, and how.
+/// Which letters to send back, and how. A word that is not known is refused: without it more might be sent back.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RedriveRequest {
-    /// Which letters.
-    #[serde(flatten)]
-    pub selection: Selection,
+    /// As in `GET /dead-letters`.
+    pub source: String,
+    /// As in `GET /dead-letters`.
+    #[serde(default)]
+    pub filter: Option<String>,
+    /// As in `GET /dead-letters`.
+    #[serde(default)]
+    pub plugin_digest: Option<String>,
+    /// As in `GET /dead-letters`.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
     /// Send back at most this many: of each partition, those that were there first.
     #[serde(default)]
     pub max: Option<u64>,
@@ -180,12 +189,18 @@ async fn start(
         return Err(Problem::invalid("rate is 0; expected 1 or more a second"));
     }
     let data = &state.data;
-    let queue = request.selection.queue(data)?;
+    let selection = Selection {
+        source: request.source,
+        filter: request.filter,
+        plugin_digest: request.plugin_digest,
+        since_ms: request.since_ms,
+    };
+    let queue = selection.queue(data)?;
     let to = match request.to {
         WhereTo::Pipeline => RedriveTo::Pipeline,
         WhereTo::Topic => RedriveTo::Topic,
     };
-    let filter = request.selection.filter(&queue).await?;
+    let filter = selection.filter(&queue).await?;
     let max = request.max.unwrap_or(u64::MAX);
     let redrive = Redrive::plan(&data.log, &data.queues, &queue, filter, to, max).await?;
     let (dry_run, left) = (request.dry_run, redrive.left_count());

@@ -37,6 +37,35 @@ pub struct Selection {
     pub since_ms: Option<u64>,
 }
 
+/// Dead letters to delete: a [`Selection`], of which a word that is not known is refused, since without it more would be
+/// deleted.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeRequest {
+    /// As in `GET /dead-letters`.
+    pub source: String,
+    /// As in `GET /dead-letters`.
+    #[serde(default)]
+    pub filter: Option<String>,
+    /// As in `GET /dead-letters`.
+    #[serde(default)]
+    pub plugin_digest: Option<String>,
+    /// As in `GET /dead-letters`.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
+}
+
+impl From<PurgeRequest> for Selection {
+    fn from(request: PurgeRequest) -> Self {
+        Self {
+            source: request.source,
+            filter: request.filter,
+            plugin_digest: request.plugin_digest,
+            since_ms: request.since_ms,
+        }
+    }
+}
+
 impl Selection {
     /// The queue that holds them.
     pub(super) fn queue(&self, data: &Data) -> Result<Queue, Problem> {
@@ -174,6 +203,23 @@ mod tests {
             let error = text.parse::<Source>().unwrap_err();
             assert!(error.contains(hint), "{text}: {error}");
         }
+    }
+
+    /// Fails when either request takes a word that it does not know.
+    #[test]
+    fn a_misspelt_condition_is_no_request_for_all() {
+        use super::super::redrive::RedriveRequest;
+        let misspelt = r#"{"source":"queue:q","plugin":"4f2a"}"#;
+        let error = serde_json::from_str::<PurgeRequest>(misspelt).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `plugin`"),
+            "{error}"
+        );
+        assert!(serde_json::from_str::<RedriveRequest>(misspelt).is_err());
+        let right = r#"{"source":"queue:q","plugin_digest":"4f2a"}"#;
+        let request = serde_json::from_str::<PurgeRequest>(right).unwrap();
+        assert_eq!(Selection::from(request).plugin_digest.unwrap(), "4f2a");
+        assert!(serde_json::from_str::<RedriveRequest>(right).is_ok());
     }
 
     #[test]

@@ -67,19 +67,44 @@ impl Encoder<'_, '_> {
         counts: &HistogramCounts,
         scale: f64,
     ) -> fmt::Result {
-        let bound = |bound: u64| match bound {
-            u64::MAX => f64::INFINITY,
-            bound => bound as f64 / scale,
-        };
-        let buckets = counts.buckets.iter();
-        let buckets: Vec<_> = buckets.map(|(at, count)| (bound(*at), *count)).collect();
         self.0
             .encode_descriptor(name, help, None, MetricType::Histogram)?
             .encode_histogram::<NoLabelSet>(
                 counts.sum as f64 / scale,
                 counts.count(),
-                &buckets,
+                &buckets(counts, scale),
                 None,
             )
     }
+
+    pub(super) fn histograms<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histograms: &[(L, HistogramCounts)],
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, counts) in histograms {
+            metric
+                .encode_family(labels)?
+                .encode_histogram::<NoLabelSet>(
+                    counts.sum as f64,
+                    counts.count(),
+                    &buckets(counts, 1.0),
+                    None,
+                )?;
+        }
+        Ok(())
+    }
+}
+
+fn buckets(counts: &HistogramCounts, scale: f64) -> Vec<(f64, u64)> {
+    let bound = |bound: u64| match bound {
+        u64::MAX => f64::INFINITY,
+        bound => bound as f64 / scale,
+    };
+    let buckets = counts.buckets.iter();
+    buckets.map(|(at, count)| (bound(*at), *count)).collect()
 }

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{EncodeLabelSet, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::EncodeLabelSet;
 
 use super::encoder::{Encoder, Values};
 use crate::model::{HistogramCounts, PipelineName};
@@ -53,28 +52,10 @@ impl OfPlugins {
             "Gauge of the plugin's own",
             &self.gauges,
         )?;
-        let mut metric = encoder.0.encode_descriptor(
+        encoder.histograms(
             "millstream_plugin_custom_histogram",
             "Histogram of the plugin's own, in the plugin's unit, since the server started",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (labels, counts) in &self.histograms {
-            let bound = |bound: u64| match bound {
-                u64::MAX => f64::INFINITY,
-                bound => bound as f64,
-            };
-            let buckets = counts.buckets.iter();
-            let buckets: Vec<_> = buckets.map(|(at, count)| (bound(*at), *count)).collect();
-            metric
-                .encode_family(labels)?
-                .encode_histogram::<NoLabelSet>(
-                    counts.sum as f64,
-                    counts.count(),
-                    &buckets,
-                    None,
-                )?;
-        }
-        Ok(())
+            &self.histograms,
+        )
     }
 }
