@@ -243,7 +243,10 @@ mod tests {
         let length = (header::CONTENT_LENGTH, "999999999999");
         let expect = (header::EXPECT, "100-continue");
         let most = MAX_DISCARDED_BYTES >> 20;
-        assert_eq!(parts_read_of_refused(&[length.clone()]).await, most);
+        assert_eq!(
+            parts_read_of_refused(std::slice::from_ref(&length)).await,
+            most
+        );
         assert_eq!(parts_read_of_refused(&[length, expect]).await, 0);
         // Its length is not known before, and its first part is what was one too many.
         assert_eq!(parts_read_of_refused(&[]).await, 1 + most);
