@@ -81,14 +81,16 @@ fn clippy(context: &Context) -> Result<()> {
         failed += u32::from(!clippy.status()?.success());
     }
     let _claim = plugin::claim_guest_target(context)?;
-    let mut manifests = context.guest_workspaces();
-    manifests.push(context.fuzz_workspace());
-    for manifest in manifests {
+    let guests = context.guest_workspaces().into_iter();
+    let guests = guests.map(|manifest| (manifest, &["--all-targets"][..]));
+    // It includes modules of the runtime, whose tests need the runtime's crates.
+    let fuzz = (context.fuzz_workspace(), &["--lib", "--bins"][..]);
+    for (manifest, targets) in guests.chain([fuzz]) {
         let mut clippy = context.guest_native_cargo();
         clippy
-            .args(["clippy", "--workspace", "--all-targets", "--manifest-path"])
+            .args(["clippy", "--workspace", "--manifest-path"])
             .arg(&manifest);
-        clippy.args(lints);
+        clippy.args(targets).args(lints);
         failed += u32::from(!clippy.status()?.success());
     }
     if failed == 0 {
