@@ -113,10 +113,12 @@ impl BuildMessages {
             .map(PathBuf::from)
     }
 
-    /// The executable that the build made for package `name`.
+    /// The executable `name` that the build made; not that of its tests.
     pub fn executable(&self, name: &str) -> Option<PathBuf> {
         self.artifacts()
-            .filter(|message| message["target"]["name"] == name)
+            .filter(|message| {
+                message["target"]["name"] == name && message["profile"]["test"] != true
+            })
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
     }
 

@@ -68,7 +68,9 @@ fn fuzz(context: &Context) -> Result<()> {
 fn with_the_command(context: &Context) -> Result<()> {
     let _claim = context.claim_target()?;
     let mut build = context.host_cargo()?;
-    build.args(["build", "--workspace", "--bin", "millstream"]);
+    // As for the tests: `cargo build` would leave out what only they depend on, and with it features of what the command
+    // depends on, and so build it once more.
+    build.args(["test", "--no-run", "--workspace"]);
     build.args(["--features", "millstream/failpoints"]);
     let millstream = BuildMessages::of(build)?
         .executable("millstream")
