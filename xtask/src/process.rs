@@ -1,7 +1,7 @@
 //! Running other programs, with errors that name the command.
 
 use std::ffi::{OsStr, OsString};
-use std::io::IsTerminal as _;
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -85,6 +85,29 @@ impl Cmd {
         self.expect_success(output.status)?;
         String::from_utf8(output.stdout)
             .with_context(|| format!("`{self}` printed bytes that are not UTF-8"))
+    }
+
+    /// Runs it, shows its standard output as it comes, and returns that and how it ended.
+    pub fn shown(&self) -> Result<(String, ExitStatus)> {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting `{self}`"))?;
+        let stdout = child.stdout.take();
+        let stdout = stdout.with_context(|| format!("`{self}` has no standard output"))?;
+        let mut text = String::new();
+        for line in BufReader::new(stdout).lines() {
+            let line = line.with_context(|| format!("reading from `{self}`"))?;
+            println!("{line}");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        let status = child.wait();
+        Ok((
+            text,
+            status.with_context(|| format!("waiting for `{self}`"))?,
+        ))
     }
 
     /// Runs it quietly: its standard output if it could be started and succeeded, else `None`.

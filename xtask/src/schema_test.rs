@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -49,34 +49,11 @@ pub fn run(context: &Context, millstream: &Cmd) -> Result<()> {
         .env("PYTHONPATH", &folder)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SCHEMATHESIS_HOOKS", "hooks");
-    let (text, status) = shown(&test)?;
+    let (text, status) = test.shown()?;
     if !status.success() {
         bail!("the HTTP API is not what its OpenAPI document says, see above ({status})");
     }
     check_all_were_tested(&text)
-}
-
-/// Runs a command, and shows what it prints as it comes; also returns it.
-fn shown(test: &Cmd) -> Result<(String, ExitStatus)> {
-    let mut child = test
-        .command()
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting `{test}`"))?;
-    let stdout = child.stdout.take();
-    let stdout = stdout.with_context(|| format!("`{test}` has no standard output"))?;
-    let mut text = String::new();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.with_context(|| format!("reading from `{test}`"))?;
-        println!("{line}");
-        text.push_str(&line);
-        text.push('\n');
-    }
-    let status = child.wait();
-    Ok((
-        text,
-        status.with_context(|| format!("waiting for `{test}`"))?,
-    ))
 }
 
 /// Schemathesis ends well also if its time was over before it came to every operation.

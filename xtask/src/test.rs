@@ -1,6 +1,6 @@
 //! `cargo xtask test`: set-up, every check, every test. What `.ci/run` runs.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cargo::BuildMessages;
 use crate::check::{self, heading};
@@ -51,10 +51,26 @@ fn host_tests(context: &Context, filter: Option<&str>) -> Result<()> {
     let components = setup::plugins::built_components(context)?;
     let mut test = context.host_cargo()?;
     test.args(["test", "--workspace", "--features", "millstream/failpoints"]);
-    if let Some(filter) = filter {
-        test.args(["--", filter]);
+    test.env("MILLSTREAM_TEST_PLUGINS", components);
+    let Some(filter) = filter else {
+        return test.run();
+    };
+    test.args(["--", filter]);
+    let (text, status) = test.shown()?;
+    test.expect_success(status)?;
+    // To cargo that is a success, too.
+    if have_none_run(&text) {
+        bail!("no test of the runtime and of xtask has `{filter}` in its name");
     }
-    test.env("MILLSTREAM_TEST_PLUGINS", components).run()
+    Ok(())
+}
+
+/// Whether every test binary says that it has run nothing.
+fn have_none_run(text: &str) -> bool {
+    let mut results = text
+        .lines()
+        .filter(|line| line.starts_with("test result: "));
+    results.all(|line| line.contains(" 0 passed;"))
 }
 
 /// The decoders of bytes from outside, fed with what nobody thought of.
@@ -106,4 +122,20 @@ fn documentation(context: &Context) -> Result<()> {
     doc.args(["doc", "--workspace", "--no-deps", "--manifest-path"])
         .arg(context.root.join("sdk/Cargo.toml"));
     doc.env("RUSTDOCFLAGS", "--deny warnings").run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_no_part_of_a_name_is_noticed() {
+        let result = |passed: u32| {
+            format!(
+                "running {passed} tests\ntest result: ok. {passed} passed; 0 failed; 0 ignored\n\n"
+            )
+        };
+        assert!(have_none_run(&[result(0), result(0)].concat()));
+        assert!(!have_none_run(&[result(0), result(10), result(0)].concat()));
+    }
 }
