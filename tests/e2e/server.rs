@@ -159,6 +159,11 @@ impl Server {
         self.process.kill().0
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait(self) -> Finished {
+        self.process.wait()
+    }
+
     /// Tells it to stop, as `systemctl stop` does, and waits for its end.
     #[track_caller]
     pub fn stop(self) -> Finished {
@@ -593,9 +598,9 @@ fn a_server_without_room_on_its_disk_is_not_ready() {
     server.stop();
 }
 
-/// Fails when the store's failure is not looked at.
+/// Fails when the store's failure is not looked at, and when the server stays without ever writing again.
 #[test]
-fn a_server_whose_store_is_poisoned_is_not_ready_and_says_why() {
+fn a_server_whose_store_is_poisoned_is_not_ready_says_why_and_ends() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
     command.env(
@@ -618,8 +623,11 @@ fn a_server_whose_store_is_poisoned_is_not_ready_and_says_why() {
     server.get("/livez").expect(200);
     let read = server.get("/v1/topics/t/records").expect(200);
     assert_eq!(read.body.lines().count(), acknowledged);
-    // Whoever starts it again is ready.
-    server.kill();
+    // Whoever starts it again, as a service manager does by itself, is ready.
+    let ended = server.wait().expect_code(1);
+    for part in ["takes no more writes", "no space left"] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
     let server = Server::start(&sandbox, &[]);
     server.get("/readyz").expect(200);
     server.stop();

@@ -5,20 +5,26 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::context::Context;
+use crate::process::Cmd;
 use crate::{plugin, setup};
 
 /// Builds the plugin in `dir`, uploads it under its package's name, or that after `--name`, and deploys it. The other
 /// arguments go to `millstream plugin upload`: `--server URL`, `--sign KEY`, `--canary PARTITIONS --for DURATION`, ….
 pub fn run(context: &Context, dir: &str, args: &[&str]) -> Result<()> {
-    let (name, args) = split_name(args)?;
     setup::ensure(context, setup::RUN)?;
-    let component = plugin::build(context, Path::new(dir))?;
+    with(context, &context.millstream()?, Path::new(dir), args)
+}
+
+/// The same with the command `millstream`, everything else being there.
+pub fn with(context: &Context, millstream: &Cmd, dir: &Path, args: &[&str]) -> Result<()> {
+    let (name, args) = split_name(args)?;
+    let component = plugin::build(context, dir)?;
     let stem = component.file_stem().and_then(|stem| stem.to_str());
     let Some(name) = name.or_else(|| stem.map(|stem| stem.replace('_', "-"))) else {
         bail!("{} has no name; give --name NAME", component.display());
     };
     println!("deploying {} as plugin `{name}`", component.display());
-    let mut upload = context.millstream()?;
+    let mut upload = millstream.clone();
     upload
         .args(["plugin", "upload", &name])
         .arg(&component)

@@ -3,15 +3,14 @@
 //! none may come without a token.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::process::Cmd;
+use crate::server::{Server, on};
 use crate::setup::schemathesis;
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
@@ -32,14 +31,22 @@ pub fn run(context: &Context, millstream: &Cmd) -> Result<()> {
         fs::remove_dir_all(&data_dir)
             .with_context(|| format!("removing {}", data_dir.display()))?;
     }
-    let server = Server::start(millstream, &data_dir)?;
+    let verb = |args: &[&str]| on(millstream, &data_dir, args);
+    // What `tests/schema/hooks.py` names.
+    verb(&["topic", "create", "orders"]).run()?;
+    verb(&["queue", "create", "work"]).run()?;
+    // Without any token a server lets everyone on its machine in.
+    verb(&["token", "create", "test", "--role", "admin"]).output()?;
+    let server = Server::start(millstream, &data_dir, &[])?;
+    // The one of the commands on this machine, since no request can revoke it.
+    let token = local_token(&data_dir)?;
     let folder = context.root.join("tests/schema");
     let mut test = Cmd::new(schemathesis::program(context)?);
     test.dir(&data_dir)
         .arg("run")
-        .arg(format!("{}/openapi.json", server.url))
+        .arg(format!("{}/openapi.json", server.url()))
         .arg("--header")
-        .arg(format!("Authorization: Bearer {}", server.token))
+        .arg(format!("Authorization: Bearer {}", token))
         .args(["--checks", CHECKS, "--exclude-path-regex", STREAM])
         .args(["--max-examples", EXAMPLES, "--max-time", LENGTH_SECONDS])
         .args(["--request-timeout", ANSWER_SECONDS, "--warnings", "off"])
@@ -56,6 +63,16 @@ pub fn run(context: &Context, millstream: &Cmd) -> Result<()> {
     check_all_were_tested(&text)
 }
 
+fn local_token(data_dir: &Path) -> Result<String> {
+    let path = data_dir.join("server.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let local: Value = serde_json::from_str(&text)?;
+    let token = local["token"].as_str();
+    Ok(token
+        .with_context(|| format!("no token in {}", path.display()))?
+        .to_owned())
+}
+
 /// Schemathesis ends well also if its time was over before it came to every operation.
 fn check_all_were_tested(text: &str) -> Result<()> {
     let number_after = |word: &str| -> Option<u32> {
@@ -70,71 +87,6 @@ fn check_all_were_tested(text: &str) -> Result<()> {
             bail!("schemathesis tested {tested} of {selected} operations; expected all of them")
         }
         _ => bail!("schemathesis did not say how many operations it selected and tested"),
-    }
-}
-
-/// A server that is killed when this is dropped.
-struct Server {
-    child: Child,
-    /// Open for as long as the server may print.
-    stdout: BufReader<ChildStdout>,
-    url: String,
-    token: String,
-}
-
-impl Server {
-    /// Starts one with a token, and with the topic and the queue that `tests/schema/hooks.py` names.
-    fn start(millstream: &Cmd, data_dir: &Path) -> Result<Self> {
-        let verb = |args: &[&str]| {
-            let mut cmd = millstream.clone();
-            cmd.arg("--data-dir").arg(data_dir).args(args);
-            cmd
-        };
-        verb(&["topic", "create", "orders"]).run()?;
-        verb(&["queue", "create", "work"]).run()?;
-        // Without any token a server lets everyone on its machine in.
-        verb(&["token", "create", "test", "--role", "admin"]).output()?;
-        let serve = verb(&["serve", "--listen", "127.0.0.1:0"]);
-        let mut child = serve
-            .command()
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting `{serve}`"))?;
-        let stdout = child.stdout.take();
-        let stdout = stdout.with_context(|| format!("`{serve}` has no standard output"))?;
-        let mut server = Self {
-            child,
-            stdout: BufReader::new(stdout),
-            url: String::new(),
-            token: String::new(),
-        };
-        let mut line = String::new();
-        server
-            .stdout
-            .read_line(&mut line)
-            .with_context(|| format!("reading from `{serve}`"))?;
-        let Some(url) = line.trim().strip_prefix("listening on ") else {
-            bail!("`{serve}` said `{line}`; expected `listening on URL`");
-        };
-        url.clone_into(&mut server.url);
-        // The token of the commands on this machine, since no request can revoke it.
-        let path = data_dir.join("server.json");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let local: Value = serde_json::from_str(&text)?;
-        let token = local["token"].as_str();
-        token
-            .with_context(|| format!("no token in {}", path.display()))?
-            .clone_into(&mut server.token);
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, and the test is over in any case.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cargo::BuildMessages;
 use crate::check::{self, heading};
 use crate::context::Context;
 use crate::process::Cmd;
-use crate::{fuzz, guide_test, plugin, schema_test, setup};
+use crate::{deploy_test, fuzz, guide_test, plugin, schema_test, setup};
 
 /// Runs all of it, and stops at the first part that fails.
 pub fn run(context: &Context) -> Result<()> {
@@ -79,7 +79,7 @@ fn fuzz(context: &Context) -> Result<()> {
     fuzz::among_tests(context)
 }
 
-/// The HTTP API against its OpenAPI document, and the guide's first plugin, with the command that the tests before were
+/// The HTTP API against its OpenAPI document, the guide's first plugin, and a deploy, with the command that the tests before were
 /// made for.
 fn with_the_command(context: &Context) -> Result<()> {
     let _claim = context.claim_target()?;
@@ -94,7 +94,9 @@ fn with_the_command(context: &Context) -> Result<()> {
     heading("HTTP API against its OpenAPI document");
     schema_test::run(context, &Cmd::new(&millstream))?;
     heading("first plugin of the plugin guide");
-    guide_test::run(context, &millstream)
+    guide_test::run(context, &millstream)?;
+    heading("deploy-plugin");
+    deploy_test::run(context, &Cmd::new(&millstream))
 }
 
 /// Broken links in documentation are errors. The runtime's is read by its contributors, private

@@ -20,10 +20,12 @@ use crate::log::Maintenance;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
 use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
-use crate::storage::layout;
+use crate::storage::{self, layout};
 
 /// What batches under way get of the time to stop, whatever requests took of it.
 const LEAST_GRACE: Duration = Duration::from_secs(5);
+/// How long a server goes on after a write has failed: `/readyz` says why meanwhile.
+const FAILURE_SHOWN_FOR: Duration = Duration::from_secs(10);
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -66,6 +68,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
     max_inflight_bytes: u64,
 
+    /// What the answers that clients have not read yet may hold together; more are told to come back
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
+    max_unread_bytes: u64,
+
     /// Connections at a time; more wait
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
     max_connections: usize,
@@ -99,6 +105,7 @@ impl ServeArgs {
             limits: Limits {
                 body_bytes: usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX),
                 inflight_bytes: usize::try_from(self.max_inflight_bytes).unwrap_or(usize::MAX),
+                unread_bytes: usize::try_from(self.max_unread_bytes).unwrap_or(usize::MAX),
                 connections: self.max_connections,
                 waiting_consumers: self.max_waiting_consumers,
                 free_disk_bytes: self.min_free_disk,
@@ -130,6 +137,7 @@ pub(super) async fn run(
         queues,
         groups,
     } = DataDirectory::open_with(global, Access::Create, true)?;
+    let store = log.store().clone();
     let engine = PluginEngine::new(EngineOptions {
         cache_dir: Some(global.data_dir.join(layout::PLUGIN_CACHE)),
         max_instances: args.max_instances,
@@ -160,7 +168,19 @@ pub(super) async fn run(
         output.line(format_args!("listening on {}", started.url))
     })?;
     output.flush()?;
-    interrupt.requested().await;
+    let failure = tokio::select! {
+        () = interrupt.requested() => None,
+        failure = store.failed() => Some(failure),
+    };
+    if let Some(failure) = &failure {
+        progress::note(&format!(
+            "a write failed: {}; nothing is written any more, and the server ends in {} s",
+            failure.reason,
+            FAILURE_SHOWN_FOR.as_secs()
+        ));
+        // Whoever asks is told why, and what is stored can be read.
+        let _ = tokio::time::timeout(FAILURE_SHOWN_FOR, interrupt.requested()).await;
+    }
     let stopping = Instant::now();
     // No new requests first: one that deploys would start what is being stopped.
     server.stop().await;
@@ -175,5 +195,10 @@ pub(super) async fn run(
         progress::note("warning: some batches did not end in time; they will run again");
     }
     drop(maintenance);
-    Ok(Ending::Done)
+    match failure {
+        None => Ok(Ending::Done),
+        Some(failure) => {
+            Err(storage::Error::from(failure)).context("the store takes no more writes")
+        }
+    }
 }

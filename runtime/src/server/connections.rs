@@ -1,4 +1,5 @@
-//! A bound on connections: beyond it, new ones wait until one is closed, or, after a while, are.
+//! Bounds on connections. Beyond their number, new ones wait until one is closed, or, after a while, are; those whose
+//! client has gone, or takes nothing of its answer, are closed.
 
 use std::io;
 use std::pin::Pin;
@@ -7,20 +8,59 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum_server::accept::Accept;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 /// How long a connection waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long clients may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// Until the headers of a request are there.
+    pub(super) headers: Duration,
+    /// While there is something of an answer to take.
+    pub(super) answer: Duration,
+    /// Until one that speaks HTTP/2 is asked whether it is still there.
+    pub(super) ping: Duration,
+    /// Until it has answered that.
+    pub(super) pong: Duration,
+    /// Until the system asks it, whatever it speaks.
+    pub(super) keep_alive: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            headers: Duration::from_secs(30),
+            answer: Duration::from_secs(60),
+            ping: Duration::from_secs(30),
+            pong: Duration::from_secs(20),
+            keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Accepts as many connections as may be open.
 #[derive(Clone)]
-pub(super) struct Bounded(Arc<Semaphore>);
+pub(super) struct Bounded {
+    connections: Arc<Semaphore>,
+    timeouts: Timeouts,
+}
 
 impl Bounded {
-    pub(super) fn new(connections: usize) -> Self {
-        Self(Arc::new(Semaphore::new(connections)))
+    pub(super) fn new(connections: usize, timeouts: Timeouts) -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(connections)),
+            timeouts,
+        }
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 }
 
@@ -30,9 +70,14 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
     type Future = Pin<Box<dyn Future<Output = io::Result<(Counted, S)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let connections = Arc::clone(&self.0);
+        let Self {
+            connections,
+            timeouts,
+        } = self.clone();
         Box::pin(async move {
             stream.set_nodelay(true)?;
+            let keep_alive = TcpKeepalive::new().with_time(timeouts.keep_alive);
+            SockRef::from(&stream).set_tcp_keepalive(&keep_alive)?;
             let permit = tokio::time::timeout(PATIENCE, connections.acquire_owned()).await;
             // Closed, so that those who wait do not use up the descriptors.
             let permit = permit
@@ -40,6 +85,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
                 .map_err(io::Error::other)?;
             let counted = Counted {
                 stream,
+                stalled: None,
+                max_stall: timeouts.answer,
                 _permit: permit,
             };
             Ok((counted, service))
@@ -50,7 +97,32 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
 /// A connection that counts while it is open.
 pub(super) struct Counted {
     stream: TcpStream,
+    /// Ends when the client has taken nothing for too long, while it does not.
+    stalled: Option<Pin<Box<Sleep>>>,
+    max_stall: Duration,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    /// What became of a write, which fails if none has gone on for too long.
+    fn unless_stalled(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let max_stall = self.max_stall;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(max_stall)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
 }
 
 impl AsyncRead for Counted {
@@ -69,7 +141,8 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_stalled(written, context)
     }
 
     fn poll_write_vectored(
@@ -77,7 +150,8 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.unless_stalled(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@
 //! do so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 
 use super::problem::{Code, Problem};
+use super::room::{Held, Room};
 
 /// How long a client may send nothing while the body of its request is not whole.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -26,91 +27,48 @@ const MAX_DISCARD: Duration = Duration::from_secs(10);
 /// Bytes of it that are: as many as the largest body has that a server takes by default.
 const MAX_DISCARDED_BYTES: usize = 128 << 20;
 
-/// Counts the bytes of bodies. Clones share it.
+/// Where the bytes of bodies count. Clones share it.
 #[derive(Clone)]
-pub(super) struct Intake(Arc<Room>);
-
-struct Room {
-    held_bytes: AtomicUsize,
-    most_bytes: usize,
+pub(super) struct Intake {
+    room: Room,
     /// How long a client may send nothing.
     max_pause: Duration,
 }
 
-/// What a request holds.
-struct Held {
-    room: Arc<Room>,
-    bytes: AtomicUsize,
+/// What the body of a request holds.
+struct Taken {
+    held: Held,
     is_refused: AtomicBool,
+    max_pause: Duration,
 }
 
 impl Intake {
     pub(super) fn new(most_bytes: usize) -> Self {
-        Self(Arc::new(Room {
-            held_bytes: AtomicUsize::new(0),
-            most_bytes,
+        Self {
+            room: Room::new(most_bytes),
             max_pause: MAX_PAUSE,
-        }))
+        }
     }
 
     /// Bytes that are held now.
     pub(super) fn held_bytes(&self) -> usize {
-        self.0.held_bytes.load(Ordering::Relaxed)
-    }
-
-    fn hold(&self) -> Held {
-        Held {
-            room: Arc::clone(&self.0),
-            bytes: AtomicUsize::new(0),
-            is_refused: AtomicBool::new(false),
-        }
+        self.room.held_bytes()
     }
 }
 
-impl Held {
+impl Taken {
     /// Holds more bytes, if there is room for them and was for all before.
     fn take(&self, bytes: usize) -> bool {
         if self.is_refused() {
             return false;
         }
-        let own = self.bytes.load(Ordering::Relaxed);
-        let taken =
-            self.room
-                .held_bytes
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                    self.room.fits(held, own, bytes).then_some(held + bytes)
-                });
-        match taken {
-            Ok(_) => {
-                self.bytes.fetch_add(bytes, Ordering::Relaxed);
-                true
-            }
-            Err(_) => {
-                self.refuse();
-                false
-            }
-        }
-    }
-
-    fn refuse(&self) {
-        self.is_refused.store(true, Ordering::Relaxed);
+        let has_room = self.held.take(bytes);
+        self.is_refused.store(!has_room, Ordering::Relaxed);
+        has_room
     }
 
     fn is_refused(&self) -> bool {
         self.is_refused.load(Ordering::Relaxed)
-    }
-}
-
-impl Room {
-    fn fits(&self, held: usize, own: usize, more: usize) -> bool {
-        held == own || held.saturating_add(more) <= self.most_bytes
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        self.room.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -123,7 +81,7 @@ pub(super) async fn bound(
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     // Before anything of it is read, where that can be told.
-    if declared.is_some_and(|bytes| !intake.0.fits(intake.held_bytes(), 0, bytes)) {
+    if declared.is_some_and(|bytes| !intake.room.has(bytes)) {
         // Reading it would tell a client that waits for a word to send all of it.
         if !request.headers().contains_key(header::EXPECT) {
             let mut chunks = request.into_body().into_data_stream();
@@ -131,14 +89,18 @@ pub(super) async fn bound(
         }
         return overloaded().into_response();
     }
-    let held = Arc::new(intake.hold());
+    let taken = Arc::new(Taken {
+        held: intake.room.hold(),
+        is_refused: AtomicBool::new(false),
+        max_pause: intake.max_pause,
+    });
     let request = request.map(|body| {
-        let bounded = (body.into_data_stream(), Arc::clone(&held));
+        let bounded = (body.into_data_stream(), Arc::clone(&taken));
         Body::from_stream(futures_util::stream::unfold(bounded, next_chunk))
     });
     let response = next.run(request).await;
     // What the handler made of a body that broke off is not what is wrong.
-    match held.is_refused() {
+    match taken.is_refused() {
         true => overloaded().into_response(),
         false => response,
     }
@@ -146,20 +108,20 @@ pub(super) async fn bound(
 
 /// The next chunk of a body. A client that stops halfway must not hold its bytes for ever.
 async fn next_chunk(
-    (mut chunks, held): (BodyDataStream, Arc<Held>),
-) -> Option<(Result<Bytes, axum::BoxError>, (BodyDataStream, Arc<Held>))> {
-    let chunk = match tokio::time::timeout(held.room.max_pause, chunks.next()).await {
+    (mut chunks, taken): (BodyDataStream, Arc<Taken>),
+) -> Option<(Result<Bytes, axum::BoxError>, (BodyDataStream, Arc<Taken>))> {
+    let chunk = match tokio::time::timeout(taken.max_pause, chunks.next()).await {
         Ok(chunk) => chunk?.map_err(axum::BoxError::from),
         Err(_) => Err(axum::BoxError::from("nothing of the body came for a while")),
     };
     let chunk = match chunk {
-        Ok(chunk) if !held.take(chunk.len()) => {
+        Ok(chunk) if !taken.take(chunk.len()) => {
             discard(&mut chunks, MAX_DISCARDED_BYTES, MAX_DISCARD).await;
             Err(axum::BoxError::from(overloaded()))
         }
         chunk => chunk,
     };
-    Some((chunk, (chunks, held)))
+    Some((chunk, (chunks, taken)))
 }
 
 /// Reads what is left of a body that nobody wants: an answer that is faster than the body ends the connection, and the
@@ -186,6 +148,8 @@ fn overloaded() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use axum::Router;
     use axum::http::StatusCode;
     use axum::routing::post;
@@ -195,27 +159,11 @@ mod tests {
     use super::super::extract;
     use super::*;
 
-    #[test]
-    fn requests_together_hold_no_more_than_there_is_room_for() {
-        let intake = Intake::new(100);
-        let (first, second) = (intake.hold(), intake.hold());
-        assert!(first.take(60) && second.take(40));
-        assert!(!second.take(1) && second.is_refused());
-        assert_eq!(intake.held_bytes(), 100);
-        drop(second);
-        assert!(first.take(40));
-        // Alone it may hold more.
-        assert!(first.take(50));
-        assert!(!intake.hold().take(1));
-        drop(first);
-        assert_eq!(intake.held_bytes(), 0);
-    }
-
     /// How many parts of 1 MiB are read of a body without an end that is refused.
     async fn parts_read_of_refused(headers: &[(header::HeaderName, &str)]) -> usize {
         const PART_BYTES: usize = 1 << 20;
         let intake = Intake::new(2 * PART_BYTES);
-        let other = intake.hold();
+        let other = intake.room.hold();
         assert!(other.take(2 * PART_BYTES));
         let router: Router = Router::new()
             .route("/", post(async |_: extract::Body| StatusCode::CREATED))
@@ -255,11 +203,10 @@ mod tests {
     /// The status with which a body is answered that comes in four parts, with such pauses, and ends or goes on for
     /// ever without another byte.
     async fn status_of(pause: Duration, ends: bool) -> (StatusCode, Intake) {
-        let intake = Intake(Arc::new(Room {
-            held_bytes: AtomicUsize::new(0),
-            most_bytes: 1 << 20,
+        let intake = Intake {
+            room: Room::new(1 << 20),
             max_pause: Duration::from_millis(400),
-        }));
+        };
         let router: Router = Router::new()
             .route("/", post(async |_: extract::Body| StatusCode::CREATED))
             .layer(axum::middleware::from_fn_with_state(intake.clone(), bound));
@@ -285,7 +232,7 @@ mod tests {
     /// Fails when nothing ends the request, and when it is its whole time that counts.
     #[tokio::test]
     async fn a_body_that_stops_halfway_ends_its_request_and_a_slow_one_does_not() {
-        assert_eq!(Intake::new(1).0.max_pause, Duration::from_secs(30));
+        assert_eq!(Intake::new(1).max_pause, Duration::from_secs(30));
         let (status, intake) = status_of(Duration::from_millis(150), true).await;
         assert_eq!((status, intake.held_bytes()), (StatusCode::CREATED, 0));
         // What it has sent is held no longer.

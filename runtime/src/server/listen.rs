@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::TokioTimer;
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
 
 use super::access::{
     Announced, Audit, Entrance, LocalServer, TlsError, TlsFiles, TokenError, Tokens, random_token,
 };
-use super::connections::Bounded;
+use super::connections::{Bounded, Timeouts};
 use super::router::router;
 use super::state::{Data, Limits, State, Stopping};
 use crate::deploy::Deployments;
 use crate::storage::Store;
 
-/// How long the headers of a request may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests at a time on a connection that speaks HTTP/2; what they hold in memory grows with it.
+const MAX_STREAMS: u32 = 100;
 
 /// Where and how a server listens.
 #[derive(Clone, Debug)]
@@ -124,7 +125,9 @@ impl Server {
         );
         let router = router(state.clone(), entrance);
         let handle = Handle::new();
-        let listener = serve(listener, router, handle.clone(), tls, &options)?;
+        let connections = Bounded::new(options.limits.connections, Timeouts::default());
+        let listener = serve(listener, router, handle.clone(), tls, connections)
+            .map_err(cannot_listen(address))?;
         tracing::info!(%url, "listening");
         Ok(Self {
             state,
@@ -223,19 +226,24 @@ fn serve(
     router: Router,
     handle: Handle<SocketAddr>,
     tls: Option<Arc<ServerConfig>>,
-    options: &ServerOptions,
-) -> Result<JoinHandle<std::io::Result<()>>, ServerError> {
+    connections: Bounded,
+) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let mut server = axum_server::from_tcp(listener)
-        .map_err(cannot_listen(options.listen))?
+    let timeouts = connections.timeouts();
+    let mut server = axum_server::from_tcp(listener)?
         .handle(handle)
-        .first_request_timeout(HEADER_TIMEOUT)
-        .acceptor(Bounded::new(options.limits.connections));
+        .first_request_timeout(timeouts.headers)
+        .acceptor(connections);
     server
         .http_builder()
         .http1()
-        .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.headers)
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(timeouts.ping)
+        .keep_alive_timeout(timeouts.pong)
+        .max_concurrent_streams(MAX_STREAMS);
     Ok(match tls {
         None => tokio::spawn(server.serve(service)),
         Some(config) => {
@@ -244,4 +252,89 @@ fn serve(
             tokio::spawn(server.serve(service))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use axum::routing::get;
+
+    use super::*;
+
+    const ANSWER_BYTES: usize = 64 << 20;
+    /// Long enough for whoever is there, and short enough to wait for.
+    const SOON: Duration = Duration::from_millis(300);
+
+    /// A server without patience, and a connection to it.
+    fn connected() -> (JoinHandle<std::io::Result<()>>, TcpStream) {
+        let router = Router::new().route("/", get(async || vec![0_u8; ANSWER_BYTES]));
+        let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let timeouts = Timeouts {
+            answer: SOON,
+            ping: SOON,
+            pong: SOON,
+            ..Timeouts::default()
+        };
+        let connections = Bounded::new(10, timeouts);
+        let server = serve(listener, router, Handle::new(), None, connections).unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        (server, client)
+    }
+
+    /// Bytes that come until the server closes the connection.
+    fn read_to_end(mut client: TcpStream) -> usize {
+        let mut bytes = vec![0; 1 << 20];
+        let mut count = 0;
+        loop {
+            match client.read(&mut bytes) {
+                Ok(0) => return count,
+                Ok(read) => count += read,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return count,
+                Err(error) => panic!("the server keeps the connection: {error}"),
+            }
+        }
+    }
+
+    /// Fails when nothing bounds how long an answer waits to be taken, and when a slow client is not let finish.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_takes_nothing_of_its_answer_is_left() {
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let (_server, mut stalled) = connected();
+        let (_other, mut slow) = connected();
+        tokio::task::spawn_blocking(move || {
+            stalled.write_all(request).unwrap();
+            std::thread::sleep(5 * SOON);
+            assert!(read_to_end(stalled) < ANSWER_BYTES);
+
+            slow.write_all(request).unwrap();
+            let mut some = vec![0; ANSWER_BYTES / 8];
+            for _ in 0..6 {
+                std::thread::sleep(SOON / 3);
+                slow.read_exact(&mut some).unwrap();
+            }
+            assert!(read_to_end(slow) >= ANSWER_BYTES / 4);
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Fails when a connection without a request stays for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_of_http_2_that_has_gone_is_left() {
+        let (_server, mut gone) = connected();
+        tokio::task::spawn_blocking(move || {
+            // The preface, empty settings, and their acknowledgement (RFC 9113, 3.4 and 6.5).
+            gone.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            gone.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+            gone.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).unwrap();
+            read_to_end(gone);
+        })
+        .await
+        .unwrap();
+    }
 }

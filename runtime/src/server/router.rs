@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State as StateOf};
 use axum::http::header;
 use axum::middleware::from_fn_with_state;
@@ -15,8 +16,8 @@ use super::access::{self, Access, Entrance, TokenError, Tokens};
 use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
-    backups, dead_letters, document, error_pages, groups, health, intake, metrics, pipelines,
-    plugins, queues, records, topics,
+    backups, dead_letters, document, error_pages, groups, health, intake, metrics, outlet,
+    pipelines, plugins, queues, records, topics,
 };
 use crate::deploy::Deployments;
 
@@ -45,7 +46,8 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .merge(pipelines::router())
         .merge(plugins::router(state.limits.plugin_bytes))
         .merge(backups::router())
-        .merge(access::router());
+        .merge(access::router())
+        .layer(from_fn_with_state(state.unread.clone(), outlet::bound));
     let (router, document) = OpenApiRouter::with_openapi(document::without_operations())
         .merge(health::router())
         .merge(metrics::router())
@@ -54,6 +56,8 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
     let access = Access::new(&document, state.tokens.clone(), entrance);
     let body_bytes = state.limits.body_bytes;
     let document = serde_json::to_vec(&document::published(document)).unwrap_or_default();
+    // Shared by all who ask for it, since nobody needs a token for that.
+    let document = Bytes::from(document);
     router
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)

@@ -11,6 +11,7 @@ use super::backups::Backups;
 use super::dead_letters::Redrives;
 use super::intake::Intake;
 use super::problem::{Code, Problem};
+use super::room::Room;
 use crate::deploy::Deployments;
 use crate::group::Groups;
 use crate::log::Log;
@@ -36,6 +37,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of the bodies of all requests under way.
     pub inflight_bytes: usize,
+    /// Bytes of the answers that clients have not read yet.
+    pub unread_bytes: usize,
     /// Bytes of an uploaded component.
     pub plugin_bytes: usize,
     /// Connections at a time; more wait to be accepted.
@@ -51,6 +54,7 @@ impl Default for Limits {
         Self {
             body_bytes: 16 << 20,
             inflight_bytes: 256 << 20,
+            unread_bytes: 256 << 20,
             plugin_bytes: 128 << 20,
             connections: 10_000,
             waiting_consumers: 5_000,
@@ -90,6 +94,8 @@ pub(super) struct Shared {
     pub(super) redrives: Redrives,
     pub(super) backups: Backups,
     pub(super) intake: Intake,
+    /// What clients have not read yet.
+    pub(super) unread: Room,
     stopping: Stopping,
     /// Whether what was applied has been started.
     is_started: AtomicBool,
@@ -175,6 +181,7 @@ impl State {
             tokens,
             waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
             intake: Intake::new(limits.inflight_bytes),
+            unread: Room::new(limits.unread_bytes),
             limits,
             redrives: Redrives::default(),
             backups: Backups::default(),

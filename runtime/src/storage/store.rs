@@ -12,7 +12,7 @@ use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
     CompactOptions, DBCompressionType, Options, ReadOptions,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::commit_thread::{CommitThread, Request};
 use super::directory::Directory;
@@ -46,6 +46,8 @@ const MIN_BLOB_BYTES: u64 = 4 << 10;
 pub(super) struct Database {
     pub(super) rocks: Rocks,
     pub(super) failure: OnceLock<WriteFailure>,
+    /// Whether a write has failed, for those who wait for it.
+    has_failed: watch::Sender<bool>,
     /// Groups committed since the store was opened.
     pub(super) commits: AtomicU64,
     pub(super) counters: CommitCounters,
@@ -61,7 +63,7 @@ impl Database {
 
     /// Remembers a failed write, unless one has failed before; returns the first one.
     pub(super) fn poison(&self, reason: &str) -> &WriteFailure {
-        self.failure.get_or_init(|| {
+        let failure = self.failure.get_or_init(|| {
             let failure = WriteFailure::new(reason, self.directory.path());
             let (reason, advice) = (&failure.reason, &failure.advice);
             tracing::error!(
@@ -70,7 +72,9 @@ impl Database {
                 "a write failed; the store accepts no more writes"
             );
             failure
-        })
+        });
+        self.has_failed.send_replace(true);
+        failure
     }
 }
 
@@ -148,6 +152,7 @@ impl Store {
         let database = Arc::new(Database {
             rocks,
             failure: OnceLock::new(),
+            has_failed: watch::Sender::new(false),
             commits: AtomicU64::new(0),
             counters: CommitCounters::new(),
             options: db_options,
@@ -243,6 +248,17 @@ impl Store {
         match self.write_failure() {
             None => Ok(()),
             Some(failure) => Err(failure.clone().into()),
+        }
+    }
+
+    /// Returns once a write has failed, after which there are no others: never, if all is well.
+    pub async fn failed(&self) -> WriteFailure {
+        let mut has_failed = self.database.has_failed.subscribe();
+        // The sender is in `self`.
+        let _ = has_failed.wait_for(|failed| *failed).await;
+        match self.write_failure() {
+            Some(failure) => failure.clone(),
+            None => std::future::pending().await,
         }
     }
 

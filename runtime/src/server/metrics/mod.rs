@@ -88,6 +88,7 @@ struct Scrape {
     store: StoreScrape,
     waiting_consumers: usize,
     inflight_bytes: usize,
+    unread_bytes: usize,
 }
 
 impl Scrape {
@@ -111,6 +112,7 @@ impl Scrape {
             store: StoreScrape::of(state.data.log.store())?,
             waiting_consumers: state.waiting_consumers(),
             inflight_bytes: state.intake.held_bytes(),
+            unread_bytes: state.unread.held_bytes(),
         };
         scrape.read_topics(state);
         scrape.read_groups(state)?;
@@ -236,6 +238,11 @@ impl Collector for Scrape {
             "millstream_http_inflight_bytes",
             "Bytes of the bodies of requests under way",
             self.inflight_bytes as f64,
+        )?;
+        encoder.gauge(
+            "millstream_http_unread_bytes",
+            "Bytes of answers that clients have not read yet",
+            self.unread_bytes as f64,
         )?;
         let spans = trace::span_counts();
         encoder.counter(

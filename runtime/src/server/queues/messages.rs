@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::super::access::Standing;
 use super::super::extract::{Body, Json, PathOf, QueryOf};
 use super::super::json_record::{JsonRecord, QueueWriter};
+use super::super::outlet;
 use super::super::problem::{Code, Problem};
 use super::super::records::JSON_LINES;
 use super::super::request_trace::RequestTrace;
@@ -298,6 +299,8 @@ async fn lease(
             "wait_ms is {wait_ms}; expected at most {MAX_WAIT_MS}"
         )));
     }
+    // A lease that was refused afterwards would hide its messages until the visibility timeout.
+    outlet::check(&state.unread)?;
     let mut messages = queue.lease(&request).await?;
     if messages.is_empty() && wait_ms > 0 {
         let _waiting = state.may_wait()?;
