@@ -323,6 +323,60 @@ fn answer(mut stream: &TcpStream, patience: Duration) -> Option<String> {
     }
 }
 
+/// Fails when what is read of topics does not count, when what is leased is not refused before, and when the answers of
+/// the server's health are refused, too.
+#[test]
+fn answers_that_are_not_read_keep_others_from_reading_and_leasing() {
+    // More than the system keeps on the way between two sockets.
+    const RECORDS: usize = 15;
+    const VALUE_BYTES: usize = 1_000_000;
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--max-unread-bytes", "1MiB"]);
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    server.post("/v1/queues", &json!({"name": "q"})).expect(201);
+    let line = json!({"value": "x".repeat(VALUE_BYTES)}).to_string() + "\n";
+    for _ in 0..RECORDS {
+        server.post_lines("/v1/topics/t/records", &line).expect(200);
+    }
+    let message = "{\"value\":\"m\"}\n";
+    server
+        .post_lines("/v1/queues/q/messages", message)
+        .expect(200);
+
+    let address = server.url().strip_prefix("http://").unwrap();
+    let all = "/v1/topics/t/records?max_bytes=16777216";
+    let mut unread = TcpStream::connect(address).unwrap();
+    let request = format!("GET {all} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    unread.write_all(request.as_bytes()).unwrap();
+    // One that is alone gets through.
+    let mut begun = [0; 15];
+    unread.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200 OK");
+
+    let lease = || server.post("/v1/queues/q/lease", &json!({"max_messages": 1}));
+    let one = || server.get("/v1/topics/t/records?max_records=1");
+    one().expect_problem(503, "overloaded");
+    lease().expect_problem(503, "overloaded");
+    server.get("/readyz").expect(200);
+    let metrics = server.get("/metrics").expect(200).body;
+    let held = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("millstream_http_unread_bytes "));
+    let held: f64 = held.unwrap().parse().unwrap();
+    assert!(held > (RECORDS * VALUE_BYTES) as f64, "{held}");
+    // What is done is answered.
+    server.post_lines("/v1/topics/t/records", &line).expect(200);
+    drop(unread);
+    wait_until("the answer is dropped", || one().status == 200);
+    let leased = lease().expect(200);
+    assert!(
+        leased.body.contains("\"delivery_count\":1"),
+        "{}",
+        leased.body
+    );
+    server.stop();
+}
+
 /// Fails when connections are not counted, when one that is closed still counts, and when one waits for ever.
 #[test]
 fn connections_beyond_the_limit_wait_for_their_turn_and_are_closed_after_a_while() {
