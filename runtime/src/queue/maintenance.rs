@@ -59,19 +59,39 @@ impl Queue {
         }
         let guard = self.trimming().await;
         let trim = self.state.index.lock().trim();
-        if let Some(trim) = trim {
-            let mut commit = Commit::new();
-            self.trim_in(trim, guard, &mut commit);
-            self.commit(commit).await?;
+        match trim {
+            Some(trim) => {
+                let mut commit = Commit::new();
+                self.trim_in(trim, guard, &mut commit);
+                self.commit(commit).await?;
+            }
+            None => drop(guard),
         }
+        self.make_holes().await?;
         if self.state.freed_bytes.load(Ordering::Relaxed) < COMPACT_BYTES {
             return Ok(());
         }
         self.state.freed_bytes.store(0, Ordering::Relaxed);
         let (store, partition) = (self.store.clone(), self.partition().clone());
+        let freed_to = self.state.freed_to.load(Ordering::Relaxed);
         let compacted = tokio::task::spawn_blocking(move || {
-            store.compact_partition(&partition, partition.start_offset());
+            store.compact_partition(&partition, freed_to);
         });
         Ok(compacted.await.map_err(|_| storage::Error::Closed)?)
+    }
+
+    /// Removes what is done with behind messages that stay.
+    async fn make_holes(&self) -> Result<(), Error> {
+        let mut from = 0;
+        loop {
+            let guard = self.trimming().await;
+            let Some(hole) = self.state.index.lock().hole(from) else {
+                return Ok(());
+            };
+            let mut commit = Commit::new();
+            self.hollow_in(hole, guard, &mut commit);
+            self.commit(commit).await?;
+            from = hole.to;
+        }
     }
 }

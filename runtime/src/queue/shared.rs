@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::deduplication::Deduplication;
-use super::index::{Index, Trim};
+use super::index::{Hole, Index, Trim};
 use super::ingest::Ingest;
 use super::queues::Registry;
 use super::reader::Reader;
@@ -46,6 +46,8 @@ pub(super) struct State {
     first_chunk: AtomicU64,
     /// Bytes removed since space was last given back to the file system.
     pub(super) freed_bytes: AtomicU64,
+    /// Where the last of them ended.
+    pub(super) freed_to: AtomicU64,
 }
 
 /// The right to remove a prefix.
@@ -73,6 +75,7 @@ impl Queue {
             trimming: Arc::default(),
             first_chunk: AtomicU64::new(0),
             freed_bytes: AtomicU64::new(0),
+            freed_to: AtomicU64::new(0),
             partition,
         };
         Self {
@@ -149,11 +152,31 @@ impl Queue {
             if happened {
                 state.index.lock().trimmed(trim);
                 state.first_chunk.store(to_chunk, Ordering::Relaxed);
-                let freed = &state.freed_bytes;
-                freed.fetch_add(trim.freed_bytes, Ordering::Relaxed);
+                state.note_freed(trim.to, trim.freed_bytes);
             }
             drop(guard);
         });
+    }
+
+    /// Adds to a commit that a hole is made. What is known of its messages stays: it says that nothing is missing.
+    pub(super) fn hollow_in(&self, hole: Hole, guard: TrimGuard, commit: &mut Commit) {
+        let state = Arc::clone(&self.state);
+        let range = (hole.from, hole.to);
+        commit.hollow_partition(&state.partition, range, hole.freed_bytes);
+        commit.on_outcome(move |happened| {
+            if happened {
+                state.index.lock().hollowed(hole);
+                state.note_freed(hole.to, hole.freed_bytes);
+            }
+            drop(guard);
+        });
+    }
+}
+
+impl State {
+    fn note_freed(&self, to: u64, bytes: u64) {
+        self.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.freed_to.fetch_max(to, Ordering::Relaxed);
     }
 }
 

@@ -352,6 +352,19 @@ impl Commit {
         });
     }
 
+    /// Removes the batches `from <= base offset < to`, between others, of which nothing is left; `freed_bytes` is their
+    /// size.
+    pub(crate) fn hollow_partition(
+        &mut self,
+        partition: &Arc<Partition>,
+        (from, to): (u64, u64),
+        freed_bytes: u64,
+    ) {
+        let key = |offset| batch::key(partition.topic_id(), partition.index(), offset);
+        self.delete_range(KeyKind::Batch, key(from), key(to));
+        self.resize_partition(partition, -i64::try_from(freed_bytes).unwrap_or(i64::MAX));
+    }
+
     /// The cleaner: puts a compacted batch; what it replaces is removed before it in the same commit.
     pub(crate) fn replace_batch(&mut self, partition: &Partition, batch: &RecordBatch) {
         let key = batch::key(partition.topic_id(), partition.index(), batch.base_offset());

@@ -1,11 +1,13 @@
 //! Record batches: each by itself, and whether they are a whole partition together.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::Report;
 use super::catalog::{Catalog, Owner, malformed_key};
 use super::place;
 use super::problem::{Problem, ProblemKind};
+use super::queues;
 use super::walk::{self, Visit};
 use crate::model::RecordBatch;
 use crate::storage::ReadOnlyStore;
@@ -19,6 +21,8 @@ struct Walked {
     /// `None` if there is none: then its batches belong nowhere.
     head: Option<PartitionHead>,
     may_have_gaps: bool,
+    /// What lies between batches, if that is to be looked at: a queue removes what is done with behind what stays.
+    holes: Option<Vec<Range<u64>>>,
     /// The offset after the batches so far.
     next_offset: u64,
     size_bytes: u64,
@@ -50,7 +54,7 @@ pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Rep
             .is_none_or(|at| (at.id, at.index) != (id, index))
         {
             if let Some(before) = walked.take() {
-                before.end(catalog, report);
+                before.end(store, catalog, report);
             }
             seen.insert((id, index));
             walked = Some(Walked::begin_at(key, (id, index), catalog, report));
@@ -69,11 +73,11 @@ pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Rep
         if after_gap {
             last.pass_over();
         }
-        last.end(catalog, report);
+        last.end(store, catalog, report);
     }
     for (&(id, index), head) in &catalog.heads {
         if !seen.contains(&(id, index)) && head.start_offset < head.next_offset {
-            Walked::begin(id, index, catalog).end(catalog, report);
+            Walked::begin(id, index, catalog).end(store, catalog, report);
         }
     }
 }
@@ -95,6 +99,7 @@ impl Walked {
             head,
             // It may have been a compacted topic once.
             may_have_gaps: is_compacted || head.is_some_and(|head| head.cleaned_offset > 0),
+            holes: (catalog.owner(id) == Owner::Queue).then(Vec::new),
             next_offset: head.map_or(0, |head| head.start_offset),
             size_bytes: 0,
             after_gap: false,
@@ -160,7 +165,7 @@ impl Walked {
 
     /// That a batch follows the one before it, and is within the partition.
     fn place(
-        &self,
+        &mut self,
         batch: &RecordBatch,
         expected: u64,
         after_gap: bool,
@@ -186,6 +191,10 @@ impl Walked {
             return Err(Problem::new(ProblemKind::Head, reason));
         }
         if base > expected && !self.may_have_gaps && !after_gap {
+            if let Some(holes) = &mut self.holes {
+                holes.push(expected..base);
+                return Ok(());
+            }
             let reason = format!("there are no records from offset {expected} up to {base}");
             return Err(Problem::new(ProblemKind::Offsets, reason));
         }
@@ -193,8 +202,11 @@ impl Walked {
     }
 
     /// That nothing is missing at the end, and the sum is right.
-    fn end(self, catalog: &Catalog, report: &mut Report) {
+    fn end(self, store: &ReadOnlyStore, catalog: &Catalog, report: &mut Report) {
         let Some(head) = self.head else { return };
+        for hole in self.holes.iter().flatten() {
+            queues::look_at_hole(store, self.id, hole, catalog, report);
+        }
         let mut add = |kind, reason: String, offset| {
             let mut problem = Problem::new(kind, reason);
             place::of_partition(self.id, self.index, catalog, &mut problem);

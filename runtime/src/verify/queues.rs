@@ -1,13 +1,16 @@
 //! What is known of the messages of queues.
 
+use std::ops::Range;
+
 use super::Report;
 use super::catalog::{Catalog, Owner, malformed_key};
+use super::place;
 use super::problem::{Problem, ProblemKind};
 use super::walk::{self, Visit};
 use crate::storage::ReadOnlyStore;
-use crate::storage::schema::Family;
 use crate::storage::schema::positions::CHUNK_MESSAGES;
 use crate::storage::schema::queue_chunk::{self, Chunk};
+use crate::storage::schema::{Family, KeyKind};
 
 /// Looks at all chunks.
 pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Report) {
@@ -19,6 +22,43 @@ pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Rep
             }
         }
     });
+}
+
+/// Looks at what lies between two batches: only messages that are done with may be missing.
+pub(super) fn look_at_hole(
+    store: &ReadOnlyStore,
+    id: u32,
+    hole: &Range<u64>,
+    catalog: &Catalog,
+    report: &mut Report,
+) {
+    let numbers = hole.start / CHUNK_MESSAGES..=hole.end.saturating_sub(1) / CHUNK_MESSAGES;
+    for number in numbers {
+        let key = queue_chunk::key(id, number);
+        // That it is malformed, or cannot be read, is said of the chunk itself.
+        let chunk = match store.get(KeyKind::QueueChunk, &key) {
+            Ok(Some(value)) => queue_chunk::parse_value(&value),
+            Ok(None) => Some(Chunk::default()),
+            Err(_) => None,
+        };
+        let Some(chunk) = chunk else { continue };
+        let first = number * CHUNK_MESSAGES;
+        let from = hole.start.max(first);
+        let to = hole.end.min(first + CHUNK_MESSAGES);
+        // Below 1,024.
+        let missing = (from..to).find(|at| !chunk.acknowledged.contains((at - first) as usize));
+        if let Some(offset) = missing {
+            let reason = format!(
+                "there are no batches from offset {} up to {}, and the message at {offset} is not done with",
+                hole.start, hole.end
+            );
+            let mut problem = Problem::new(ProblemKind::Offsets, reason);
+            place::of_partition(id, 0, catalog, &mut problem);
+            problem.offset = Some(hole.start);
+            report.problems.add(problem);
+            return;
+        }
+    }
 }
 
 fn chunk(key: &[u8], value: &[u8], catalog: &Catalog) -> Result<(), Box<Problem>> {

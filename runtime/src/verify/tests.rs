@@ -293,6 +293,43 @@ fn the_gaps_of_a_compacted_topic_are_none() {
 }
 
 #[test]
+fn a_hole_in_a_queue_is_none_if_its_messages_are_done_with() {
+    for acknowledged in [2, 1] {
+        let mut fixture = Fixture::new();
+        let store = fixture.directory.store().clone();
+        block_on(async {
+            let queues = Queues::open(store.clone()).unwrap();
+            let queue = queues.queue(&"work".parse().unwrap()).unwrap();
+            // The batches 5..7 and 7..8, behind 0..5.
+            for count in [2, 1] {
+                queue
+                    .enqueue(&vec![record("k", None, START_MS); count])
+                    .await
+                    .unwrap();
+            }
+            let key = batch_key::key(queue.id(), 0, 5);
+            let freed_bytes = store.get(KeyKind::Batch, &key).unwrap().unwrap().len();
+            let mut chunk = queue_chunk::Chunk::default();
+            chunk.acknowledged.insert_range(5, 5 + acknowledged);
+            let mut commit = Commit::new();
+            commit.merge_queue_chunk(queue.id(), 0, &chunk);
+            commit.hollow_partition(queue.partition(), (5, 7), freed_bytes as u64);
+            store.commit(commit).await.unwrap();
+        });
+        drop(store);
+        if acknowledged == 2 {
+            assert_eq!(fixture.report().problems.problems, []);
+            continue;
+        }
+        let problem = fixture.problem();
+        assert_eq!(problem.kind, ProblemKind::Offsets, "{problem:?}");
+        for part in ["from offset 5 up to 7", "message at 6"] {
+            assert!(problem.reason.contains(part), "{problem:?}");
+        }
+    }
+}
+
+#[test]
 fn a_head_that_does_not_fit_its_batches_is_named() {
     let whole = |fixture: &Fixture| {
         let key = partition_head::key(fixture.topic, 0);

@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 use self::groups::Groups;
 use self::leases::{LeaseId, Leases};
 use self::progress::Progress;
-pub(super) use self::progress::Trim;
+pub(super) use self::progress::{Hole, Trim};
 use super::Receipt;
 use super::attributes::{MAX_PRIORITY, Placement};
 use super::offset_set::OffsetSet;
@@ -575,6 +575,16 @@ impl Index {
     /// The prefix of messages that are done with, as far as it can be removed from the store.
     pub(super) fn trim(&self) -> Option<Trim> {
         self.progress.trim()
+    }
+
+    /// Batches behind `from`, between others, of which nothing is left and that are worth removing from the store.
+    pub(super) fn hole(&self, from: u64) -> Option<Hole> {
+        self.progress.hole(from)
+    }
+
+    /// Takes note that a hole has been made.
+    pub(super) fn hollowed(&mut self, hole: Hole) {
+        self.progress.hollowed(hole);
     }
 
     /// Takes note that a prefix has been removed.

@@ -21,6 +21,17 @@ pub(in crate::queue) struct Trim {
     freed_in_last_bytes: u64,
 }
 
+/// Batches between others of which nothing is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::queue) struct Hole {
+    /// The base offset of the first of them.
+    pub(in crate::queue) from: u64,
+    /// The base offset of the batch behind them.
+    pub(in crate::queue) to: u64,
+    /// Their bytes.
+    pub(in crate::queue) freed_bytes: u64,
+}
+
 /// The messages of a queue from its start on, done with or not.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -87,19 +98,55 @@ impl Progress {
         self.live
     }
 
-    /// Adds a batch at the end.
+    /// Adds a batch at the end. What lies between that and the batch is a hole: done with, and not stored any more.
     pub(super) fn append(&mut self, base_offset: u64, next_offset: u64, bytes: u64) {
-        let last = next_offset.saturating_sub(1).max(base_offset);
-        let needed = place(last).0 - self.first_chunk + 1;
-        while (self.chunks.len() as u64) < needed {
-            self.chunks.push_back(Chunk::default());
-        }
+        self.skip(base_offset);
+        self.extend(next_offset.saturating_sub(1).max(base_offset));
         if let Some(chunk) = self.chunk_mut(place(base_offset).0) {
             chunk.first_base.get_or_insert(base_offset);
             chunk.bytes += bytes;
         }
         self.end = next_offset;
         self.live += next_offset - base_offset;
+    }
+
+    /// Makes chunks up to that of an offset.
+    fn extend(&mut self, last: u64) {
+        let needed = place(last).0 - self.first_chunk + 1;
+        while (self.chunks.len() as u64) < needed {
+            self.chunks.push_back(Chunk::default());
+        }
+    }
+
+    /// Adds offsets up to `to` that are done with.
+    fn skip(&mut self, to: u64) {
+        let mut at = self.end;
+        if at >= to {
+            return;
+        }
+        self.extend(to - 1);
+        while at < to {
+            let (number, position) = place(at);
+            let next = to.min(offset_at(number + 1, 0));
+            let Some(chunk) = self.chunk_mut(number) else {
+                break;
+            };
+            let mut positions = match std::mem::take(&mut chunk.done) {
+                Done::Some(positions) => positions,
+                Done::Nothing | Done::All => Box::default(),
+            };
+            positions.insert_range(position, position + (next - at) as usize);
+            chunk.done = match positions.is_full() {
+                true => Done::All,
+                false => Done::Some(positions),
+            };
+            at = next;
+        }
+        let has_no_live = self.prefix == self.end;
+        self.end = to;
+        if has_no_live {
+            self.advance();
+        }
     }
 
     /// Marks a message as done with; `false` if it was, or is not known.
@@ -210,6 +257,58 @@ impl Progress {
         (trim.to > self.start).then_some(trim)
     }
 
+    /// The first hole behind `from` that can be made, and is worth it: a message that stays for long, since it is
+    /// delayed or its group waits, must not keep what has come after it.
+    pub(super) fn hole(&self, from: u64) -> Option<Hole> {
+        let mut number = place(from.max(self.prefix)).0;
+        loop {
+            let chunk = self.chunk(number)?;
+            let Some(base) = chunk.first_base.filter(|base| *base >= from) else {
+                number += 1;
+                continue;
+            };
+            let live = self.next_live(base).unwrap_or(self.end);
+            let hole = self.widest_hole(base, live);
+            let is_worth_it =
+                hole.to - hole.from >= TRIM_MESSAGES || hole.freed_bytes >= TRIM_BYTES;
+            if is_worth_it && hole.freed_bytes > 0 {
+                return Some(hole);
+            }
+            number = place(live).0.max(number + 1);
+        }
+    }
+
+    /// From the base offset of the first batch that begins in a chunk to the last such one up to `live`.
+    fn widest_hole(&self, from: u64, live: u64) -> Hole {
+        let mut hole = Hole {
+            from,
+            to: from,
+            freed_bytes: 0,
+        };
+        let mut bytes = 0;
+        for number in place(from).0..=place(live).0 {
+            let Some(chunk) = self.chunk(number) else {
+                break;
+            };
+            if let Some(base) = chunk.first_base.filter(|base| *base <= live) {
+                hole.to = base;
+                hole.freed_bytes = bytes;
+            }
+            bytes += chunk.bytes;
+        }
+        hole
+    }
+
+    /// Takes note that a hole has been made.
+    pub(super) fn hollowed(&mut self, hole: Hole) {
+        for number in place(hole.from).0..place(hole.to).0 {
+            if let Some(chunk) = self.chunk_mut(number) {
+                chunk.first_base = None;
+                chunk.bytes = 0;
+            }
+        }
+    }
+
     /// Takes note that a prefix has been removed.
     pub(super) fn trimmed(&mut self, trim: Trim) {
         let number = place(trim.to).0;
@@ -251,6 +350,9 @@ mod tests {
         Append(u64),
         Finish(u64),
         FinishMany(u64),
+        Hollow,
+        /// Read again from what is stored.
+        Reopen,
         Trim,
     }
 
@@ -259,6 +361,8 @@ mod tests {
             (1..900_u64).prop_map(Step::Append),
             any::<u64>().prop_map(Step::Finish),
             (1..1500_u64).prop_map(Step::FinishMany),
+            Just(Step::Hollow),
+            Just(Step::Reopen),
             Just(Step::Trim),
         ]
     }
@@ -287,6 +391,34 @@ mod tests {
                             prop_assert!(progress.finish(offset));
                         }
                     }
+                    Step::Hollow => {
+                        let Some(hole) = progress.widest_hole_of_all() else { continue };
+                        prop_assert_eq!(live.range(hole.from..hole.to).next(), None);
+                        for edge in [hole.from, hole.to] {
+                            prop_assert!(batches.iter().any(|(base, _)| *base == edge));
+                        }
+                        let is_in = |base: u64| (hole.from..hole.to).contains(&base);
+                        let freed: u64 = batches.iter().filter(|(base, _)| is_in(*base)).map(|(_, bytes)| bytes).sum();
+                        prop_assert_eq!(hole.freed_bytes, freed);
+                        batches.retain(|(base, _)| !is_in(*base));
+                        progress.hollowed(hole);
+                    }
+                    Step::Reopen => {
+                        let stored_from = progress.start;
+                        progress = Progress::new(stored_from);
+                        for (index, (base, bytes)) in batches.iter().enumerate() {
+                            // Each step appends 7 bytes for each message.
+                            let next = base + bytes / 7;
+                            progress.append(*base, next, *bytes);
+                            let is_last = index + 1 == batches.len();
+                            prop_assert_eq!(is_last, next == end);
+                            for offset in *base..next {
+                                if !live.contains(&offset) {
+                                    progress.finish(offset);
+                                }
+                            }
+                        }
+                    }
                     Step::Trim => {
                         let prefix = live.first().copied().unwrap_or(end);
                         if let Some(trim) = progress.trim() {
@@ -309,6 +441,52 @@ mod tests {
                 prop_assert_eq!(progress.next_live(middle), live.range(middle..).next().copied());
             }
         }
+    }
+
+    impl Progress {
+        /// A hole, however little it is worth.
+        fn widest_hole_of_all(&self) -> Option<Hole> {
+            let bases = self.chunks.iter().filter_map(|chunk| chunk.first_base);
+            let holes = bases
+                .filter(|base| *base >= self.prefix)
+                .map(|base| self.widest_hole(base, self.next_live(base).unwrap_or(self.end)));
+            holes
+                .filter(|hole| hole.from < hole.to)
+                .max_by_key(|hole| hole.freed_bytes)
+        }
+    }
+
+    #[test]
+    fn holes_are_made_when_they_are_worth_it() {
+        const BATCH: u64 = 1000;
+        let mut progress = Progress::new(0);
+        let append = |progress: &mut Progress, count| {
+            for _ in 0..count {
+                let end = progress.end();
+                progress.append(end, end + BATCH, 50_000);
+            }
+        };
+        append(&mut progress, 200);
+        let finish = |progress: &mut Progress, offsets: std::ops::Range<u64>| {
+            for offset in offsets {
+                progress.finish(offset);
+            }
+        };
+        finish(&mut progress, 1..60_000);
+        assert_eq!(progress.hole(0), None);
+        finish(&mut progress, 60_000..70_000);
+        let hole = progress.hole(0).unwrap();
+        // The first batch has a live message, and holes end where the first batch of a chunk begins.
+        assert!(hole.from > 0 && hole.from <= 2 * BATCH, "{hole:?}");
+        assert!(hole.to > 68_000 && hole.to <= 70_000, "{hole:?}");
+        assert_eq!(hole.freed_bytes, (hole.to - hole.from) / BATCH * 50_000);
+        progress.hollowed(hole);
+        assert_eq!(progress.hole(0), None);
+        // A second message that stays, and a second hole behind it.
+        finish(&mut progress, 71_000..200_000);
+        let second = progress.hole(0).unwrap();
+        assert!(second.from >= 71_000 && second.to > 198_000, "{second:?}");
+        assert_eq!(progress.hole(second.to), None);
     }
 
     #[test]

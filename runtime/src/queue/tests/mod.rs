@@ -5,6 +5,7 @@ mod crash;
 mod dead_letters;
 mod enqueuing;
 mod groups;
+mod holes;
 mod leases;
 mod model;
 mod ready;
