@@ -286,4 +286,4 @@ impl Deployments {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -67,3 +67,6 @@ pub(crate) use access::LocalServer;
 pub(crate) use dead_letters::{NEXT_ID, PLUGIN_DIGEST, QUEUE, Source};
 pub(crate) use plugins::SIGNATURE;
 pub(crate) use records::NEXT_OFFSETS;
+
+#[cfg(test)]
+mod tests;
