@@ -264,6 +264,16 @@ pub(super) fn deploy(store: &Store, id: u64) -> Result<Option<Deploy>, Error> {
     value.map(|value| parse("a deploy", &value)).transpose()
 }
 
+/// The versions of a plugin that become current if what is under way succeeds, or is run again.
+pub(super) fn versions_under_way(store: &Store, name: &PluginName) -> Result<Vec<Digest>, Error> {
+    let deploys = deploys(store)?.into_iter();
+    let under_way = deploys.filter(|deploy| {
+        let is_open = deploy.outcome == Outcome::Running || deploy.is_restoring;
+        is_open && deploy.plugin == *name
+    });
+    Ok(under_way.map(|deploy| deploy.to).collect())
+}
+
 pub(super) fn put_plugin(
     commit: &mut Commit,
     name: &PluginName,

@@ -311,6 +311,7 @@ impl Deployments {
     }
 
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
+        check_kept(&self.stored_plugin(&deploy.plugin)?, deploy)?;
         let to = self.load(&deploy.plugin, &deploy.to)?;
         // Before anything has changed: it may have to be taken back.
         let before = self.version_before(&deploy.plugin)?;
@@ -375,6 +376,9 @@ impl Deployments {
     }
 
     /// Notes how a deploy has ended; one that has succeeded makes its version current in the same commit.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVersion`]: the version is not kept any more, so that it cannot become current.
     pub(super) async fn end(
         &self,
         mut deploy: Deploy,
@@ -389,6 +393,7 @@ impl Deployments {
         if outcome == Outcome::Succeeded {
             self.finish_earlier(&mut commit, &deploy)?;
             let mut stored = self.stored_plugin(&deploy.plugin)?;
+            check_kept(&stored, &deploy)?;
             stored.current = deploy.to.clone();
             records::put_plugin(&mut commit, &deploy.plugin, &stored)?;
         }
@@ -428,5 +433,13 @@ impl Deployments {
             }
         }
         Ok(())
+    }
+}
+
+/// Checks that the version that is to become current is one that is kept: no other could be started again.
+fn check_kept(stored: &StoredPlugin, deploy: &Deploy) -> Result<(), Error> {
+    match stored.version(&deploy.to) {
+        Some(_) => Ok(()),
+        None => Err(unknown_version(&deploy.plugin, &deploy.to)),
     }
 }

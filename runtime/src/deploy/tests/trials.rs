@@ -233,3 +233,69 @@ async fn a_shadow_that_faults_harms_nobody() {
     let status = server.deployments.pipelines().status().remove(0);
     assert_eq!((status.totals.retries, status.totals.dead_letters), (0, 0));
 }
+
+/// Another one as long as there are not that many.
+fn other(number: usize) -> Guest {
+    let nops = "(nop)".repeat(number + 2);
+    Guest::new(&format!("{nops} (call $pass (local.get $batch))"))
+}
+
+/// More versions are uploaded than are kept, while one of the oldest is tried out.
+///
+/// Fails when what is being deployed is no reason to keep a version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_tried_out_is_kept_until_it_is_promoted() {
+    let (server, _, new) = server(HASTY, &passthrough_too()).await;
+    for number in 0..18 {
+        server.upload("p", &other(number)).await;
+    }
+    let mode = canary(&[1], Duration::from_secs(4));
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    for number in 18..21 {
+        server.upload("p", &other(number)).await;
+    }
+    let deploy = send_during(&server, id).await;
+    assert_eq!(deploy.outcome, Outcome::Succeeded, "{deploy:?}");
+    let plugin = server.deployments.plugin(&p()).unwrap();
+    assert!(plugin.versions.iter().any(|it| it.digest == new));
+    assert_eq!((plugin.current, plugin.versions.len()), (new.clone(), 20));
+
+    let server = server.restart().await;
+    assert!(server.deployments.restore().await.unwrap().is_empty());
+    server.wait_until_idle().await;
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(status.state, PipelineState::Running);
+    assert_eq!(server.task_digests("a"), vec![new; 4]);
+}
+
+/// A version that is gone cannot become current: the next start would refuse its pipelines.
+///
+/// Fails when nobody looks whether it is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_gone_does_not_become_current() {
+    let (server, old, new) = server(HASTY, &passthrough_too()).await;
+    let begun = server
+        .deployments
+        .begin(&p(), new.clone(), Mode::All, None)
+        .await;
+    let deploy = begun.unwrap();
+    let store = server.log.store();
+    let mut stored = records::plugin(store, &p()).unwrap().unwrap();
+    stored.versions.retain(|it| it.digest != new);
+    let mut commit = Commit::new();
+    records::put_plugin(&mut commit, &p(), &stored).unwrap();
+    store.commit(commit).await.unwrap();
+    let (id, ended) = (deploy.id, deploy.clone());
+    let error = server.deployments.roll_out(deploy).await;
+    assert!(
+        matches!(error, Err(Error::UnknownVersion { .. })),
+        "{error:?}"
+    );
+    let error = server.deployments.end(ended, Outcome::Succeeded, None);
+    assert!(matches!(error.await, Err(Error::UnknownVersion { .. })));
+    let deploy = server.deployments.deploy_of(id).unwrap();
+    assert_eq!(deploy.outcome, Outcome::Failed);
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+}
