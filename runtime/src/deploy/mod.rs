@@ -44,7 +44,7 @@ pub use self::plugins::{PluginView, Uploaded, VersionView};
 pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
 pub use self::shadow::{Difference, ShadowReport};
 pub use self::signatures::SignatureRules;
-pub use self::state::Unsent;
+pub use self::state::{Missing, Unsent};
 pub use self::unfinished::{check_copy_whole, check_whole};
 use crate::group::Groups;
 use crate::log::Log;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canary::CanaryReport;
 use super::shadow::ShadowReport;
-use super::state::Unsent;
+use super::state::{Missing, Unsent};
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::{Digest, Signature};
 use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
@@ -134,6 +134,9 @@ pub enum Report {
     Unsent {
         /// Outputs to which something was written since.
         outputs: Vec<Unsent>,
+        /// What is to be processed again, and is not there any more.
+        #[serde(default)]
+        missing: Vec<Missing>,
     },
 }
 

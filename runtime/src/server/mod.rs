@@ -46,9 +46,9 @@ pub use pipelines::{
     RunView, TaskStatusView, TotalsView,
 };
 pub use plugins::{
-    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,
-    PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView, ShadowView,
-    UnsentView, UploadedView, VersionView,
+    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, MissingView,
+    PluginDescription, PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView,
+    ShadowView, UnsentView, UploadedView, VersionView,
 };
 pub use problem::{Code, Problem};
 pub use queues::{

@@ -37,7 +37,11 @@ fn of(value: &'static str) -> Vec<Option<Bytes>> {
 
 /// A server with 100 records processed before a deploy, 60 after it, and state that has changed with it.
 async fn deployed() -> (Server, Digest, u64) {
-    let server = Server::start().await;
+    deployed_at(Clock::system()).await
+}
+
+async fn deployed_at(clock: Clock) -> (Server, Digest, u64) {
+    let server = Server::start_at(clock).await;
     let old = server
         .upload("p", &Guest::passthrough())
         .await
@@ -75,9 +79,10 @@ async fn state_and_positions_are_those_of_the_deploy() {
     let deploy = server.deployments.rollback_with_state(&p(), None).await;
     let deploy = deploy.unwrap();
     assert_eq!(deploy.mode, Mode::Rollback { restores: Some(id) });
-    let Some(Report::Unsent { outputs }) = &deploy.report else {
+    let Some(Report::Unsent { outputs, missing }) = &deploy.report else {
         panic!("{deploy:?}");
     };
+    assert!(missing.is_empty(), "{missing:?}");
     let unsent: Vec<_> = outputs
         .iter()
         .map(|it| (it.target.to_string(), it.records))
@@ -375,4 +380,32 @@ async fn pipelines_that_a_rollback_cannot_start_again_are_named() {
     deployments.resume(&pipeline("a")).await.unwrap();
     server.wait_until_idle().await;
     assert_eq!(state("a"), PipelineState::Running);
+}
+
+/// Records that a return would process again may have been deleted since.
+///
+/// Fails when nobody looks where the topic starts by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_has_deleted_since_is_reported() {
+    let (server, ..) = deployed().await;
+    let topic = server.log.topic(&"in".parse().unwrap()).unwrap();
+    let partition = topic.partition(2).unwrap();
+    let end = partition.high_watermark();
+    let mut commit = Commit::new();
+    commit.trim_partition(partition, end, partition.size_bytes());
+    server.log.store().commit(commit).await.unwrap();
+    let deploy = server.deployments.rollback_with_state(&p(), None).await;
+    let deploy = deploy.unwrap();
+    let Some(Report::Unsent { missing, .. }) = &deploy.report else {
+        panic!("{deploy:?}");
+    };
+    let [missing] = missing.as_slice() else {
+        panic!("{missing:?}");
+    };
+    let place = (missing.pipeline.as_str(), missing.topic.as_str());
+    assert_eq!((place, missing.partition), (("a", "in"), 2));
+    assert!(
+        missing.from_offset > 0 && missing.from_offset < end && missing.to_offset == end,
+        "{missing:?}"
+    );
 }
