@@ -65,6 +65,18 @@ pub enum Error {
         /// The deploy's number.
         id: u64,
     },
+    /// A pipeline runs another version for trial, which standing still would end.
+    #[error(
+        "pipeline `{pipeline}` takes part in deploy {id} of plugin `{name}`, a canary or a shadow, which this would end; wait until it is over, or end it: `POST /v1/deploys/{id}/stop`"
+    )]
+    TriedOut {
+        /// The pipeline.
+        pipeline: PipelineName,
+        /// Its plugin.
+        name: PluginName,
+        /// The deploy's number.
+        id: u64,
+    },
     /// The new version could not take over; the old one stays.
     #[error("deploy {id} of plugin `{name}` failed, and the version before it stays: {source}")]
     DeployFailed {

@@ -136,6 +136,27 @@ impl Deployments {
         }
     }
 
+    /// Checks that no canary or shadow runs in any of these pipelines. None begins as long as whoever asks
+    /// [holds](Self::hold) everything.
+    ///
+    /// # Errors
+    /// [`Error::TriedOut`]
+    pub fn check_not_tried(&self, pipelines: &[PipelineName]) -> Result<(), Error> {
+        for pipeline in pipelines {
+            let Some(name) = self.shared.pipelines.plugin_of(pipeline) else {
+                continue;
+            };
+            if let Some(under_way) = self.shared.under_way.lock().get(&name) {
+                return Err(Error::TriedOut {
+                    pipeline: pipeline.clone(),
+                    name,
+                    id: under_way.id,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Notes that a deploy begins.
     pub(super) async fn begin(
         &self,

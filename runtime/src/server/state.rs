@@ -237,7 +237,8 @@ impl State {
     /// not run then.
     ///
     /// # Errors
-    /// Whatever keeps one from stopping.
+    /// [`Code::Conflict`]: one takes part in a canary or a shadow, which standing still would end. Whatever keeps one from
+    /// stopping.
     pub(super) async fn suspend(&self, pipelines: &[PipelineName]) -> Result<Suspended, Problem> {
         let mut suspended = Suspended {
             pipelines: self.pipelines().cloned(),
@@ -249,6 +250,7 @@ impl State {
         };
         // Nothing else may start or stop them meanwhile.
         suspended.held = Some(deployments.hold().await);
+        deployments.check_not_tried(pipelines)?;
         for name in pipelines {
             match running.status_of(name).map(|status| status.state) {
                 Some(PipelineState::Running) => {

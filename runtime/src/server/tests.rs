@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::access::Tokens;
 use super::state::{State, Stopping};
 use super::{Data, Limits, api};
-use crate::deploy::tests::{Server, manifest};
-use crate::model::PipelineName;
+use crate::deploy::Mode;
+use crate::deploy::tests::{Server, manifest, p, passthrough_too};
+use crate::model::{Header, PipelineName, Record};
 use crate::pipeline::{PipelineState, PipelineStatus};
+use crate::plugin::Digest;
 use crate::plugin::tests::guest::Guest;
+use crate::queue::letter::{ORIGIN, PIPELINE};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -44,6 +48,11 @@ async fn send(server: &Server, method: &str, path: &str, body: &Value) -> (u16, 
     let status = answer.status().as_u16();
     let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     (status, serde_json::from_slice(&body).unwrap())
+}
+
+async fn deploy(server: &Server, version: &Digest, mode: Mode) -> u64 {
+    let deploy = server.deployments.deploy(&p(), version, mode, None).await;
+    deploy.unwrap().id
 }
 
 async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
@@ -115,4 +124,79 @@ async fn a_redrive_waits_for_the_tasks_of_a_failed_pipeline() {
     assert!(suspended.is_empty());
     suspended.resume().await.unwrap();
     assert_eq!(status(&server).state, PipelineState::Failed);
+}
+
+/// Standing still for a redrive would end a canary, and let a shadow see a part only.
+///
+/// Fails when nobody looks for them before the redrive, or when it has begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_waits_until_a_trial_is_over() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    let text = manifest("m", "a", "");
+    server.deployments.apply(&text, None).await.unwrap();
+    let new = server.upload("p", &passthrough_too()).await.version.digest;
+    let letters = "a.dead-letters".parse().unwrap();
+    let letters = server.queues.queue(&letters).unwrap();
+    let header = |name, value: String| Header::new(name, Some(Bytes::from(value)));
+    for offset in 0..2 {
+        let origin = format!("topic:in/1/{offset}");
+        let record = Record {
+            key: None,
+            value: Some(Bytes::from_static(b"v")),
+            headers: vec![header(ORIGIN, origin), header(PIPELINE, "a".to_owned())],
+            timestamp_ms: 1,
+        };
+        letters.enqueue(&[record]).await.unwrap();
+    }
+    let duration_ms = TIMEOUT.as_millis().try_into().unwrap();
+    let shadow = Mode::Shadow { duration_ms };
+    let canary = Mode::Canary {
+        partitions: vec![1],
+        duration_ms,
+    };
+    let redrive = json!({"source": "a"});
+    for mode in [shadow, canary] {
+        let id = deploy(&server, &new, mode.clone()).await;
+        let (code, problem) = send(&server, "POST", "/v1/redrives", &redrive).await;
+        assert_eq!((code, &problem["code"]), (409, &json!("conflict")));
+        let stop = format!("POST /v1/deploys/{id}/stop");
+        assert!(problem["detail"].as_str().unwrap().contains(&stop));
+        let dry = json!({"source": "a", "dry_run": true});
+        assert_eq!(send(&server, "POST", "/v1/redrives", &dry).await.0, 202);
+        assert!(
+            server.deployments.pipelines().is_trying(&a()) || matches!(mode, Mode::Shadow { .. })
+        );
+        server.deployments.stop_deploy(id).await.unwrap();
+    }
+    // One that has begun before ends, and leaves the rest.
+    let slowly = json!({"source": "a", "rate": 1});
+    let api = api(data(&server), Some(server.deployments.clone())).unwrap();
+    let ask = async |request: Request<Body>| {
+        let answer = api.clone().oneshot(request).await.unwrap();
+        let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        serde_json::from_slice::<Value>(&body).unwrap()
+    };
+    let request = Request::post("/v1/redrives").header("content-type", "application/json");
+    let begun = ask(request.body(Body::from(slowly.to_string())).unwrap()).await;
+    let path = format!("/v1/redrives/{}", begun["id"]);
+    let look = || ask(Request::get(&path).body(Body::empty()).unwrap());
+    while look().await["redriven"] != 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let shadow = Mode::Shadow { duration_ms };
+    let id = deploy(&server, &new, shadow).await;
+    let ended = loop {
+        let view = look().await;
+        if view["running"] == false {
+            break view;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((&ended["redriven"], &ended["left"]), (&json!(1), &json!(1)));
+    let error = ended["error"].as_str().unwrap();
+    assert!(error.contains("takes part in deploy"), "{error}");
+    server.deployments.stop_deploy(id).await.unwrap();
+    assert_eq!(letters.message_count().await.unwrap(), 1);
+    assert_eq!(server.values("out").concat().len(), 1);
 }

@@ -95,7 +95,7 @@ fn write_shadow(pipelines: &[ShadowView], output: &mut Output) -> Result<(), Err
     for found in pipelines {
         if let Some(reason) = &found.ended_early {
             output.line(format_args!(
-                "pipeline `{}`: the shadow of a task has ended early: {reason}",
+                "pipeline `{}`: the shadow has ended early: {reason}",
                 found.pipeline
             ))?;
         }

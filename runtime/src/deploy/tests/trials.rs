@@ -195,6 +195,7 @@ async fn shadowed(guest: &Guest, settings: &str) -> (Server, ShadowReport) {
     let Some(Report::Shadow { mut pipelines }) = deploy.report else {
         panic!("{deploy:?}");
     };
+    assert_eq!(pipelines[0].ended_early, None);
     assert_eq!(server.task_digests("a"), vec![old; 4]);
     assert_eq!(sorted(server.values("out")), sorted(server.values("in")));
     (server, pipelines.remove(0))
@@ -298,4 +299,49 @@ async fn a_version_that_is_gone_does_not_become_current() {
     assert_eq!(deploy.outcome, Outcome::Failed);
     assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
     assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+}
+
+/// A shadow that has not seen all of its time says so, whatever has ended it.
+///
+/// Fails when tasks that start again, or have failed, leave it silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_ended_early_says_so() {
+    let fails_on_demand = Guest::new(
+        "(if (i32.eq (call $count (local.get $batch)) (i32.const 1)) (then unreachable))
+        (call $pass (local.get $batch))",
+    );
+    for fails in [false, true] {
+        let server = Server::start().await;
+        server.upload("p", &fails_on_demand).await;
+        let stops = "dead-letter = \"stop\"\nretry = { max-attempts = 1 }";
+        let text = manifest("m", "a", stops);
+        server.deployments.apply(&text, None).await.unwrap();
+        let new = server.upload("p", &passthrough_too()).await.version.digest;
+        let mode = Mode::Shadow {
+            duration_ms: TIMEOUT.as_millis().try_into().unwrap(),
+        };
+        let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+        let id = deploy.unwrap().id;
+        match fails {
+            true => {
+                server.send(0..1).await;
+                server.wait_until_idle().await;
+                let status = server.deployments.pipelines().status().remove(0);
+                assert_eq!(status.state, PipelineState::Failed);
+            }
+            false => {
+                server.deployments.pause(&pipeline("a")).await.unwrap();
+                server.deployments.resume(&pipeline("a")).await.unwrap();
+            }
+        }
+        let deploy = server.deployments.stop_deploy(id).await.unwrap();
+        let Some(Report::Shadow { pipelines }) = deploy.report else {
+            panic!("{deploy:?}");
+        };
+        let reason = pipelines[0].ended_early.as_ref().unwrap();
+        assert!(
+            reason.contains("the pipeline has failed, or was"),
+            "{reason}"
+        );
+    }
 }

@@ -245,6 +245,12 @@ impl Pipelines {
         users.map(|it| it.spec.clone()).collect()
     }
 
+    /// The plugin that a pipeline uses, by its name in the manifest.
+    pub fn plugin_of(&self, name: &PipelineName) -> Option<PluginName> {
+        let managed = self.shared.managed.lock();
+        managed.get(name).map(|it| it.spec.plugin.clone())
+    }
+
     /// The name of the applied manifest that a pipeline is of.
     pub fn manifest_of(&self, name: &PipelineName) -> Option<String> {
         let managed = self.shared.managed.lock();
