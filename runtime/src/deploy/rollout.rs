@@ -387,7 +387,13 @@ impl Deployments {
         let running = &self.shared.pipelines;
         for pipeline in pipelines {
             let taken_back = match before {
-                Ok(plugin) => running.swap(pipeline, None, plugin).await.map(drop),
+                Ok(plugin) => match running.swap(pipeline, None, plugin).await {
+                    // No task may stay with the version that has failed.
+                    Err(
+                        pipeline::Error::SwapFailed { .. } | pipeline::Error::CannotOpen { .. },
+                    ) => running.restart(pipeline, plugin).await,
+                    swapped => swapped.map(drop),
+                },
                 Err(refusal) => running.refuse(pipeline, refusal.clone()).await,
             };
             if let Err(error) = taken_back {

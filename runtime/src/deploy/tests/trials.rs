@@ -1,6 +1,7 @@
 //! Versions that are tried out: canaries and shadows.
 
 use super::*;
+use crate::plugin::tests::guest::RawImport;
 
 /// Attempts and pauses that are over soon.
 const HASTY: &str = "retry = { max-attempts = 2, initial = \"2ms\", jitter = \"none\" }";
@@ -168,6 +169,20 @@ async fn a_canary_ends_when_it_is_stopped_or_its_pipeline_is() {
     assert!(deploy.reason.unwrap().contains("was paused"));
     assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
 
+    // One that stays paused is not started by that.
+    let id = start(&server).await.unwrap().id;
+    server.deployments.pause(&pipeline("a")).await.unwrap();
+    let waited = tokio::time::timeout(TIMEOUT / 2, server.deployments.wait_for(id));
+    let deploy = waited.await.unwrap().unwrap();
+    assert_eq!(deploy.outcome, Outcome::RolledBack);
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(
+        (status.state, status.has_running_tasks),
+        (PipelineState::Paused, false)
+    );
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    server.deployments.resume(&pipeline("a")).await.unwrap();
+
     let nowhere = canary(&[4], TIMEOUT);
     let error = server.deployments.deploy(&p(), &new, nowhere, None).await;
     assert!(
@@ -299,6 +314,110 @@ async fn a_version_that_is_gone_does_not_become_current() {
     assert_eq!(deploy.outcome, Outcome::Failed);
     assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
     assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+}
+
+/// A task that waits for its output takes the old version back all the same, also where a batch is handed to the
+/// plugin once only.
+///
+/// Fails when a task that waits so does not look whether it is to swap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_whose_output_is_full_is_taken_back() {
+    for settings in ["", "concurrency = 2"] {
+        let server = Server::start().await;
+        let old = server.upload("p", &Guest::passthrough()).await;
+        let old = old.version.digest;
+        let text = manifest(
+            "m",
+            "a",
+            &format!("delivery = \"at-most-once\"\n{settings}"),
+        );
+        let text = text
+            .replace(
+                "[topics.out]\npartitions = 4",
+                "[queues.full]\nmax-length = 1",
+            )
+            .replace("topic:out", "queue:full");
+        server.deployments.apply(&text, None).await.unwrap();
+        let new = server.upload("p", &passthrough_too()).await.version.digest;
+        let queue = server.queues.queue(&"full".parse().unwrap()).unwrap();
+        let message = crate::model::Record {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp_ms: 1,
+        };
+        queue.enqueue(&[message]).await.unwrap();
+        let mode = canary(&[1], TIMEOUT);
+        let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+        let id = deploy.unwrap().id;
+        server.send(0..100).await;
+        let has_called = || {
+            let status = server.deployments.pipelines().status().remove(0);
+            status.tasks[1].totals.calls.records > 0
+        };
+        while !has_called() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let stopped = server.deployments.stop_deploy(id);
+        let deploy = tokio::time::timeout(TIMEOUT / 4, stopped).await;
+        let deploy = deploy.expect("its task does not look").unwrap();
+        assert_eq!(deploy.outcome, Outcome::RolledBack);
+        assert_eq!(server.task_digests("a"), vec![old; 4]);
+        let status = server.deployments.pipelines().status().remove(0);
+        assert_eq!(status.state, PipelineState::Running);
+    }
+}
+
+/// The time of day, in seconds since the epoch.
+fn now_s() -> u64 {
+    Clock::system().now_ms() / 1_000
+}
+
+/// As [`Guest::passthrough`], which opens until then only.
+fn opens_until(until_s: u64) -> Guest {
+    let clock = RawImport {
+        component: r#"(import "wasi:clocks/wall-clock@0.2.6" (instance $wall
+              (type $datetime' (record (field "seconds" u64) (field "nanoseconds" u32)))
+              (export "datetime" (type $datetime (eq $datetime')))
+              (export "now" (func (result $datetime)))))
+            (core func $wall-now (canon lower (func $wall "now") (memory $memory)))"#,
+        core: r#"(import "host" "wall-now" (func $wall-now (param i32)))"#,
+        with: r#"(export "wall-now" (func $wall-now))"#,
+    };
+    let open = format!(
+        "(call $wall-now (i32.const 3072))
+        (if (i64.gt_u (i64.load (i32.const 3072)) (i64.const {until_s})) (then (return (call $error))))
+        (i32.store (i32.const 0) (i32.const 0)) (i32.const 0)"
+    );
+    Guest::passthrough().raw_import(clock).open(&open)
+}
+
+/// The record of the deploy says which version runs: no task stays with the one that was taken back, also if the
+/// old one does not open any more. Then none runs.
+///
+/// Fails when a task that cannot swap back goes on as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_task_stays_with_a_canary_that_is_taken_back() {
+    let server = Server::start().await;
+    let until_s = now_s() + 8;
+    let old = server.upload("p", &opens_until(until_s)).await;
+    let old = old.version.digest;
+    let text = manifest("m", "a", "allow = { clocks = true }");
+    server.deployments.apply(&text, None).await.unwrap();
+    let new = server.upload("p", &passthrough_too()).await.version.digest;
+    let mode = canary(&[1], TIMEOUT);
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    assert_eq!(server.task_digests("a")[1], new);
+    while now_s() <= until_s {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let deploy = server.deployments.stop_deploy(id).await.unwrap();
+    assert_eq!(deploy.outcome, Outcome::RolledBack);
+    assert_eq!(server.task_digests("a"), vec![old; 4]);
+    server.wait_until_idle().await;
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(status.state, PipelineState::Failed);
 }
 
 /// A shadow that has not seen all of its time says so, whatever has ended it.

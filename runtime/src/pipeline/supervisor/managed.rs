@@ -132,6 +132,11 @@ impl Run {
 }
 
 impl Task {
+    /// Whether it runs, and a version for trial.
+    pub(super) fn is_trying(&self) -> bool {
+        self.pipeline.trial.is_some() && !self.status.is_stopped()
+    }
+
     fn start(&mut self, controls: &Controls, failures: &Failures) {
         self.status.set_started();
         let watched = watch_task(
