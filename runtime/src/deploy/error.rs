@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// The checkpoint of the deploy is gone.
     #[error(
-        "there is no checkpoint of deploy {id} of plugin `{name}`: only those of the last deploys are kept; roll back without state"
+        "there is no checkpoint of deploy {id} of plugin `{name}`: only those of the last deploys are kept, and those for a limited time; roll back without state"
     )]
     NoCheckpoint {
         /// The plugin.

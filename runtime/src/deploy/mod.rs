@@ -37,6 +37,7 @@ use tokio::task::{JoinHandle, block_in_place};
 
 pub use self::canary::{CanaryReport, Sample};
 use self::checkpoints::Checkpoints;
+pub use self::checkpoints::Maintenance;
 use self::components::Components;
 pub use self::error::Error;
 pub use self::manifests::{ManifestView, NotRestored};

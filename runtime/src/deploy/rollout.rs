@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::block_in_place;
 
 use super::error::unknown_version;
 use super::manifests::refusal;
@@ -197,27 +196,6 @@ impl Deployments {
         self.take_checkpoint(&deploy);
         tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
         Ok(deploy)
-    }
-
-    /// Takes the checkpoint to which the deploy can be rolled back. The deploy may be what mends a server on which
-    /// that is not possible.
-    fn take_checkpoint(&self, deploy: &Deploy) {
-        let changes_state = matches!(deploy.mode, Mode::All | Mode::Canary { .. });
-        if !changes_state || deploy.pipelines.is_empty() {
-            return;
-        }
-        let shared = &self.shared;
-        let taken = self.unfinished().and_then(|unfinished| {
-            let restores = unfinished.iter().filter_map(|it| match it.mode {
-                Mode::Rollback { restores } => restores,
-                _ => None,
-            });
-            let needed: Vec<u64> = restores.collect();
-            block_in_place(|| shared.checkpoints.take(&shared.store, deploy.id, &needed))
-        });
-        if let Err(error) = taken {
-            tracing::warn!(deploy = deploy.id, plugin = %deploy.plugin, %error, "no checkpoint could be taken, so the deploy cannot be rolled back with state");
-        }
     }
 
     /// Gives the new version to all pipelines and makes it current; or, if one cannot run it, to none.
@@ -425,6 +403,7 @@ impl Deployments {
             records::put_plugin(&mut commit, &deploy.plugin, &stored)?;
         }
         self.shared.store.commit(commit).await?;
+        self.tidy_checkpoints(&deploy);
         // First: whoever hears that it has ended may begin the next one.
         self.no_longer_under_way(&deploy);
         self.shared.ended.send_modify(|count| *count += 1);
