@@ -15,7 +15,7 @@ use super::output::Output;
 use super::signatures::SignatureArgs;
 use super::traces::TraceArgs;
 use super::{progress, quantity};
-use crate::deploy::Deployments;
+use crate::deploy::{self, Deployments};
 use crate::log::Maintenance;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
@@ -83,6 +83,10 @@ pub(super) struct ServeArgs {
     /// Free space on the disk below which `/readyz` says no
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
     min_free_disk: u64,
+
+    /// How long after a deploy it can be rolled back with state: its checkpoint holds on to disk space
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = quantity::duration)]
+    checkpoint_retention: Duration,
 
     /// Plugin instances at a time, of all pipelines together
     #[arg(long, value_name = "COUNT", default_value_t = EngineOptions::default().max_instances)]
@@ -153,6 +157,7 @@ pub(super) async fn run(
     let maintenance = (
         Maintenance::start(log),
         queue::Maintenance::start(queues.clone()),
+        deploy::Maintenance::start(deployments.clone(), args.checkpoint_retention),
     );
     for not_restored in deployments.restore().await? {
         progress::note(&format!(

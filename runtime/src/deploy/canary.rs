@@ -210,7 +210,8 @@ impl Deployments {
     async fn end_trials(&self, id: u64, canaries: &[Canary]) {
         for Canary { pipeline, .. } in canaries {
             if let Err(error) = self.shared.pipelines.end_trial(pipeline).await {
-                tracing::error!(deploy = id, %pipeline, %error, "the partitions of the canary could not be given the old version back");
+                // It is not there any more.
+                tracing::warn!(deploy = id, %pipeline, %error, "the pipeline of the canary could not be given the old version back");
             }
         }
     }
@@ -267,7 +268,7 @@ impl Deployments {
             }
             if !self.shared.pipelines.is_trying(pipeline) {
                 return Some(Verdict::TakeBack(format!(
-                    "pipeline `{pipeline}` was paused, restarted or deleted meanwhile"
+                    "pipeline `{pipeline}` has failed, or was paused, restarted or deleted, meanwhile"
                 )));
             }
         }

@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// The checkpoint of the deploy is gone.
     #[error(
-        "there is no checkpoint of deploy {id} of plugin `{name}`: only those of the last deploys are kept; roll back without state"
+        "there is no checkpoint of deploy {id} of plugin `{name}`: only those of the last deploys are kept, and those for a limited time; roll back without state"
     )]
     NoCheckpoint {
         /// The plugin.
@@ -61,6 +61,18 @@ pub enum Error {
     )]
     UnderWay {
         /// The plugin.
+        name: PluginName,
+        /// The deploy's number.
+        id: u64,
+    },
+    /// A pipeline runs another version for trial, which standing still would end.
+    #[error(
+        "pipeline `{pipeline}` takes part in deploy {id} of plugin `{name}`, a canary or a shadow, which this would end; wait until it is over, or end it: `POST /v1/deploys/{id}/stop`"
+    )]
+    TriedOut {
+        /// The pipeline.
+        pipeline: PipelineName,
+        /// Its plugin.
         name: PluginName,
         /// The deploy's number.
         id: u64,

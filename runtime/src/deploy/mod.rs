@@ -37,6 +37,7 @@ use tokio::task::{JoinHandle, block_in_place};
 
 pub use self::canary::{CanaryReport, Sample};
 use self::checkpoints::Checkpoints;
+pub use self::checkpoints::Maintenance;
 use self::components::Components;
 pub use self::error::Error;
 pub use self::manifests::{ManifestView, NotRestored};
@@ -44,7 +45,7 @@ pub use self::plugins::{PluginView, Uploaded, VersionView};
 pub use self::records::{AppliedManifest, Deploy, Mode, Outcome, PluginVersion, Report};
 pub use self::shadow::{Difference, ShadowReport};
 pub use self::signatures::SignatureRules;
-pub use self::state::Unsent;
+pub use self::state::{Missing, Unsent};
 pub use self::unfinished::{check_copy_whole, check_whole};
 use crate::group::Groups;
 use crate::log::Log;
@@ -286,4 +287,4 @@ impl Deployments {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

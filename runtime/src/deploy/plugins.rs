@@ -12,7 +12,7 @@ use crate::pipeline::Refusal;
 use crate::plugin::{Difference, Digest, ImportedInterface, Plugin, Signature};
 use crate::storage::Commit;
 
-/// Versions of a plugin that are kept; the oldest go first, but never the current one.
+/// Versions of a plugin that are kept; the oldest go first, but never the current one, nor one that is being deployed.
 const KEPT_VERSIONS: usize = 20;
 
 /// A plugin that was uploaded.
@@ -220,13 +220,15 @@ impl Deployments {
     ) -> Result<Vec<Digest>, Error> {
         let earlier = self.earlier_version(name, &stored.current)?;
         let newest = stored.versions.last().map(|it| it.digest.clone());
+        let under_way = records::versions_under_way(&self.shared.store, name)?;
         let mut dropped = Vec::new();
         let mut surplus = stored.versions.len().saturating_sub(KEPT_VERSIONS);
         stored.versions.retain(|version| {
             let digest = Some(&version.digest);
             let is_needed = version.digest == stored.current
                 || digest == earlier.as_ref()
-                || digest == newest.as_ref();
+                || digest == newest.as_ref()
+                || under_way.contains(&version.digest);
             if surplus == 0 || is_needed {
                 return true;
             }

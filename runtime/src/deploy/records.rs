@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canary::CanaryReport;
 use super::shadow::ShadowReport;
-use super::state::Unsent;
+use super::state::{Missing, Unsent};
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::{Digest, Signature};
 use crate::storage::schema::{KeyKind, deploy, manifest, plugin};
@@ -134,6 +134,9 @@ pub enum Report {
     Unsent {
         /// Outputs to which something was written since.
         outputs: Vec<Unsent>,
+        /// What is to be processed again, and is not there any more.
+        #[serde(default)]
+        missing: Vec<Missing>,
     },
 }
 
@@ -262,6 +265,16 @@ pub(super) fn manifest(store: &Store, name: &str) -> Result<Option<AppliedManife
 pub(super) fn deploy(store: &Store, id: u64) -> Result<Option<Deploy>, Error> {
     let value = store.get(KeyKind::Deploy, &deploy::key(id))?;
     value.map(|value| parse("a deploy", &value)).transpose()
+}
+
+/// The versions of a plugin that become current if what is under way succeeds, or is run again.
+pub(super) fn versions_under_way(store: &Store, name: &PluginName) -> Result<Vec<Digest>, Error> {
+    let deploys = deploys(store)?.into_iter();
+    let under_way = deploys.filter(|deploy| {
+        let is_open = deploy.outcome == Outcome::Running || deploy.is_restoring;
+        is_open && deploy.plugin == *name
+    });
+    Ok(under_way.map(|deploy| deploy.to).collect())
 }
 
 pub(super) fn put_plugin(

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::block_in_place;
 
 use super::error::unknown_version;
 use super::manifests::refusal;
@@ -136,6 +135,27 @@ impl Deployments {
         }
     }
 
+    /// Checks that no canary or shadow runs in any of these pipelines. None begins as long as whoever asks
+    /// [holds](Self::hold) everything.
+    ///
+    /// # Errors
+    /// [`Error::TriedOut`]
+    pub fn check_not_tried(&self, pipelines: &[PipelineName]) -> Result<(), Error> {
+        for pipeline in pipelines {
+            let Some(name) = self.shared.pipelines.plugin_of(pipeline) else {
+                continue;
+            };
+            if let Some(under_way) = self.shared.under_way.lock().get(&name) {
+                return Err(Error::TriedOut {
+                    pipeline: pipeline.clone(),
+                    name,
+                    id: under_way.id,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Notes that a deploy begins.
     pub(super) async fn begin(
         &self,
@@ -176,27 +196,6 @@ impl Deployments {
         self.take_checkpoint(&deploy);
         tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
         Ok(deploy)
-    }
-
-    /// Takes the checkpoint to which the deploy can be rolled back. The deploy may be what mends a server on which
-    /// that is not possible.
-    fn take_checkpoint(&self, deploy: &Deploy) {
-        let changes_state = matches!(deploy.mode, Mode::All | Mode::Canary { .. });
-        if !changes_state || deploy.pipelines.is_empty() {
-            return;
-        }
-        let shared = &self.shared;
-        let taken = self.unfinished().and_then(|unfinished| {
-            let restores = unfinished.iter().filter_map(|it| match it.mode {
-                Mode::Rollback { restores } => restores,
-                _ => None,
-            });
-            let needed: Vec<u64> = restores.collect();
-            block_in_place(|| shared.checkpoints.take(&shared.store, deploy.id, &needed))
-        });
-        if let Err(error) = taken {
-            tracing::warn!(deploy = deploy.id, plugin = %deploy.plugin, %error, "no checkpoint could be taken, so the deploy cannot be rolled back with state");
-        }
     }
 
     /// Gives the new version to all pipelines and makes it current; or, if one cannot run it, to none.
@@ -311,6 +310,7 @@ impl Deployments {
     }
 
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {
+        check_kept(&self.stored_plugin(&deploy.plugin)?, deploy)?;
         let to = self.load(&deploy.plugin, &deploy.to)?;
         // Before anything has changed: it may have to be taken back.
         let before = self.version_before(&deploy.plugin)?;
@@ -365,7 +365,13 @@ impl Deployments {
         let running = &self.shared.pipelines;
         for pipeline in pipelines {
             let taken_back = match before {
-                Ok(plugin) => running.swap(pipeline, None, plugin).await.map(drop),
+                Ok(plugin) => match running.swap(pipeline, None, plugin).await {
+                    // No task may stay with the version that has failed.
+                    Err(
+                        pipeline::Error::SwapFailed { .. } | pipeline::Error::CannotOpen { .. },
+                    ) => running.restart(pipeline, plugin).await,
+                    swapped => swapped.map(drop),
+                },
                 Err(refusal) => running.refuse(pipeline, refusal.clone()).await,
             };
             if let Err(error) = taken_back {
@@ -375,6 +381,9 @@ impl Deployments {
     }
 
     /// Notes how a deploy has ended; one that has succeeded makes its version current in the same commit.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVersion`]: the version is not kept any more, so that it cannot become current.
     pub(super) async fn end(
         &self,
         mut deploy: Deploy,
@@ -389,10 +398,12 @@ impl Deployments {
         if outcome == Outcome::Succeeded {
             self.finish_earlier(&mut commit, &deploy)?;
             let mut stored = self.stored_plugin(&deploy.plugin)?;
+            check_kept(&stored, &deploy)?;
             stored.current = deploy.to.clone();
             records::put_plugin(&mut commit, &deploy.plugin, &stored)?;
         }
         self.shared.store.commit(commit).await?;
+        self.tidy_checkpoints(&deploy);
         // First: whoever hears that it has ended may begin the next one.
         self.no_longer_under_way(&deploy);
         self.shared.ended.send_modify(|count| *count += 1);
@@ -428,5 +439,13 @@ impl Deployments {
             }
         }
         Ok(())
+    }
+}
+
+/// Checks that the version that is to become current is one that is kept: no other could be started again.
+fn check_kept(stored: &StoredPlugin, deploy: &Deploy) -> Result<(), Error> {
+    match stored.version(&deploy.to) {
+        Some(_) => Ok(()),
+        None => Err(unknown_version(&deploy.plugin, &deploy.to)),
     }
 }

@@ -26,7 +26,7 @@ pub struct ShadowReport {
     pub time_ns: u64,
     /// The first differences.
     pub first: Vec<Difference>,
-    /// Why the shadow of a task has ended early, if one has.
+    /// Why the shadow, or that of a task, has ended early, if one has.
     #[serde(default)]
     pub ended_early: Option<String>,
 }

@@ -12,13 +12,12 @@ use tokio::task::block_in_place;
 
 use super::records::{self, Deploy, Mode, Outcome, Report};
 use super::{Deployments, Error};
-use crate::model::{PipelineName, PluginName, Target};
+use crate::model::{PipelineName, PluginName, Target, TopicName};
 use crate::pipeline::{self, PipelineIdentity};
 use crate::plugin::{Digest, Plugin};
-use crate::storage::schema::{
-    KeyKind, group_gaps, group_offset, partition_head, pipeline as pipeline_key,
-};
-use crate::storage::{self, Commit, ReadOnlyStore, Scan};
+use crate::storage::schema::group_offset::{self, CommittedOffset};
+use crate::storage::schema::{KeyKind, group_gaps, partition_head, pipeline as pipeline_key};
+use crate::storage::{self, Commit, Partition, ReadOnlyStore, Scan};
 
 /// Bytes of a commit after which the next one begins.
 const COMMIT_BYTES: usize = 16 << 20;
@@ -40,6 +39,23 @@ pub struct Unsent {
     pub records: u64,
 }
 
+/// Records of an input that would have to be processed again after a return, and that retention has deleted since the
+/// checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Missing {
+    /// The pipeline that has gone back.
+    pub pipeline: PipelineName,
+    /// The topic.
+    pub topic: TopicName,
+    /// Its partition.
+    pub partition: u32,
+    /// The offset to which the pipeline has gone back: the first one that is missing.
+    pub from_offset: u64,
+    /// The first offset that is still there.
+    pub to_offset: u64,
+}
+
 /// A pipeline that goes back.
 struct Returning {
     name: PipelineName,
@@ -54,7 +70,8 @@ impl Deployments {
     /// As [`rollback`](Self::rollback); and the pipelines that use the plugin get the keyed state, the timers, the
     /// parked records and the positions back that they had when the later version was deployed. They process
     /// again what came since. The deploy's report says which outputs were written since and cannot be taken
-    /// back; messages that were taken out of queues since do not come back.
+    /// back, and which records are to be processed again and are not there any more; messages that were taken out of
+    /// queues since do not come back.
     ///
     /// # Errors
     /// As [`rollback`](Self::rollback); [`Error::NoCheckpoint`] if there is none of that deploy any more;
@@ -168,6 +185,7 @@ impl Deployments {
         )));
         deploy.report = Some(Report::Unsent {
             outputs: self.unsent(&deploy, &checkpoint)?,
+            missing: self.missing(&deploy, &checkpoint)?,
         });
         deploy.is_restoring = false;
         self.end(deploy, Outcome::Succeeded, None).await
@@ -246,9 +264,7 @@ impl Deployments {
                     continue;
                 };
                 let earlier = then.group.as_str();
-                let key = group_offset::key(earlier, topic_id, index);
-                let committed = checkpoint.get(KeyKind::GroupOffset, &key)?;
-                if let Some(committed) = committed.as_deref().and_then(group_offset::parse_value) {
+                if let Some(committed) = position_in(checkpoint, earlier, partition)? {
                     commit.commit_offset(group, topic_id, index, committed);
                 }
                 let prefix = group_gaps::partition_prefix(earlier, topic_id, index);
@@ -263,6 +279,37 @@ impl Deployments {
             }
         }
         Ok(())
+    }
+
+    /// What the pipelines are to process again, and is not there any more.
+    fn missing(&self, deploy: &Deploy, checkpoint: &ReadOnlyStore) -> Result<Vec<Missing>, Error> {
+        let mut missing = Vec::new();
+        for pipeline in self.returning(deploy, checkpoint)? {
+            let Some(then) = &pipeline.then else {
+                continue;
+            };
+            for name in pipeline.inputs.iter().filter_map(Target::topic) {
+                let Ok(topic) = self.shared.log.topic(name) else {
+                    continue;
+                };
+                for partition in topic.partitions() {
+                    let position = position_in(checkpoint, then.group.as_str(), partition)?;
+                    let start_offset = partition.start_offset();
+                    if let Some(position) = position
+                        && position.offset < start_offset
+                    {
+                        missing.push(Missing {
+                            pipeline: pipeline.name.clone(),
+                            topic: name.clone(),
+                            partition: partition.index(),
+                            from_offset: position.offset,
+                            to_offset: start_offset,
+                        });
+                    }
+                }
+            }
+        }
+        Ok(missing)
     }
 
     /// What was written to the outputs of the pipelines since the checkpoint.
@@ -300,6 +347,17 @@ impl Deployments {
         outputs.retain(|unsent| unsent.records > 0);
         Ok(outputs)
     }
+}
+
+/// What a group had committed in a partition.
+fn position_in(
+    checkpoint: &ReadOnlyStore,
+    group: &str,
+    partition: &Partition,
+) -> Result<Option<CommittedOffset>, Error> {
+    let key = group_offset::key(group, partition.topic_id(), partition.index());
+    let value = checkpoint.get(KeyKind::GroupOffset, &key)?;
+    Ok(value.as_deref().and_then(group_offset::parse_value))
 }
 
 /// Copies entries of a pipeline from a key on into a commit until that is full. Returns the key to go on at;

@@ -228,7 +228,6 @@ impl BatchRunner {
     ) -> Result<(), TaskError> {
         self.groups.clear();
         let all = self.commit_progress(batch).await?;
-        let records_in = all.len() as u64;
         let (called, mut checkpoint) = loop {
             let mut checkpoint = Checkpoint::default();
             let called = {
@@ -242,6 +241,8 @@ impl BatchRunner {
                 // What it gives is lost, as a crash would have lost it.
                 return Ok(());
             }
+            // The call has not counted: another version may make it.
+            self.swap_if_asked().await;
         };
         let mut changed = Changes::default();
         let failed: Vec<Failed> = match called {
@@ -280,7 +281,7 @@ impl BatchRunner {
             .lock()
             .apply(changed.state, &mut checkpoint.commit);
         self.apply_timers(changed.timers, &mut checkpoint.commit);
-        checkpoint.counts.add_input(batch, records_in);
+        checkpoint.counts.add_input(batch, all.len() as u64);
         let bytes = checkpoint.commit.len_bytes() + given_up.commit.len_bytes();
         if bytes <= max_part_bytes() {
             checkpoint.add(given_up);

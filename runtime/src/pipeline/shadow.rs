@@ -56,7 +56,7 @@ pub struct ShadowFindings {
     pub time_ns: u64,
     /// The first differences.
     pub first: Vec<ShadowDifference>,
-    /// Why the shadow of a task has ended early, if one has.
+    /// Why the shadow, or that of a task, has ended early, if one has.
     pub ended_early: Option<String>,
 }
 
@@ -125,6 +125,12 @@ impl Shadow {
     pub(super) fn findings(&self) -> ShadowFindings {
         self.findings.lock().clone()
     }
+
+    /// Notes why it sees no more, or less: what it has found is of a part of the time only.
+    pub(super) fn end_early(&self, reason: String) {
+        let mut findings = self.findings.lock();
+        findings.ended_early.get_or_insert(reason);
+    }
 }
 
 impl ShadowRun {
@@ -176,15 +182,10 @@ impl ShadowRun {
         }
         if own.bytes > MAX_STATE_BYTES {
             self.has_ended = true;
-            let reason = format!(
+            self.shadow.end_early(format!(
                 "the shadow of partition {} has changed more than {MAX_STATE_BYTES} bytes of state",
                 self.task
-            );
-            self.shadow
-                .findings
-                .lock()
-                .ended_early
-                .get_or_insert(reason);
+            ));
         }
         drop(own);
         // Timers that it sets fire to nobody.

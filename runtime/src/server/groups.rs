@@ -20,7 +20,7 @@ use super::state::{Data, State, to_its_end};
 use crate::group::{GroupPosition, Lag};
 use crate::log::{OffsetSpec, Topic};
 use crate::model::{GroupName, PipelineName, TopicName};
-use crate::pipeline::{self, PipelineState};
+use crate::pipeline;
 use crate::storage::Partition;
 
 pub(super) fn router() -> OpenApiRouter<State> {
@@ -413,17 +413,17 @@ fn check_may_move(rights: &Rights, name: &GroupName, owner: &PipelineName) -> Re
     }
 }
 
-/// A pipeline that runs keeps its position in memory, and would write it over another one.
+/// A task that runs keeps its position in memory, and would write it over another one.
 fn check_not_running(state: &State, name: &GroupName) -> Result<(), Problem> {
     let running = block_in_place(|| state.pipelines().map(|it| it.status()).unwrap_or_default());
     let owner = running
         .iter()
-        .find(|it| it.group == *name && it.state == PipelineState::Running);
+        .find(|it| it.group == *name && it.has_running_tasks);
     match owner {
         Some(pipeline) => Err(Problem::new(
             Code::Conflict,
             format!(
-                "the group `{name}` is of pipeline `{0}`, which runs; pause it first: `millstream pipeline pause {0}`",
+                "the group `{name}` is of pipeline `{0}`, of which tasks run; pause it first: `millstream pipeline pause {0}`",
                 pipeline.name
             ),
         )),

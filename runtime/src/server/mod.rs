@@ -48,9 +48,9 @@ pub use pipelines::{
     RunView, TaskStatusView, TotalsView,
 };
 pub use plugins::{
-    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, PluginDescription,
-    PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView, ShadowView,
-    UnsentView, UploadedView, VersionView,
+    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, MissingView,
+    PluginDescription, PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView,
+    ShadowView, UnsentView, UploadedView, VersionView,
 };
 pub use problem::{Code, Problem};
 pub use queues::{
@@ -69,3 +69,6 @@ pub(crate) use access::LocalServer;
 pub(crate) use dead_letters::{NEXT_ID, PLUGIN_DIGEST, QUEUE, Source};
 pub(crate) use plugins::SIGNATURE;
 pub(crate) use records::NEXT_OFFSETS;
+
+#[cfg(test)]
+mod tests;

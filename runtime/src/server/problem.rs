@@ -346,6 +346,7 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. }
             | deploy::Error::UnderWay { .. }
+            | deploy::Error::TriedOut { .. }
             | deploy::Error::DeletedMeanwhile { .. } => Code::Conflict,
             deploy::Error::DeployFailed { .. } | deploy::Error::NotStartedAgain { .. } => {
                 Code::DeployFailed

@@ -240,10 +240,12 @@ impl State {
         }
     }
 
-    /// Lets pipelines stand still, at a batch boundary, until what is returned is resumed.
+    /// Lets pipelines stand still, at a batch boundary, until what is returned is resumed. What has not run before does
+    /// not run then.
     ///
     /// # Errors
-    /// Whatever keeps one from stopping.
+    /// [`Code::Conflict`]: one takes part in a canary or a shadow, which standing still would end. Whatever keeps one from
+    /// stopping.
     pub(super) async fn suspend(&self, pipelines: &[PipelineName]) -> Result<Suspended, Problem> {
         let mut suspended = Suspended {
             pipelines: self.pipelines().cloned(),
@@ -255,11 +257,16 @@ impl State {
         };
         // Nothing else may start or stop them meanwhile.
         suspended.held = Some(deployments.hold().await);
+        deployments.check_not_tried(pipelines)?;
         for name in pipelines {
-            let status = running.status_of(name);
-            if status.is_some_and(|status| status.state == PipelineState::Running) {
-                running.pause(name).await?;
-                suspended.names.push(name.clone());
+            match running.status_of(name).map(|status| status.state) {
+                Some(PipelineState::Running) => {
+                    running.pause(name).await?;
+                    suspended.names.push(name.clone());
+                }
+                // Tasks of one that has failed may still be at a batch.
+                Some(_) => running.suspend(name).await,
+                None => {}
             }
         }
         Ok(suspended)

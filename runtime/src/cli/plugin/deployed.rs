@@ -3,7 +3,7 @@
 use super::{none, short};
 use crate::cli::exit::Ending;
 use crate::cli::output::{Column, Error, Output, Table};
-use crate::server::{DeployView, ReportView, SampleView, ShadowView, UnsentView};
+use crate::server::{DeployView, MissingView, ReportView, SampleView, ShadowView, UnsentView};
 
 /// Says how a deploy went. One that did not give its version to the pipelines, though it was to, has failed.
 pub(super) fn write(deploy: &DeployView, output: &mut Output) -> anyhow::Result<Ending> {
@@ -28,7 +28,10 @@ pub(super) fn write(deploy: &DeployView, output: &mut Output) -> anyhow::Result<
                 write_canary(deploy, old, new, *held, output)
             }
             Some(ReportView::Shadow { pipelines }) => write_shadow(pipelines, output),
-            Some(ReportView::Unsent { outputs }) => write_unsent(outputs, output),
+            Some(ReportView::Unsent { outputs, missing }) => {
+                write_unsent(outputs, output)?;
+                write_missing(missing, output)
+            }
             None => Ok(()),
         }
     })?;
@@ -92,7 +95,7 @@ fn write_shadow(pipelines: &[ShadowView], output: &mut Output) -> Result<(), Err
     for found in pipelines {
         if let Some(reason) = &found.ended_early {
             output.line(format_args!(
-                "pipeline `{}`: the shadow of a task has ended early: {reason}",
+                "pipeline `{}`: the shadow has ended early: {reason}",
                 found.pipeline
             ))?;
         }
@@ -131,6 +134,33 @@ fn write_unsent(outputs: &[UnsentView], output: &mut Output) -> Result<(), Error
     let mut table = Table::new(&[Column::Text("output"), Column::Number("records")]);
     for unsent in outputs {
         table.row([unsent.target.to_string(), unsent.records.to_string()]);
+    }
+    output.table(&table)
+}
+
+/// What was to be processed again after a rollback with state, and cannot be.
+fn write_missing(missing: &[MissingView], output: &mut Output) -> Result<(), Error> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    output.line(
+        "records that were to be processed again are not there any more, since retention has deleted them:",
+    )?;
+    let mut table = Table::new(&[
+        Column::Text("pipeline"),
+        Column::Text("topic"),
+        Column::Number("partition"),
+        Column::Number("from"),
+        Column::Number("up to"),
+    ]);
+    for missing in missing {
+        table.row([
+            missing.pipeline.to_string(),
+            missing.topic.to_string(),
+            missing.partition.to_string(),
+            missing.from_offset.to_string(),
+            missing.to_offset.to_string(),
+        ]);
     }
     output.table(&table)
 }

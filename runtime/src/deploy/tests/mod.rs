@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::clock::Clock;
 use crate::log::Producer;
 use crate::model::HeadersRef;
 use crate::pipeline::{Change, PipelineState};
@@ -23,20 +24,26 @@ use crate::storage::{Commit, Durability, StoreOptions};
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server's data directory, which can be closed and opened again.
-pub(super) struct Server {
-    pub(super) log: Log,
-    pub(super) queues: Queues,
-    pub(super) groups: Groups,
-    pub(super) deployments: Deployments,
+pub(crate) struct Server {
+    pub(crate) log: Log,
+    pub(crate) queues: Queues,
+    pub(crate) groups: Groups,
+    pub(crate) deployments: Deployments,
     engine: PluginEngine,
+    clock: Clock,
     folder: Option<tempfile::TempDir>,
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        Self::start_at(Clock::system()).await
+    }
+
+    /// With a clock of its own.
+    async fn start_at(clock: Clock) -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let opened = Self::open(folder.path(), engine, SignatureRules::default()).await;
+        let opened = Self::open(folder.path(), engine, SignatureRules::default(), clock).await;
         Self {
             folder: Some(folder),
             ..opened
@@ -46,12 +53,18 @@ impl Server {
     /// In a folder of somebody else's.
     async fn open_at(path: &Path) -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
-        Self::open(path, engine, SignatureRules::default()).await
+        Self::open(path, engine, SignatureRules::default(), Clock::system()).await
     }
 
-    async fn open(path: &Path, engine: PluginEngine, signatures: SignatureRules) -> Self {
+    async fn open(
+        path: &Path,
+        engine: PluginEngine,
+        signatures: SignatureRules,
+        clock: Clock,
+    ) -> Self {
         let options = StoreOptions {
             durability: Durability::Os,
+            clock: clock.clone(),
             ..StoreOptions::default()
         };
         let store = Store::open(path, options).unwrap();
@@ -67,6 +80,7 @@ impl Server {
             groups,
             deployments,
             engine,
+            clock,
             folder: None,
         }
     }
@@ -85,17 +99,18 @@ impl Server {
             groups,
             deployments,
             engine,
+            clock,
             folder,
         } = self;
         block_in_place(|| drop((log, queues, groups, deployments)));
         let path = folder.as_ref().unwrap().path().to_owned();
         Self {
             folder,
-            ..Self::open(&path, engine, signatures).await
+            ..Self::open(&path, engine, signatures, clock).await
         }
     }
 
-    pub(super) async fn upload(&self, name: &str, guest: &Guest) -> Uploaded {
+    pub(crate) async fn upload(&self, name: &str, guest: &Guest) -> Uploaded {
         let name = name.parse().unwrap();
         let by = Some("ann".to_owned());
         self.deployments
@@ -104,7 +119,7 @@ impl Server {
             .unwrap()
     }
 
-    pub(super) async fn send(&self, numbers: std::ops::Range<u64>) {
+    pub(crate) async fn send(&self, numbers: std::ops::Range<u64>) {
         let topic = self.log.topic(&"in".parse().unwrap()).unwrap();
         let mut producer = Producer::new(self.log.clone(), topic);
         for number in numbers {
@@ -117,7 +132,7 @@ impl Server {
     }
 
     /// The records of a topic's partitions, in order.
-    pub(super) fn values(&self, topic: &str) -> Vec<Vec<Option<Bytes>>> {
+    pub(crate) fn values(&self, topic: &str) -> Vec<Vec<Option<Bytes>>> {
         let topic = self.log.topic(&topic.parse().unwrap()).unwrap();
         let partitions = topic.partitions().iter();
         partitions
@@ -128,7 +143,7 @@ impl Server {
             .collect()
     }
 
-    pub(super) async fn wait_until_idle(&self) {
+    pub(crate) async fn wait_until_idle(&self) {
         let idle = self.deployments.pipelines().wait_until_idle();
         tokio::time::timeout(TIMEOUT, idle).await.unwrap();
     }
@@ -144,11 +159,11 @@ impl Server {
 }
 
 /// As [`Guest::passthrough`], another component.
-pub(super) fn passthrough_too() -> Guest {
+pub(crate) fn passthrough_too() -> Guest {
     Guest::new("(nop) (call $pass (local.get $batch))")
 }
 
-pub(super) fn manifest(name: &str, pipeline: &str, settings: &str) -> String {
+pub(crate) fn manifest(name: &str, pipeline: &str, settings: &str) -> String {
     format!(
         r#"
 name = "{name}"
@@ -167,7 +182,7 @@ batch = {{ max-records = 16, max-wait = "0s" }}
     )
 }
 
-pub(super) fn p() -> PluginName {
+pub(crate) fn p() -> PluginName {
     "p".parse().unwrap()
 }
 

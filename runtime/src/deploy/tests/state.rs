@@ -37,7 +37,11 @@ fn of(value: &'static str) -> Vec<Option<Bytes>> {
 
 /// A server with 100 records processed before a deploy, 60 after it, and state that has changed with it.
 async fn deployed() -> (Server, Digest, u64) {
-    let server = Server::start().await;
+    deployed_at(Clock::system()).await
+}
+
+async fn deployed_at(clock: Clock) -> (Server, Digest, u64) {
+    let server = Server::start_at(clock).await;
     let old = server
         .upload("p", &Guest::passthrough())
         .await
@@ -75,9 +79,10 @@ async fn state_and_positions_are_those_of_the_deploy() {
     let deploy = server.deployments.rollback_with_state(&p(), None).await;
     let deploy = deploy.unwrap();
     assert_eq!(deploy.mode, Mode::Rollback { restores: Some(id) });
-    let Some(Report::Unsent { outputs }) = &deploy.report else {
+    let Some(Report::Unsent { outputs, missing }) = &deploy.report else {
         panic!("{deploy:?}");
     };
+    assert!(missing.is_empty(), "{missing:?}");
     let unsent: Vec<_> = outputs
         .iter()
         .map(|it| (it.target.to_string(), it.records))
@@ -375,4 +380,111 @@ async fn pipelines_that_a_rollback_cannot_start_again_are_named() {
     deployments.resume(&pipeline("a")).await.unwrap();
     server.wait_until_idle().await;
     assert_eq!(state("a"), PipelineState::Running);
+}
+
+/// Records that a return would process again may have been deleted since.
+///
+/// Fails when nobody looks where the topic starts by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_has_deleted_since_is_reported() {
+    let (server, ..) = deployed().await;
+    let topic = server.log.topic(&"in".parse().unwrap()).unwrap();
+    let partition = topic.partition(2).unwrap();
+    let end = partition.high_watermark();
+    let mut commit = Commit::new();
+    commit.trim_partition(partition, end, partition.size_bytes());
+    server.log.store().commit(commit).await.unwrap();
+    let deploy = server.deployments.rollback_with_state(&p(), None).await;
+    let deploy = deploy.unwrap();
+    let Some(Report::Unsent { missing, .. }) = &deploy.report else {
+        panic!("{deploy:?}");
+    };
+    let [missing] = missing.as_slice() else {
+        panic!("{missing:?}");
+    };
+    let place = (missing.pipeline.as_str(), missing.topic.as_str());
+    assert_eq!((place, missing.partition), (("a", "in"), 2));
+    assert!(
+        missing.from_offset > 0 && missing.from_offset < end && missing.to_offset == end,
+        "{missing:?}"
+    );
+}
+
+/// The numbers of the deploys of which there is a checkpoint.
+fn checkpoints(server: &Server) -> Vec<u64> {
+    let folder = server.log.store().path().join(layout::CHECKPOINTS);
+    let entries = std::fs::read_dir(folder).unwrap();
+    let ids = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse());
+    let mut ids: Vec<u64> = ids.map(Result::unwrap).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Nobody goes back to a deploy of which nothing has come.
+///
+/// Fails when its checkpoint stays, and when it has pushed out another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deploy_that_has_failed_leaves_no_checkpoint_and_pushes_none_out() {
+    let (server, _, id) = deployed().await;
+    let (deployments, plugin) = (&server.deployments, p());
+    for turn in 0..2 {
+        let nops = "(nop)".repeat(turn + 2);
+        let guest = Guest::new(&format!("{nops} (call $pass (local.get $batch))"));
+        let digest = server.upload("p", &guest).await.version.digest;
+        let deploy = deployments.deploy(&plugin, &digest, Mode::All, None);
+        deploy.await.unwrap();
+    }
+    let good = [id, id + 1, id + 2];
+    assert_eq!(checkpoints(&server), good);
+    let refuses = passthrough_too().open("(call $error)");
+    let refuses = server.upload("p", &refuses).await.version.digest;
+    let deploy = deployments.deploy(&plugin, &refuses, Mode::All, None);
+    deploy.await.unwrap_err();
+    assert_eq!(checkpoints(&server), good);
+
+    let nops = Guest::new("(nop) (nop) (nop) (nop) (nop) (call $pass (local.get $batch))");
+    let digest = server.upload("p", &nops).await.version.digest;
+    let canary = Mode::Canary {
+        partitions: vec![0],
+        duration_ms: TIMEOUT.as_millis().try_into().unwrap(),
+    };
+    let deploy = deployments.deploy(&plugin, &digest, canary, None);
+    let canary = deploy.await.unwrap().id;
+    assert_eq!(checkpoints(&server), [&good[..], &[canary]].concat());
+    deployments.stop_deploy(canary).await.unwrap();
+    assert_eq!(checkpoints(&server), good);
+}
+
+/// A checkpoint holds on to disk space whether or not there is another deploy.
+///
+/// Fails when nobody looks how old it is, and when that of a deploy goes that has not ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_checkpoint_of_an_old_deploy_goes() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let clock = Clock::manual(1_700_000_000_000);
+    let (server, _, id) = deployed_at(clock.clone()).await;
+    let deployments = &server.deployments;
+    let pass_days = |days: u32| clock.advance_ms((DAY * days).as_millis() as u64);
+    pass_days(6);
+    let dropped = deployments.drop_old_checkpoints(DAY * 7).await;
+    assert_eq!(dropped.unwrap(), Vec::<u64>::new());
+    assert_eq!(checkpoints(&server), [id]);
+    let nops = Guest::new("(nop) (nop) (call $pass (local.get $batch))");
+    let digest = server.upload("p", &nops).await.version.digest;
+    let canary = Mode::Canary {
+        partitions: vec![0],
+        duration_ms: TIMEOUT.as_millis().try_into().unwrap(),
+    };
+    let canary = deployments.deploy(&p(), &digest, canary, None).await;
+    let canary = canary.unwrap().id;
+    pass_days(8);
+    let dropped = deployments.drop_old_checkpoints(DAY * 7).await;
+    assert_eq!(dropped.unwrap(), [id]);
+    assert_eq!(checkpoints(&server), [canary]);
+    deployments.stop_deploy(canary).await.unwrap();
+    let error = deployments.rollback_with_state(&p(), None).await;
+    assert!(
+        matches!(error, Err(Error::NoCheckpoint { .. })),
+        "{error:?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! Versions that are tried out: canaries and shadows.
 
 use super::*;
+use crate::plugin::tests::guest::RawImport;
 
 /// Attempts and pauses that are over soon.
 const HASTY: &str = "retry = { max-attempts = 2, initial = \"2ms\", jitter = \"none\" }";
@@ -168,6 +169,20 @@ async fn a_canary_ends_when_it_is_stopped_or_its_pipeline_is() {
     assert!(deploy.reason.unwrap().contains("was paused"));
     assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
 
+    // One that stays paused is not started by that.
+    let id = start(&server).await.unwrap().id;
+    server.deployments.pause(&pipeline("a")).await.unwrap();
+    let waited = tokio::time::timeout(TIMEOUT / 2, server.deployments.wait_for(id));
+    let deploy = waited.await.unwrap().unwrap();
+    assert_eq!(deploy.outcome, Outcome::RolledBack);
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(
+        (status.state, status.has_running_tasks),
+        (PipelineState::Paused, false)
+    );
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    server.deployments.resume(&pipeline("a")).await.unwrap();
+
     let nowhere = canary(&[4], TIMEOUT);
     let error = server.deployments.deploy(&p(), &new, nowhere, None).await;
     assert!(
@@ -195,6 +210,7 @@ async fn shadowed(guest: &Guest, settings: &str) -> (Server, ShadowReport) {
     let Some(Report::Shadow { mut pipelines }) = deploy.report else {
         panic!("{deploy:?}");
     };
+    assert_eq!(pipelines[0].ended_early, None);
     assert_eq!(server.task_digests("a"), vec![old; 4]);
     assert_eq!(sorted(server.values("out")), sorted(server.values("in")));
     (server, pipelines.remove(0))
@@ -232,4 +248,219 @@ async fn a_shadow_that_faults_harms_nobody() {
     assert!(report.first[0].what.contains("trapped"), "{report:?}");
     let status = server.deployments.pipelines().status().remove(0);
     assert_eq!((status.totals.retries, status.totals.dead_letters), (0, 0));
+}
+
+/// Another one as long as there are not that many.
+fn other(number: usize) -> Guest {
+    let nops = "(nop)".repeat(number + 2);
+    Guest::new(&format!("{nops} (call $pass (local.get $batch))"))
+}
+
+/// More versions are uploaded than are kept, while one of the oldest is tried out.
+///
+/// Fails when what is being deployed is no reason to keep a version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_tried_out_is_kept_until_it_is_promoted() {
+    let (server, _, new) = server(HASTY, &passthrough_too()).await;
+    for number in 0..18 {
+        server.upload("p", &other(number)).await;
+    }
+    let mode = canary(&[1], Duration::from_secs(4));
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    for number in 18..21 {
+        server.upload("p", &other(number)).await;
+    }
+    let deploy = send_during(&server, id).await;
+    assert_eq!(deploy.outcome, Outcome::Succeeded, "{deploy:?}");
+    let plugin = server.deployments.plugin(&p()).unwrap();
+    assert!(plugin.versions.iter().any(|it| it.digest == new));
+    assert_eq!((plugin.current, plugin.versions.len()), (new.clone(), 20));
+
+    let server = server.restart().await;
+    assert!(server.deployments.restore().await.unwrap().is_empty());
+    server.wait_until_idle().await;
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(status.state, PipelineState::Running);
+    assert_eq!(server.task_digests("a"), vec![new; 4]);
+}
+
+/// A version that is gone cannot become current: the next start would refuse its pipelines.
+///
+/// Fails when nobody looks whether it is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_gone_does_not_become_current() {
+    let (server, old, new) = server(HASTY, &passthrough_too()).await;
+    let begun = server
+        .deployments
+        .begin(&p(), new.clone(), Mode::All, None)
+        .await;
+    let deploy = begun.unwrap();
+    let store = server.log.store();
+    let mut stored = records::plugin(store, &p()).unwrap().unwrap();
+    stored.versions.retain(|it| it.digest != new);
+    let mut commit = Commit::new();
+    records::put_plugin(&mut commit, &p(), &stored).unwrap();
+    store.commit(commit).await.unwrap();
+    let (id, ended) = (deploy.id, deploy.clone());
+    let error = server.deployments.roll_out(deploy).await;
+    assert!(
+        matches!(error, Err(Error::UnknownVersion { .. })),
+        "{error:?}"
+    );
+    let error = server.deployments.end(ended, Outcome::Succeeded, None);
+    assert!(matches!(error.await, Err(Error::UnknownVersion { .. })));
+    let deploy = server.deployments.deploy_of(id).unwrap();
+    assert_eq!(deploy.outcome, Outcome::Failed);
+    assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    assert_eq!(server.deployments.plugin(&p()).unwrap().current, old);
+}
+
+/// A task that waits for its output takes the old version back all the same, also where a batch is handed to the
+/// plugin once only.
+///
+/// Fails when a task that waits so does not look whether it is to swap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_whose_output_is_full_is_taken_back() {
+    for settings in ["", "concurrency = 2"] {
+        let server = Server::start().await;
+        let old = server.upload("p", &Guest::passthrough()).await;
+        let old = old.version.digest;
+        let text = manifest(
+            "m",
+            "a",
+            &format!("delivery = \"at-most-once\"\n{settings}"),
+        );
+        let text = text
+            .replace(
+                "[topics.out]\npartitions = 4",
+                "[queues.full]\nmax-length = 1",
+            )
+            .replace("topic:out", "queue:full");
+        server.deployments.apply(&text, None).await.unwrap();
+        let new = server.upload("p", &passthrough_too()).await.version.digest;
+        let queue = server.queues.queue(&"full".parse().unwrap()).unwrap();
+        let message = crate::model::Record {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp_ms: 1,
+        };
+        queue.enqueue(&[message]).await.unwrap();
+        let mode = canary(&[1], TIMEOUT);
+        let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+        let id = deploy.unwrap().id;
+        server.send(0..100).await;
+        let has_called = || {
+            let status = server.deployments.pipelines().status().remove(0);
+            status.tasks[1].totals.calls.records > 0
+        };
+        while !has_called() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let stopped = server.deployments.stop_deploy(id);
+        let deploy = tokio::time::timeout(TIMEOUT / 4, stopped).await;
+        let deploy = deploy.expect("its task does not look").unwrap();
+        assert_eq!(deploy.outcome, Outcome::RolledBack);
+        assert_eq!(server.task_digests("a"), vec![old; 4]);
+        let status = server.deployments.pipelines().status().remove(0);
+        assert_eq!(status.state, PipelineState::Running);
+    }
+}
+
+/// The time of day, in seconds since the epoch.
+fn now_s() -> u64 {
+    Clock::system().now_ms() / 1_000
+}
+
+/// As [`Guest::passthrough`], which opens until then only.
+fn opens_until(until_s: u64) -> Guest {
+    let clock = RawImport {
+        component: r#"(import "wasi:clocks/wall-clock@0.2.6" (instance $wall
+              (type $datetime' (record (field "seconds" u64) (field "nanoseconds" u32)))
+              (export "datetime" (type $datetime (eq $datetime')))
+              (export "now" (func (result $datetime)))))
+            (core func $wall-now (canon lower (func $wall "now") (memory $memory)))"#,
+        core: r#"(import "host" "wall-now" (func $wall-now (param i32)))"#,
+        with: r#"(export "wall-now" (func $wall-now))"#,
+    };
+    let open = format!(
+        "(call $wall-now (i32.const 3072))
+        (if (i64.gt_u (i64.load (i32.const 3072)) (i64.const {until_s})) (then (return (call $error))))
+        (i32.store (i32.const 0) (i32.const 0)) (i32.const 0)"
+    );
+    Guest::passthrough().raw_import(clock).open(&open)
+}
+
+/// The record of the deploy says which version runs: no task stays with the one that was taken back, also if the
+/// old one does not open any more. Then none runs.
+///
+/// Fails when a task that cannot swap back goes on as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_task_stays_with_a_canary_that_is_taken_back() {
+    let server = Server::start().await;
+    let until_s = now_s() + 8;
+    let old = server.upload("p", &opens_until(until_s)).await;
+    let old = old.version.digest;
+    let text = manifest("m", "a", "allow = { clocks = true }");
+    server.deployments.apply(&text, None).await.unwrap();
+    let new = server.upload("p", &passthrough_too()).await.version.digest;
+    let mode = canary(&[1], TIMEOUT);
+    let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+    let id = deploy.unwrap().id;
+    assert_eq!(server.task_digests("a")[1], new);
+    while now_s() <= until_s {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let deploy = server.deployments.stop_deploy(id).await.unwrap();
+    assert_eq!(deploy.outcome, Outcome::RolledBack);
+    assert_eq!(server.task_digests("a"), vec![old; 4]);
+    server.wait_until_idle().await;
+    let status = server.deployments.pipelines().status().remove(0);
+    assert_eq!(status.state, PipelineState::Failed);
+}
+
+/// A shadow that has not seen all of its time says so, whatever has ended it.
+///
+/// Fails when tasks that start again, or have failed, leave it silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_ended_early_says_so() {
+    let fails_on_demand = Guest::new(
+        "(if (i32.eq (call $count (local.get $batch)) (i32.const 1)) (then unreachable))
+        (call $pass (local.get $batch))",
+    );
+    for fails in [false, true] {
+        let server = Server::start().await;
+        server.upload("p", &fails_on_demand).await;
+        let stops = "dead-letter = \"stop\"\nretry = { max-attempts = 1 }";
+        let text = manifest("m", "a", stops);
+        server.deployments.apply(&text, None).await.unwrap();
+        let new = server.upload("p", &passthrough_too()).await.version.digest;
+        let mode = Mode::Shadow {
+            duration_ms: TIMEOUT.as_millis().try_into().unwrap(),
+        };
+        let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
+        let id = deploy.unwrap().id;
+        match fails {
+            true => {
+                server.send(0..1).await;
+                server.wait_until_idle().await;
+                let status = server.deployments.pipelines().status().remove(0);
+                assert_eq!(status.state, PipelineState::Failed);
+            }
+            false => {
+                server.deployments.pause(&pipeline("a")).await.unwrap();
+                server.deployments.resume(&pipeline("a")).await.unwrap();
+            }
+        }
+        let deploy = server.deployments.stop_deploy(id).await.unwrap();
+        let Some(Report::Shadow { pipelines }) = deploy.report else {
+            panic!("{deploy:?}");
+        };
+        let reason = pipelines[0].ended_early.as_ref().unwrap();
+        assert!(
+            reason.contains("the pipeline has failed, or was"),
+            "{reason}"
+        );
+    }
 }

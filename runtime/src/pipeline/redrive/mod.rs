@@ -15,9 +15,12 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashMap;
+
 use self::destination::{Destination, Outgoing};
 use self::plan::Planned;
 use super::Error;
+use super::registry::{self, StoredPipeline};
 use crate::log::Log;
 use crate::model::PipelineName;
 use crate::queue::letter::Filter;
@@ -66,6 +69,8 @@ pub struct Redrive {
     planned: Vec<Planned>,
     next: usize,
     stranded: BTreeMap<String, u64>,
+    /// The pipelines that there were when it was planned.
+    pipelines: HashMap<PipelineName, StoredPipeline>,
     /// What is known of the destination that the next letters go to.
     outgoing: Option<(u32, Outgoing)>,
 }
@@ -95,6 +100,7 @@ impl Redrive {
             planned: plan.planned,
             next: 0,
             stranded: plan.stranded,
+            pipelines: plan.pipelines,
             outgoing: None,
         })
     }
@@ -129,7 +135,8 @@ impl Redrive {
         names.into_iter().collect()
     }
 
-    /// Forgets what is known of the place that letters go to; to be called whenever others may have parked records there.
+    /// Forgets what is known of the place that letters go to; to be called whenever others may have parked records there,
+    /// or deleted it.
     pub fn look_again(&mut self) {
         self.outgoing = None;
     }
@@ -160,7 +167,13 @@ impl Redrive {
         };
         let mut outgoing = match self.outgoing.take() {
             Some((of, outgoing)) if of == number => outgoing,
-            _ => destination.open(self.log.store())?,
+            _ => {
+                if let Some(reason) = self.gone(destination)? {
+                    self.strand(number, reason);
+                    return Ok(Some(Sent::default()));
+                }
+                destination.open(self.log.store())?
+            }
         };
         let mut commit = Commit::new();
         let offsets: Vec<u64> = batch.iter().map(|planned| planned.letter).collect();
@@ -192,6 +205,26 @@ impl Redrive {
         Ok(Some(Sent {
             sent_count: sent_count as u64,
             held_count: (taken.decided_count - sent_count) as u64,
+        }))
+    }
+
+    /// Why letters cannot go to a pipeline any more that was there when this was planned. What is parked under an id that
+    /// no pipeline has, or under that of another one, is lost.
+    fn gone(&self, destination: &Destination) -> Result<Option<String>, Error> {
+        let Some(name) = destination.pipeline() else {
+            return Ok(None);
+        };
+        let stored = registry::stored(self.log.store())?;
+        let now = stored.iter().find(|(known, _)| known == name);
+        let is_there = match (self.pipelines.get(name), now) {
+            // One that was created anew has a name, and may have the id, of the one before.
+            (Some(then), Some((_, now))) => {
+                now.id == then.id && now.numbered_inputs().starts_with(then.numbered_inputs())
+            }
+            _ => false,
+        };
+        Ok((!is_there).then(|| {
+            format!("its origin, the pipeline `{name}`, was deleted after the redrive had begun")
         }))
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) planned: Vec<Planned>,
     /// Letters that have to stay, by reason.
     pub(super) stranded: BTreeMap<String, u64>,
+    /// The pipelines that there were.
+    pub(super) pipelines: HashMap<PipelineName, StoredPipeline>,
 }
 
 /// Reads the letters and decides where each of them goes.
@@ -78,6 +80,7 @@ pub(super) async fn read(
             });
         }
     }
+    plan.pipelines = resolver.pipelines;
     Ok(plan)
 }
 

@@ -336,3 +336,50 @@ fn a_maximum_takes_those_that_were_there_first() {
         .collect();
     assert_eq!(values, ["5", "7"]);
 }
+
+/// The pipeline is deleted with its data between two turns, and its id is given to another one, or to one of its name.
+///
+/// Fails when nobody looks whether it is still there, or by its name alone.
+#[test]
+fn letters_of_a_pipeline_that_is_deleted_meanwhile_stay() {
+    for (name, inputs) in [
+        (None, ["topic:other", "topic:in"]),
+        (Some("q"), ["topic:other", "topic:in"]),
+        (Some("p"), ["topic:in", "topic:other"]),
+    ] {
+        let scene = Scene::new(RetryOrder::Key);
+        for offset in 0..3 {
+            let origin = format!("topic:in/1/{offset}");
+            scene.letter("k", "v", &[(ORIGIN, &origin), (PIPELINE, "p")]);
+        }
+        let store = scene.directory.store();
+        let p: PipelineName = "p".parse().unwrap();
+        let (_, stored) = registry::stored(store).unwrap().remove(0);
+        let mut redrive = scene.plan(RedriveTo::Pipeline, u64::MAX);
+        let sent = block_on(redrive.next_batch(1)).unwrap().unwrap();
+        assert_eq!(sent.sent_count, 1);
+        block_on(registry::delete(store, &p)).unwrap();
+        if let Some(name) = name {
+            let again = StoredPipeline {
+                inputs: inputs.map(|input| input.parse().unwrap()).to_vec(),
+                numbered_inputs: Vec::new(),
+                ..stored
+            };
+            let name = name.parse().unwrap();
+            let registered = registry::register(store, &name, again);
+            assert_eq!(block_on(registered).unwrap().id, 0);
+        }
+        redrive.look_again();
+        while let Some(sent) = block_on(redrive.next_batch(1)).unwrap() {
+            assert_eq!(sent, Sent::default());
+        }
+        let [stranded] = redrive.stranded().try_into().unwrap();
+        assert_eq!(stranded.count, 2);
+        assert!(
+            stranded.reason.contains("the pipeline `p`, was deleted"),
+            "{stranded:?}"
+        );
+        assert_eq!(block_on(scene.dead.message_count()).unwrap(), 2);
+        assert!(scene.parked(1).is_empty());
+    }
+}

@@ -185,11 +185,8 @@ impl Pipelines {
         let Ok(current) = &known.plugin else {
             return false;
         };
-        let has_failed = {
-            let failures = self.shared.failures.lock();
-            failures.iter().any(|failure| failure.pipeline == spec.name)
-        };
-        current.digest() == plugin.digest() && is_same(&known.spec, spec) && !has_failed
+        let is_same = current.digest() == plugin.digest() && is_same(&known.spec, spec);
+        is_same && !self.has_failed(&spec.name)
     }
 
     pub(super) async fn open(

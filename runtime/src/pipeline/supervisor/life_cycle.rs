@@ -4,6 +4,7 @@ use super::managed::Managed;
 use super::{PipelineState, Pipelines};
 use crate::model::PipelineName;
 use crate::pipeline::{Error, Refusal, registry};
+use crate::plugin::Plugin;
 
 impl Pipelines {
     /// Ends a pipeline's tasks at their next batch boundary, after their checkpoints, until it is resumed.
@@ -113,15 +114,42 @@ impl Pipelines {
         Ok(())
     }
 
-    pub(super) fn state_of(&self, managed: &Managed) -> PipelineState {
-        let has_failed = {
-            let failures = self.shared.failures.lock();
-            let name = &managed.spec.name;
-            failures.iter().any(|failure| failure.pipeline == *name)
+    /// Ends a pipeline's tasks at their next batch boundary, and starts it again with a version of its plugin, whether or
+    /// not that can be opened: for tasks that could not be given it while they ran. One that is paused or has failed
+    /// does not start.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]: what it runs cannot be noted.
+    pub async fn restart(&self, name: &PipelineName, plugin: &Plugin) -> Result<(), Error> {
+        let _change = self.shared.changes.lock().await;
+        self.restart_now(name, plugin).await;
+        registry::set_digest(self.shared.log.store(), name, plugin.digest()).await
+    }
+
+    pub(super) async fn restart_now(&self, name: &PipelineName, plugin: &Plugin) {
+        self.stop_tasks(name).await;
+        let mut managed = self.shared.managed.lock();
+        let Some(known) = managed.get_mut(name) else {
+            return;
         };
+        let starts = !known.is_paused && !self.has_failed(name);
+        if let Some(run) = &known.run {
+            let pipeline = run.pipeline.with_plugin(plugin.clone(), None);
+            known.run = Some(self.run(pipeline, Some(run), starts));
+            known.plugin = Ok(plugin.clone());
+        }
+    }
+
+    /// Whether a task of a pipeline has failed since it was started.
+    pub(super) fn has_failed(&self, name: &PipelineName) -> bool {
+        let failures = self.shared.failures.lock();
+        failures.iter().any(|failure| failure.pipeline == *name)
+    }
+
+    pub(super) fn state_of(&self, managed: &Managed) -> PipelineState {
         if managed.plugin.is_err() {
             PipelineState::Refused
-        } else if has_failed {
+        } else if self.has_failed(&managed.spec.name) {
             PipelineState::Failed
         } else if managed.is_paused {
             PipelineState::Paused

@@ -11,6 +11,7 @@ use crate::pipeline::consumer_task::ConsumerTask;
 use crate::pipeline::control::TaskControl;
 use crate::pipeline::producer_task::ProducerTask;
 use crate::pipeline::runtime::{PipelineRuntime, TaskInput};
+use crate::pipeline::shadow::Shadow;
 use crate::pipeline::status::{InputStatus, TaskStatus};
 use crate::pipeline::{Failure, Refusal, TaskError};
 use crate::plugin::Plugin;
@@ -35,6 +36,8 @@ pub(super) struct Run {
     /// The pipeline with the plugin that tasks start with.
     pub(super) pipeline: Arc<PipelineRuntime>,
     pub(super) tasks: Vec<Task>,
+    /// Another version that runs beside the tasks.
+    pub(super) shadow: Option<Arc<Shadow>>,
     controls: Controls,
 }
 
@@ -76,6 +79,7 @@ impl Run {
         };
         Self {
             tasks: (0..pipeline.task_count()).map(task).collect(),
+            shadow: None,
             pipeline,
             controls: Controls::default(),
         }
@@ -105,11 +109,20 @@ impl Run {
 
     /// Tells all tasks to end at their next batch boundary. Returns what to wait for.
     pub(super) fn begin_stop(&mut self) -> Vec<JoinHandle<()>> {
+        self.end_shadow_early();
         let stopping = self.tasks.iter_mut().filter_map(|task| {
             task.control.stop();
             task.handle.take()
         });
         stopping.collect()
+    }
+
+    /// Lets the shadow say that it has not run for all of its time: tasks that start again have none.
+    pub(super) fn end_shadow_early(&mut self) {
+        if let Some(shadow) = self.shadow.take() {
+            let reason = "the pipeline has failed, or was paused, restarted or deleted, meanwhile";
+            shadow.end_early(reason.to_owned());
+        }
     }
 
     /// Whether any task runs.
@@ -119,6 +132,11 @@ impl Run {
 }
 
 impl Task {
+    /// Whether it runs, and a version for trial.
+    pub(super) fn is_trying(&self) -> bool {
+        self.pipeline.trial.is_some() && !self.status.is_stopped()
+    }
+
     fn start(&mut self, controls: &Controls, failures: &Failures) {
         self.status.set_started();
         let watched = watch_task(

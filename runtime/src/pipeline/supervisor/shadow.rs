@@ -37,12 +37,12 @@ impl Pipelines {
         plugin: &Plugin,
     ) -> Result<ShadowView, Error> {
         let _change = self.shared.changes.lock().await;
-        let managed = self.shared.managed.lock();
-        let Some(known) = managed.get(name) else {
+        let mut managed = self.shared.managed.lock();
+        let Some(known) = managed.get_mut(name) else {
             drop(managed);
             return Err(self.unknown(name));
         };
-        let Some(run) = known.run.as_ref().filter(|run| run.is_running()) else {
+        let Some(run) = known.run.as_mut().filter(|run| run.is_running()) else {
             return Err(Error::NotRunning { name: name.clone() });
         };
         let refused = |reason: &'static str| Error::NoShadow {
@@ -68,14 +68,22 @@ impl Pipelines {
         for task in &run.tasks {
             task.control.ask_shadow(Some(Arc::clone(&shadow)));
         }
+        run.shadow = Some(Arc::clone(&shadow));
         Ok(ShadowView { shadow })
     }
 
     /// Ends the shadow of a pipeline, if it has one.
     pub fn end_shadow(&self, name: &PipelineName) {
-        let managed = self.shared.managed.lock();
-        let run = managed.get(name).and_then(|it| it.run.as_ref());
-        for task in run.iter().flat_map(|run| &run.tasks) {
+        let mut managed = self.shared.managed.lock();
+        let Some(run) = managed.get_mut(name).and_then(|it| it.run.as_mut()) else {
+            return;
+        };
+        // One that has failed, of which nobody has taken notice yet.
+        if run.tasks.iter().any(|task| task.status.is_stopped()) {
+            run.end_shadow_early();
+        }
+        run.shadow = None;
+        for task in &run.tasks {
             task.control.ask_shadow(None);
         }
     }

@@ -131,12 +131,7 @@ impl Pipelines {
         let mut done: Vec<&Target> = Vec::new();
         for target in &targets {
             if let Err(reason) = self.swap_task(name, target, &to).await {
-                for target in done {
-                    let from = Arc::clone(&target.from);
-                    if let Err(reason) = self.swap_task(name, target, &from).await {
-                        tracing::error!(pipeline = %name, partition = target.number, reason, "the task could not be given its old version back");
-                    }
-                }
+                self.swap_back(name, &done).await;
                 return Err(Error::SwapFailed {
                     name: name.clone(),
                     partition: target.number,
@@ -152,6 +147,26 @@ impl Pipelines {
             }
         }
         Ok(targets.iter().map(|target| target.number).collect())
+    }
+
+    /// Gives tasks back what they ran before. If one cannot swap, all of the pipeline start again, with the version that
+    /// it starts with.
+    async fn swap_back(&self, name: &PipelineName, targets: &[&Target]) {
+        for target in targets {
+            let Err(reason) = self.swap_task(name, target, &target.from).await else {
+                continue;
+            };
+            tracing::warn!(pipeline = %name, partition = target.number, reason, "the task could not be given its old version back; the pipeline starts again with it");
+            let main = {
+                let managed = self.shared.managed.lock();
+                let run = managed.get(name).and_then(|it| it.run.as_ref());
+                run.map(|run| Arc::clone(&run.pipeline))
+            };
+            if let Some(main) = main {
+                self.restart_now(name, &main.plugin).await;
+            }
+            return;
+        }
     }
 
     /// Asks a task to swap, and waits until it has.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Pipelines;
+use super::managed::{Failures, Run, Task};
 use super::swap::Target;
 use crate::model::PipelineName;
 use crate::pipeline::trial::Trial;
@@ -56,54 +57,71 @@ impl Pipelines {
         })
     }
 
-    /// Whether tasks of a pipeline try a version out.
+    /// Whether tasks of a pipeline run a version for trial.
     pub fn is_trying(&self, name: &PipelineName) -> bool {
         let managed = self.shared.managed.lock();
         let run = managed.get(name).and_then(|it| it.run.as_ref());
-        run.is_some_and(|run| run.tasks.iter().any(|it| it.pipeline.trial.is_some()))
+        run.is_some_and(|run| run.tasks.iter().any(Task::is_trying))
     }
 
     /// Gives the tasks that try a version out the one back that the others run; what was held is tried again
-    /// with it at once. Tasks that have stopped in the trial start again.
+    /// with it at once. Tasks that have stopped in the trial start again, unless the whole pipeline has. If a task
+    /// cannot swap, all of them start again: none runs the version that was tried out after this.
     ///
     /// # Errors
-    /// [`Error::NotApplied`]; [`Error::SwapFailed`] if a task could not swap.
+    /// [`Error::NotApplied`]
     pub async fn end_trial(&self, name: &PipelineName) -> Result<(), Error> {
         let _change = self.shared.changes.lock().await;
         let (main, targets) = {
             let mut managed = self.shared.managed.lock();
-            let Some(run) = managed.get_mut(name).and_then(|it| it.run.as_mut()) else {
+            let Some(known) = managed.get_mut(name) else {
                 drop(managed);
                 return Err(self.unknown(name));
             };
-            let trying = run.tasks.iter().filter(|it| it.pipeline.trial.is_some());
-            let trying: Vec<(u32, bool)> = trying
-                .map(|task| (task.number, task.status.is_stopped()))
-                .collect();
-            let mut targets = Vec::new();
-            for (number, is_stopped) in trying {
-                if is_stopped {
-                    run.restart_task(number, &self.shared.failures);
-                } else if let Some(task) = run.tasks.get(number as usize) {
-                    targets.push(Target {
-                        number,
-                        control: Arc::clone(&task.control),
-                        from: Arc::clone(&task.pipeline),
-                    });
-                }
+            let has_stopped = known.is_paused || self.has_failed(name);
+            let Some(run) = &mut known.run else {
+                return Ok(());
+            };
+            let main = Arc::clone(&run.pipeline);
+            match has_stopped {
+                true => (main, None),
+                false => (main, Some(run.end_trial(&self.shared.failures))),
             }
-            (Arc::clone(&run.pipeline), targets)
         };
-        let mut result = Ok(());
+        let Some(targets) = targets else {
+            self.restart_now(name, &main.plugin).await;
+            return Ok(());
+        };
         for target in &targets {
             if let Err(reason) = self.swap_task(name, target, &main).await {
-                result = Err(Error::SwapFailed {
-                    name: name.clone(),
-                    partition: target.number,
-                    reason,
+                tracing::warn!(pipeline = %name, partition = target.number, reason, "the task could not be given the old version back; the pipeline starts again with it");
+                self.restart_now(name, &main.plugin).await;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Starts the tasks again that have stopped in a trial. Returns those that are still in it.
+    fn end_trial(&mut self, failures: &Failures) -> Vec<Target> {
+        let trying = self.tasks.iter().filter(|it| it.pipeline.trial.is_some());
+        let trying: Vec<(u32, bool)> = trying
+            .map(|task| (task.number, task.status.is_stopped()))
+            .collect();
+        let mut targets = Vec::new();
+        for (number, is_stopped) in trying {
+            if is_stopped {
+                self.restart_task(number, failures);
+            } else if let Some(task) = self.tasks.get(number as usize) {
+                targets.push(Target {
+                    number,
+                    control: Arc::clone(&task.control),
+                    from: Arc::clone(&task.pipeline),
                 });
             }
         }
-        result
+        targets
     }
 }

@@ -1,7 +1,7 @@
 //! How the pipelines are, at one moment.
 
 use super::Pipelines;
-use super::managed::{Managed, Task};
+use super::managed::{Managed, Run, Task};
 use crate::manifest::{Delivery, PipelineSpec, Port};
 use crate::model::{GroupName, PipelineName, PluginName, QueueName, Target};
 use crate::pipeline::Failure;
@@ -17,6 +17,8 @@ pub struct PipelineStatus {
     pub manifest: String,
     /// Whether it runs.
     pub state: PipelineState,
+    /// Whether a task of it runs, whatever its state: when one fails, the others end the batch that they are at.
+    pub has_running_tasks: bool,
     /// Whether somebody has paused it, or its state is half put back, whatever else keeps it from running.
     pub is_paused: bool,
     /// Why it does not, if it has failed or was refused: the first failure of its tasks.
@@ -172,6 +174,7 @@ impl Pipelines {
             name: spec.name.clone(),
             manifest: managed.manifest.clone(),
             state: self.state_of(managed),
+            has_running_tasks: run.is_some_and(Run::is_running),
             is_paused: managed.is_paused,
             failure: failures.into_iter().next(),
             plugin: spec.plugin.clone(),
@@ -240,6 +243,12 @@ impl Pipelines {
         let managed = self.shared.managed.lock();
         let users = managed.values().filter(|it| it.spec.plugin == *plugin);
         users.map(|it| it.spec.clone()).collect()
+    }
+
+    /// The plugin that a pipeline uses, by its name in the manifest.
+    pub fn plugin_of(&self, name: &PipelineName) -> Option<PluginName> {
+        let managed = self.shared.managed.lock();
+        managed.get(name).map(|it| it.spec.plugin.clone())
     }
 
     /// The name of the applied manifest that a pipeline is of.

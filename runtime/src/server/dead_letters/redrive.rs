@@ -180,7 +180,7 @@ impl Redrives {
 
 /// Send dead letters back to where they come from. It is planned when this answers, and goes on afterwards.
 #[utoipa::path(post, path = "/redrives", security(("token" = ["deploy"])), tag = "dead letters", request_body = RedriveRequest,
-    responses((status = 202, body = RedriveView), (status = 404)))]
+    responses((status = 202, body = RedriveView), (status = 404), (status = 409)))]
 async fn start(
     StateOf(state): StateOf<State>,
     Json(request): Json<RedriveRequest>,
@@ -204,6 +204,10 @@ async fn start(
     let max = request.max.unwrap_or(u64::MAX);
     let redrive = Redrive::plan(&data.log, &data.queues, &queue, filter, to, max).await?;
     let (dry_run, left) = (request.dry_run, redrive.left_count());
+    if !dry_run && let Ok(deployments) = state.deployments() {
+        // Each turn looks again; this is where it can still be refused.
+        deployments.check_not_tried(&redrive.pipelines())?;
+    }
     let destinations = redrive.destinations().into_iter();
     let job = state.redrives.add(|id| RedriveView {
         id,

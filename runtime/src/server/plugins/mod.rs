@@ -14,7 +14,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use report::{RecordDifferenceView, ReportView, SampleView, ShadowView, UnsentView};
+pub use report::{
+    MissingView, RecordDifferenceView, ReportView, SampleView, ShadowView, UnsentView,
+};
 pub use view::{
     DeployView, DifferenceView, ImportView, MisfitView, PluginDescription, PluginView,
     UploadedView, VersionView,

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::deploy::{CanaryReport, Difference, Report, Sample, ShadowReport, Unsent};
-use crate::model::{PipelineName, Target};
+use crate::deploy::{CanaryReport, Difference, Missing, Report, Sample, ShadowReport, Unsent};
+use crate::model::{PipelineName, Target, TopicName};
 
 /// What was found out about a version while it was tried out, or what a rollback could not take back.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -28,6 +28,9 @@ pub enum ReportView {
     Unsent {
         /// Outputs to which something was written since.
         outputs: Vec<UnsentView>,
+        /// Records that were to be processed again, and that retention has deleted since.
+        #[serde(default)]
+        missing: Vec<MissingView>,
     },
 }
 
@@ -58,7 +61,7 @@ pub struct ShadowView {
     pub time_ns: u64,
     /// The first differences.
     pub first: Vec<RecordDifferenceView>,
-    /// Why the shadow of a task has ended early; null if none has.
+    /// Why the shadow, or that of a task, has ended early; null if none has.
     pub ended_early: Option<String>,
 }
 
@@ -86,6 +89,23 @@ pub struct UnsentView {
     pub records: u64,
 }
 
+/// Records of an input to which a pipeline has gone back, and that retention has deleted since.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct MissingView {
+    /// The pipeline.
+    #[schema(value_type = String)]
+    pub pipeline: PipelineName,
+    /// The topic.
+    #[schema(value_type = String)]
+    pub topic: TopicName,
+    /// Its partition.
+    pub partition: u32,
+    /// The first offset that is missing.
+    pub from_offset: u64,
+    /// The first offset that is still there.
+    pub to_offset: u64,
+}
+
 impl From<Report> for ReportView {
     fn from(report: Report) -> Self {
         match report {
@@ -97,8 +117,9 @@ impl From<Report> for ReportView {
             Report::Shadow { pipelines } => Self::Shadow {
                 pipelines: pipelines.into_iter().map(ShadowView::from).collect(),
             },
-            Report::Unsent { outputs } => Self::Unsent {
+            Report::Unsent { outputs, missing } => Self::Unsent {
                 outputs: outputs.into_iter().map(UnsentView::from).collect(),
+                missing: missing.into_iter().map(MissingView::from).collect(),
             },
         }
     }
@@ -136,6 +157,18 @@ impl From<Difference> for RecordDifferenceView {
             partition: difference.partition,
             offset: difference.offset,
             what: difference.what,
+        }
+    }
+}
+
+impl From<Missing> for MissingView {
+    fn from(missing: Missing) -> Self {
+        Self {
+            pipeline: missing.pipeline,
+            topic: missing.topic,
+            partition: missing.partition,
+            from_offset: missing.from_offset,
+            to_offset: missing.to_offset,
         }
     }
 }
@@ -180,6 +213,23 @@ mod tests {
                 "pipeline": "p", "records": 2, "different_records": 1, "faults": 0, "time_ns": 3, "ended_early": null,
                 "first": [{"input": "topic:t", "partition": 0, "offset": 7, "what": "w"}],
             }]})
+        );
+        let missing = Missing {
+            pipeline: "p".parse().unwrap(),
+            topic: "t".parse().unwrap(),
+            partition: 1,
+            from_offset: 5,
+            to_offset: 9,
+        };
+        let report = Report::Unsent {
+            outputs: Vec::new(),
+            missing: vec![missing],
+        };
+        assert_eq!(
+            serde_json::to_value(ReportView::from(report)).unwrap(),
+            serde_json::json!({"kind": "unsent", "outputs": [], "missing": [
+                {"pipeline": "p", "topic": "t", "partition": 1, "from_offset": 5, "to_offset": 9},
+            ]})
         );
     }
 }
