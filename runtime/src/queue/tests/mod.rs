@@ -6,6 +6,7 @@ mod dead_letters;
 mod enqueuing;
 mod groups;
 mod leases;
+mod max_length;
 mod model;
 mod ready;
 mod registry;
