@@ -237,7 +237,7 @@ impl Index {
         }
         while let Some((until_ms, offset)) = self.delayed.first().copied() {
             if until_ms > now_ms {
-                return;
+                break;
             }
             self.delayed.pop_first();
             let Some(message) = self.messages.get_mut(&offset) else {
@@ -251,6 +251,26 @@ impl Index {
             }
             self.offer(group);
         }
+        self.forget_held_expired(now_ms);
+    }
+
+    /// Forgets when messages have expired that somebody holds: time does not take them until they are put back, and
+    /// until then they would wake whoever waits for the next event, again and again.
+    fn forget_held_expired(&mut self, now_ms: u64) {
+        while let Some((expires_at_ms, offset)) = self.expiring.first().copied() {
+            let message = self.messages.get(&offset);
+            let waits = message.is_some_and(|message| !message.state.is_held());
+            if waits || expires_at_ms > now_ms {
+                return;
+            }
+            self.expiring.pop_first();
+        }
+    }
+
+    /// Whether a message has expired that nobody holds; right after [`advance`](Self::advance).
+    pub(super) fn has_expired(&self, now_ms: u64) -> bool {
+        let first = self.expiring.first();
+        first.is_some_and(|(expires_at_ms, _)| *expires_at_ms <= now_ms)
     }
 
     /// Whether a message can be leased.
