@@ -92,6 +92,31 @@ impl MessageBatch {
         pushed.map(|()| true)
     }
 
+    /// As [`push`](Self::push), but waits until it is known whether a message with the same deduplication id is
+    /// enqueued. A batch with ids of its own does not wait, since the other may wait for one of those.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); [`Error::Undecided`] only if the batch has reserved an id.
+    pub async fn push_when_decided(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<bool, Error> {
+        let queue = self.queue.clone();
+        loop {
+            let changed = queue.state.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the attempt: a decision in between is not missed.
+            changed.as_mut().enable();
+            match self.push(timestamp_ms, key, value, headers) {
+                Err(Error::Undecided) if self.reserved_ids.is_empty() => changed.await,
+                pushed => return pushed,
+            }
+        }
+    }
+
     /// Adds a message as it is: no deduplication, and its attributes are as stored ones.
     pub(super) fn push_stored(
         &mut self,
