@@ -4,7 +4,7 @@
 //! each test.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -310,6 +310,17 @@ fn a_redrive_to_the_pipeline_survives_kills() {
 #[test]
 fn a_redrive_to_the_topic_survives_kills() {
     assert_survives_kills("topic");
+}
+
+/// Fails when a redrive does not wait between its batches.
+#[test]
+fn a_redrive_is_no_faster_than_its_rate() {
+    let sandbox = with_rejected(60, 1, 1);
+    let redrive = ["dead-letter", "redrive", "suspect", "--rate", "20/s"];
+    let started = Instant::now();
+    assert_eq!(sandbox.json(&redrive)["redriven"], 60);
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_secs(2), "{elapsed:?}");
 }
 
 /// What is given up on again is a letter again, that says how often it was redriven; `--max` sends back

@@ -22,6 +22,7 @@ mod kill_produce;
 mod kill_queue;
 mod kill_topics;
 mod memory;
+mod metrics;
 mod offline;
 mod operations;
 mod queue_pipelines;

@@ -131,6 +131,105 @@ fn options_are_attributes_and_a_record_can_say_otherwise() {
     assert!(says(1, "millstream-expires-at").is_some());
 }
 
+/// The values of messages that are leased and acknowledged, in the order of delivery, and how often each was delivered.
+fn taken(sandbox: &Sandbox, queue: &str) -> Vec<(String, u64)> {
+    let queue = format!("queue:{queue}");
+    let printed = sandbox.succeed(&["consume", &queue, "--ack", "--output", "json"]);
+    let messages = objects(&printed).into_iter().map(|message| {
+        let value = message["value"].as_str().unwrap().to_owned();
+        (value, message["delivery_count"].as_u64().unwrap())
+    });
+    messages.collect()
+}
+
+fn produce_records(sandbox: &Sandbox, queue: &str, lines: &[&str], options: &[&str]) -> Value {
+    let file = sandbox.write_lines("records.jsonl", lines);
+    let queue = format!("queue:{queue}");
+    let produce = ["produce", &queue, "--format", "record", "--file"];
+    sandbox.json(&[&produce[..], &[file.to_str().unwrap()], options].concat())
+}
+
+fn first(value: &str) -> (String, u64) {
+    (value.to_owned(), 1)
+}
+
+/// Each setting has its effect; each part fails when the option is not passed on.
+#[test]
+fn settings_of_a_queue_are_what_was_asked_for() {
+    let sandbox = Sandbox::new();
+    let create = |name: &str, settings: &[&str]| {
+        sandbox.succeed(&[&["queue", "create", name][..], settings].concat());
+    };
+    // One message of a key at a time is in flight.
+    create("by-key", &["--groups", "key"]);
+    // Those that do not say theirs come before a priority of 7, and after one of 9.
+    create("urgent", &["--default-priority", "8"]);
+    create("slow", &["--delay", "1h"]);
+    create("forgetful", &["--deduplication-window", "1ms"]);
+    create("mindful", &[]);
+    create("brief", &["--visibility-timeout", "1ms"]);
+
+    let lines = [
+        r#"{"value":"7","headers":[["millstream-priority","7"]]}"#,
+        r#"{"value":"none"}"#,
+        r#"{"value":"9","headers":[["millstream-priority","9"]]}"#,
+    ];
+    produce_records(&sandbox, "urgent", &lines, &[]);
+    let expected = ["9", "none", "7"].map(first);
+    assert_eq!(taken(&sandbox, "urgent"), expected);
+
+    let lines = [
+        r#"{"value":"waits"}"#,
+        r#"{"value":"does not","headers":[["millstream-delay","0"]]}"#,
+    ];
+    produce_records(&sandbox, "slow", &lines, &[]);
+    assert_eq!(sandbox.json(&["queue", "describe", "slow"])["delayed"], 1);
+    assert_eq!(taken(&sandbox, "slow"), [first("does not")]);
+    // The option is for messages, whatever their queue says.
+    produce_records(
+        &sandbox,
+        "mindful",
+        &[r#"{"value":"waits"}"#],
+        &["--delay", "1h"],
+    );
+    assert_eq!(
+        sandbox.json(&["queue", "describe", "mindful"])["delayed"],
+        1
+    );
+    produce_records(
+        &sandbox,
+        "slow",
+        &[r#"{"value":"at once"}"#],
+        &["--delay", "0s"],
+    );
+    assert_eq!(taken(&sandbox, "slow"), [first("at once")]);
+
+    let line = r#"{"value":"x","headers":[["millstream-deduplication-id","1"]]}"#;
+    for (queue, duplicates) in [("forgetful", 0), ("mindful", 1)] {
+        produce_records(&sandbox, queue, &[line], &[]);
+        std::thread::sleep(Duration::from_millis(20));
+        let again = produce_records(&sandbox, queue, &[line], &[]);
+        assert_eq!(again["duplicates"], duplicates, "{queue}");
+    }
+
+    let lines = ["a", "b"].map(|value| json!({ "key": "k", "value": value }).to_string());
+    let lines = [&*lines[0], &*lines[1], r#"{"key":"l","value":"c"}"#];
+    produce_records(&sandbox, "by-key", &lines, &[]);
+    produce_records(&sandbox, "brief", &[r#"{"value":"again"}"#], &[]);
+    let server = Server::start(&sandbox, &[]);
+    let lease = |queue: &str| {
+        let one = json!({ "max_messages": 1 });
+        let leased = server.post(&format!("/v1/queues/{queue}/lease"), &one);
+        let leased = objects(&leased.expect(200).body);
+        leased[0]["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([lease("by-key"), lease("by-key")], ["a", "c"]);
+    assert_eq!(lease("brief"), "again");
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(lease("brief"), "again");
+    server.stop();
+}
+
 #[test]
 fn fields_of_a_line_are_attributes() {
     let sandbox = Sandbox::new();

@@ -407,6 +407,37 @@ fn a_record_on_which_the_plugin_panics_is_found_at_once() {
     assert_eq!(sandbox.consume("out").len(), 199);
 }
 
+/// How long the only record of a scene was tried, twice, before it was given up on.
+#[track_caller]
+fn pause_between_two_attempts(plugin: &str, retry: &str, value: &str) -> Duration {
+    let retry = format!("retry = {{ max-attempts = 2, {retry} }}");
+    let sandbox = scene(plugin, 1, &retry);
+    produce(&sandbox, [json!({ "key": "k", "value": value })]);
+    let summary = run(&sandbox);
+    assert_eq!(summary["retries"], 1, "{summary}");
+    let letters = dead_letters(&sandbox);
+    assert_eq!(header(&letters[0], "millstream-attempts"), "2");
+    let ms = |name: &str| header(&letters[0], name).parse::<u64>().unwrap();
+    let pause_ms = ms("millstream-dead-lettered-at") - ms("millstream-first-failed-at");
+    Duration::from_millis(pause_ms)
+}
+
+/// Fails when a record that is parked is due at once.
+#[test]
+fn a_record_waits_for_as_long_as_the_pipeline_says() {
+    let retry = "initial = \"2s\", jitter = \"none\"";
+    let pause = pause_between_two_attempts("testing-traps", retry, "poison");
+    assert!(pause >= Duration::from_secs(2), "{pause:?}");
+}
+
+/// Fails when what the plugin asks for is bounded by what the pipeline says, which is for those that do not ask.
+#[test]
+fn a_record_waits_for_as_long_as_the_plugin_asks() {
+    let retry = "initial = \"1ms\", max = \"1ms\", jitter = \"none\"";
+    let pause = pause_between_two_attempts("testing-retries", retry, "poison-2000");
+    assert!(pause >= Duration::from_secs(2), "{pause:?}");
+}
+
 /// A batch may wait long until it is full; what is due does not wait with it.
 #[test]
 fn a_retry_that_is_due_does_not_wait_for_a_full_batch() {

@@ -144,6 +144,34 @@ fn the_position_of_a_pipeline_is_moved_by_those_who_deploy_it() {
     );
 }
 
+/// Fails when purging dead letters takes whatever a queue holds.
+#[test]
+fn who_purges_dead_letters_empties_no_other_queue() {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&["queue", "create", "orders"]);
+    let deployer = token(&sandbox, &["deployer", "--role", "deploy"]);
+    let mut server = Server::start(&sandbox, &[]);
+    let file = sandbox.write_lines("orders.jsonl", [r#"{"order":1}"#, r#"{"order":2}"#]);
+    sandbox.succeed(&["produce", "queue:orders", "--file", file.to_str().unwrap()]);
+    server.log_in(&deployer);
+    server
+        .post("/v1/queues/orders/purge", &json!({}))
+        .expect_problem(403, "forbidden");
+    let purge = json!({ "source": "queue:orders" });
+    let purged = server.post("/v1/dead-letters/purge", &purge).expect(200);
+    assert_eq!(
+        purged.json(),
+        json!({ "queue": "orders", "deleted": 0, "held": 0, "others": 2 })
+    );
+    sandbox
+        .run(&["dead-letter", "purge", "queue:orders", "--yes"])
+        .expect_code(0)
+        .expect_error(&["still holds 2 messages that are no dead letters"]);
+    assert_eq!(sandbox.json(&["queue", "describe", "orders"])["waiting"], 2);
+    sandbox.succeed(&["queue", "purge", "orders", "--yes"]);
+    server.stop();
+}
+
 /// A server of a pipeline `suspect` that is paused after ten records, and on which each commit takes its time.
 fn with_slow_commits(sandbox: &Sandbox) -> Server {
     sandbox.wire_suspect("passthrough", 1, "");

@@ -191,14 +191,21 @@ impl Log {
         }
     }
 
-    /// Changes the settings of a topic; the number of partitions must stay.
+    /// Changes the settings of a topic; the number of partitions must stay. `change` gets those that it
+    /// has; nothing else changes them in between.
     ///
     /// # Errors
-    /// [`Error::PartitionCount`], [`Error::InvalidConfig`]; [`Error::UnknownTopic`] if it has been
-    /// deleted.
-    pub async fn alter_topic(&self, topic: &Topic, config: TopicConfig) -> Result<(), Error> {
+    /// What `change` returns; [`Error::PartitionCount`], [`Error::InvalidConfig`];
+    /// [`Error::UnknownTopic`] if it has been deleted.
+    pub async fn alter_topic<E: From<Error>>(
+        &self,
+        topic: &Topic,
+        change: impl FnOnce(&mut TopicConfig) -> Result<(), E>,
+    ) -> Result<(), E> {
         let _one_at_a_time = self.changes.lock().await;
-        self.alter(topic, config).await
+        let mut config = topic.config();
+        change(&mut config)?;
+        Ok(self.alter(topic, config).await?)
     }
 
     async fn alter(&self, topic: &Topic, config: TopicConfig) -> Result<(), Error> {

@@ -132,10 +132,7 @@ impl InputStatus {
         match self {
             Self::Topic {
                 partition, offset, ..
-            } => {
-                let offset = offset.load(Ordering::Acquire);
-                partition.high_watermark().saturating_sub(offset)
-            }
+            } => partition.count_from(offset.load(Ordering::Acquire)),
             Self::Queue(queue) => queue.waiting_count().unwrap_or(0),
         }
     }
@@ -293,5 +290,29 @@ impl TaskStatus {
         progress.memory_bytes += self.memory_bytes.load(Ordering::Relaxed);
         progress.calls.add(&self.calls.counts());
         progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Commit;
+    use crate::storage::tests::support::{TestStore, record};
+
+    #[test]
+    fn what_retention_has_removed_waits_no_more() {
+        let store = TestStore::new();
+        let partition = store.partition(1, 0);
+        for _ in 0..3 {
+            store.append(&partition, &[record("k", None, 0)]);
+        }
+        let input = InputStatus::new(TaskInput::Partition(Arc::clone(&partition)));
+        assert_eq!(input.lag(), 3);
+        let mut commit = Commit::new();
+        commit.trim_partition(&partition, 2, 0);
+        store.commit(commit);
+        assert_eq!(input.lag(), 1);
+        input.set_offset(3);
+        assert_eq!(input.lag(), 0);
     }
 }

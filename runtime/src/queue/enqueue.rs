@@ -1,7 +1,6 @@
 //! Enqueuing: messages are encoded as batches and added to a commit.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::attributes::{Attributes, with_times};
 use super::dead_letter::Reason;
@@ -91,6 +90,31 @@ impl MessageBatch {
             (_, None) => {}
         }
         pushed.map(|()| true)
+    }
+
+    /// As [`push`](Self::push), but waits until it is known whether a message with the same deduplication id is
+    /// enqueued. A batch with ids of its own does not wait, since the other may wait for one of those.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); [`Error::Undecided`] only if the batch has reserved an id.
+    pub async fn push_when_decided(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<bool, Error> {
+        let queue = self.queue.clone();
+        loop {
+            let changed = queue.state.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the attempt: a decision in between is not missed.
+            changed.as_mut().enable();
+            match self.push(timestamp_ms, key, value, headers) {
+                Err(Error::Undecided) if self.reserved_ids.is_empty() => changed.await,
+                pushed => return pushed,
+            }
+        }
     }
 
     /// Adds a message as it is: no deduplication, and its attributes are as stored ones.
@@ -204,7 +228,7 @@ impl MessageBatch {
         self.close()?;
         if self.stored_count > 0 {
             self.queue.reserve_room(self.stored_count, commit)?;
-            self.append_to(commit);
+            self.move_to(commit);
         }
         let enqueued = Enqueued {
             base_offset: None,
@@ -220,6 +244,13 @@ impl MessageBatch {
 
     /// As [`add_to`](Self::add_to), but there is always room: for dead letters, which must not be lost.
     pub(super) fn append_to(&mut self, commit: &mut Commit) {
+        if self.stored_count > 0 {
+            self.queue.announce_in(self.stored_count, commit);
+        }
+        self.move_to(commit);
+    }
+
+    fn move_to(&mut self, commit: &mut Commit) {
         for batch in self.closed.drain(..) {
             commit.append(Arc::clone(self.queue.partition()), batch);
         }
@@ -305,47 +336,48 @@ impl Queue {
         Ok(batch)
     }
 
-    /// Reserves room for messages that a commit appends, and makes it if that is the queue's policy.
+    /// Announces messages that a commit appends, if there is room for them. What has expired makes room, and the oldest
+    /// messages do if that is the queue's policy: they leave in the same commit.
     fn reserve_room(&self, added: u64, commit: &mut Commit) -> Result<(), Error> {
         let config = self.config();
-        let mut dropped = Vec::new();
-        if let Some(limit) = config.max_length {
-            self.ingest()?;
-            let mut index = self.state.index.lock();
-            let behind = self.partition().high_watermark() - index.indexed_to();
-            let reserved = self.state.reserved_count.load(Ordering::Relaxed);
-            let dropping = self.state.dropping_count.load(Ordering::Relaxed);
-            let held = (index.counts().live + behind + reserved).saturating_sub(dropping);
-            let excess = (held + added).saturating_sub(limit);
-            if excess > 0 && config.max_length_policy == MaxLengthPolicy::DropOldest {
-                dropped = index.take_oldest(excess);
+        let Some(limit) = config.max_length else {
+            self.announce_in(added, commit);
+            return Ok(());
+        };
+        self.ingest()?;
+        let now_ms = self.now_ms();
+        let mut index = self.state.index.lock();
+        // What has come back from a lease may have expired.
+        index.advance(now_ms);
+        let counts = index.counts();
+        let on_the_way = self.announced_end().saturating_sub(index.indexed_to());
+        let held = counts.live - counts.leaving + on_the_way;
+        let excess = (held + added).saturating_sub(limit);
+        let expired = index.take_expired(excess, now_ms);
+        let still_excess = excess - expired.len() as u64;
+        let mut oldest = Vec::new();
+        if config.max_length_policy == MaxLengthPolicy::DropOldest {
+            oldest = index.take_oldest(still_excess);
+        }
+        if (oldest.len() as u64) < still_excess {
+            let held = held - expired.len() as u64;
+            for offset in expired.into_iter().chain(oldest) {
+                index.undo_settle(offset, now_ms);
             }
-            if (dropped.len() as u64) < excess {
-                let now_ms = self.now_ms();
-                for offset in dropped {
-                    index.undo_settle(offset, now_ms);
-                }
-                return Err(Error::Full {
-                    name: self.name().clone(),
-                    held,
-                    added,
-                    limit,
-                });
-            }
-            let dropping = dropped.len() as u64;
-            let state = Arc::clone(&self.state);
-            state.reserved_count.fetch_add(added, Ordering::Relaxed);
-            state.dropping_count.fetch_add(dropping, Ordering::Relaxed);
-            drop(index);
-            commit.on_outcome(move |_| {
-                state.reserved_count.fetch_sub(added, Ordering::Relaxed);
-                state.dropping_count.fetch_sub(dropping, Ordering::Relaxed);
+            return Err(Error::Full {
+                name: self.name().clone(),
+                held,
+                added,
+                limit,
             });
         }
-        if dropped.is_empty() {
-            Ok(())
-        } else {
-            self.retire_in(dropped, Reason::MaxLength, commit)
+        // Before anybody else looks how full it is.
+        self.announce_in(added, commit);
+        drop(index);
+        if let Err(error) = self.retire_in(expired, Reason::Expired, commit) {
+            self.undo(&oldest);
+            return Err(error);
         }
+        self.retire_in(oldest, Reason::MaxLength, commit)
     }
 }

@@ -12,7 +12,7 @@ use super::shared::Queue;
 use crate::storage::{self, Commit};
 
 /// Messages that are given up on in one commit.
-const MAX_RETIRED: usize = 1_000;
+const MAX_RETIRED: u64 = 1_000;
 /// Messages of one lease at most, whatever is asked for.
 const MAX_LEASED: usize = 10_000;
 /// How often a lease begins anew because a purge came in between.

@@ -22,9 +22,10 @@ impl Queue {
             });
         }
         self.ingest()?;
+        let now_ms = self.now_ms();
         let mut index = self.state.index.lock();
-        index.advance(self.now_ms());
-        Ok(index.has_ready())
+        index.advance(now_ms);
+        Ok(index.has_ready() || index.has_expired(now_ms))
     }
 
     /// The time that the record of the oldest message is dated that can be leased now, in ms since the epoch; `None`
@@ -63,15 +64,17 @@ impl Queue {
         let changed = self.state.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
+        let now_ms = self.now_ms();
         let (indexed_to, next_ms) = {
-            let index = self.state.index.lock();
-            if index.has_ready() {
+            let mut index = self.state.index.lock();
+            index.advance(now_ms);
+            if index.has_ready() || index.has_expired(now_ms) {
                 return;
             }
             (index.indexed_to(), index.next_event_ms())
         };
         let until_next = next_ms.map_or(LONG_PAUSE, |next_ms| {
-            Duration::from_millis(next_ms.saturating_sub(self.now_ms()).max(1))
+            Duration::from_millis(next_ms.saturating_sub(now_ms).max(1))
         });
         tokio::select! {
             () = self.partition().wait_beyond(indexed_to) => {}

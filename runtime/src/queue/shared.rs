@@ -33,11 +33,8 @@ pub(super) struct State {
     pub(super) ingest: Mutex<Ingest>,
     pub(super) reader: Mutex<Reader>,
     pub(super) deduplication: Mutex<Deduplication>,
-    /// Messages of commits on their way.
-    pub(super) reserved_count: AtomicU64,
-    /// Messages that go to make room, in commits of which it is not known yet how they went; they still
-    /// count as held.
-    pub(super) dropping_count: AtomicU64,
+    /// The offset that the next message gets after all that commits on their way append.
+    announced_end: AtomicU64,
     /// Told when a message may have become ready other than by an append, or an id is decided on.
     pub(super) changed: Notify,
     /// Held by the commit that removes a prefix.
@@ -69,8 +66,7 @@ impl Queue {
             ingest: Mutex::default(),
             reader: Mutex::default(),
             deduplication: Mutex::default(),
-            reserved_count: AtomicU64::new(0),
-            dropping_count: AtomicU64::new(0),
+            announced_end: AtomicU64::new(partition.high_watermark()),
             changed: Notify::new(),
             trimming: Arc::default(),
             first_chunk: AtomicU64::new(0),
@@ -123,6 +119,25 @@ impl Queue {
             },
             error => error,
         }
+    }
+
+    /// Adds to what is announced that a commit appends messages, unless it does not happen.
+    pub(super) fn announce_in(&self, count: u64, commit: &mut Commit) {
+        let state = Arc::clone(&self.state);
+        state.announced_end.fetch_add(count, Ordering::AcqRel);
+        commit.on_outcome(move |happened| {
+            if !happened {
+                state.announced_end.fetch_sub(count, Ordering::AcqRel);
+            }
+        });
+    }
+
+    /// The offset after all messages that are stored or on their way. A commit that happens does not change it, so
+    /// nothing counts twice, or not at all, while it becomes visible.
+    pub(super) fn announced_end(&self) -> u64 {
+        let announced = self.state.announced_end.load(Ordering::Acquire);
+        // Batches from elsewhere are not announced.
+        announced.max(self.partition().high_watermark())
     }
 
     /// Writes a commit and waits for it.

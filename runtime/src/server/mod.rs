@@ -54,8 +54,8 @@ pub use plugins::{
 };
 pub use problem::{Code, Problem};
 pub use queues::{
-    EnqueuedView, ExtendRequest, LeaseBody, NewQueue, QueueSettings, QueueView, ReceiptsRequest,
-    ReleaseRequest, RemovedMessages, SettledView,
+    EnqueuedView, ExtendRequest, LeaseBody, NewQueue, QueueConfigView, QueueSettings, QueueView,
+    ReceiptsRequest, ReleaseRequest, RemovedMessages, SettledView,
 };
 pub use records::{PlaceView, ProducedView};
 pub use router::api;

@@ -92,6 +92,12 @@ impl Partition {
         self.high_watermark.load(Ordering::Acquire)
     }
 
+    /// Offsets from one on that can still be read; what retention has removed does not count.
+    pub fn count_from(&self, offset: u64) -> u64 {
+        let from = offset.max(self.start_offset());
+        self.high_watermark().saturating_sub(from)
+    }
+
     /// Bytes of all stored batches.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes.load(Ordering::Relaxed)

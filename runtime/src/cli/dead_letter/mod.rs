@@ -287,5 +287,16 @@ async fn purge(
             purged.deleted
         ))
     })?;
+    output.flush()?;
+    for (count, what) in [
+        (purged.held, "letters that somebody has leased"),
+        (purged.others, "messages that are no dead letters"),
+    ] {
+        if count > 0 {
+            super::progress::note(&format!(
+                "the queue `{queue}` still holds {count} {what}; `millstream queue purge {queue}` deletes everything"
+            ));
+        }
+    }
     Ok(Ending::Done)
 }

@@ -103,7 +103,7 @@ async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {
             Column::Text("dead-letter"),
         ]);
         for queue in &queues {
-            let dead_letter = queue.settings.dead_letter.as_ref();
+            let dead_letter = queue.config.dead_letter.as_ref();
             table.row([
                 queue.name.to_string(),
                 queue.waiting.to_string(),

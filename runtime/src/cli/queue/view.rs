@@ -8,7 +8,7 @@ use crate::server::QueueView;
 pub(super) fn write(queue: &QueueView, output: &mut Output) -> Result<(), output::Error> {
     let time =
         |ms: Option<u64>, none: &str| ms.map_or_else(|| none.to_owned(), quantity::format_ms);
-    let settings = &queue.settings;
+    let config = &queue.config;
     let mut lines = vec![
         ("queue", queue.name.to_string()),
         ("waiting", queue.waiting.to_string()),
@@ -18,10 +18,10 @@ pub(super) fn write(queue: &QueueView, output: &mut Output) -> Result<(), output
         ("bytes", output.bytes(queue.size_bytes)),
         (
             "visibility-timeout",
-            time(settings.visibility_timeout_ms, "-"),
+            quantity::format_ms(config.visibility_timeout_ms),
         ),
     ];
-    if let (Some(name), Some(max)) = (&settings.dead_letter, settings.max_deliveries) {
+    if let (Some(name), Some(max)) = (&config.dead_letter, config.max_deliveries) {
         lines.extend([
             ("max-deliveries", max.to_string()),
             ("dead-letter", name.to_string()),
@@ -29,31 +29,26 @@ pub(super) fn write(queue: &QueueView, output: &mut Output) -> Result<(), output
         ]);
     }
     lines.extend([
-        ("delay", time(settings.delay_ms, "-")),
+        ("delay", quantity::format_ms(config.delay_ms)),
         (
             "deduplication-window",
-            time(settings.deduplication_window_ms, "-"),
+            quantity::format_ms(config.deduplication_window_ms),
         ),
-        ("time-to-live", time(settings.time_to_live_ms, "forever")),
+        ("time-to-live", time(config.time_to_live_ms, "forever")),
     ]);
-    match settings.max_length {
-        Some(max) => {
-            let policy = settings.max_length_policy.unwrap_or_default().as_str();
-            lines.extend([
-                ("max-length", max.to_string()),
-                ("max-length-policy", policy.to_owned()),
-            ]);
-        }
+    match config.max_length {
+        Some(max) => lines.extend([
+            ("max-length", max.to_string()),
+            (
+                "max-length-policy",
+                config.max_length_policy.as_str().to_owned(),
+            ),
+        ]),
         None => lines.push(("max-length", "unlimited".to_owned())),
     }
-    let groups = settings.groups.unwrap_or_default().as_str();
-    let priority = settings.default_priority;
     lines.extend([
-        ("groups", groups.to_owned()),
-        (
-            "default-priority",
-            priority.map_or_else(|| "-".to_owned(), |priority| priority.to_string()),
-        ),
+        ("groups", config.groups.as_str().to_owned()),
+        ("default-priority", config.default_priority.to_string()),
     ]);
     output.fields(&lines)
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::support::{Fixture, START_MS, append, block_on, consume, encode, record, stored_bytes};
+use super::support::{
+    Fixture, START_MS, append, block_on, consume, encode, record, set, stored_bytes,
+};
 use crate::log::{Cleanup, Cursor, Error, OffsetSpec, TopicConfig};
 use crate::model::{Compression, Record};
 use crate::storage::{self, Commit, Partition};
@@ -101,14 +103,14 @@ fn the_oldest_batches_go_while_enough_remains() {
     append_ten(&fixture, partition);
     let batch_bytes = partition.size_bytes() / 10;
     let mut config = keep_bytes(4 * batch_bytes - 1);
-    block_on(fixture.log().alter_topic(&topic, config)).unwrap();
+    block_on(fixture.log().alter_topic(&topic, set(config))).unwrap();
     // With three batches less than the limit would remain.
     assert_eq!(retain(&fixture), 6 * batch_bytes);
     assert_eq!(partition.start_offset(), 12);
     assert_eq!(partition.size_bytes(), 4 * batch_bytes);
     assert_eq!(retain(&fixture), 0);
     config = keep_bytes(3 * batch_bytes);
-    block_on(fixture.log().alter_topic(&topic, config)).unwrap();
+    block_on(fixture.log().alter_topic(&topic, set(config))).unwrap();
     assert_eq!(retain(&fixture), batch_bytes);
 }
 
@@ -188,7 +190,7 @@ fn without_limits_and_in_compacted_topics_nothing_goes() {
         cleanup: Cleanup::Compact,
         ..keep_for(1)
     };
-    block_on(fixture.log().alter_topic(&topic, compacted)).unwrap();
+    block_on(fixture.log().alter_topic(&topic, set(compacted))).unwrap();
     assert_eq!(retain(&fixture), 0);
     assert_eq!(topic.partition(0).unwrap().start_offset(), 0);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::log::{Cursor, Log, Topic, TopicConfig};
+use crate::log::{Cursor, Error, Log, Topic, TopicConfig};
 use crate::model::{Compression, Record, RecordBatch};
 use crate::storage::tests::support::TestStore;
 pub(super) use crate::storage::tests::support::{START_MS, block_on, cases, encode, record};
@@ -63,6 +63,14 @@ impl Fixture {
         let topic = self.log().topic(&"t".parse().unwrap()).unwrap();
         let partition = Arc::clone(topic.partition(0).unwrap());
         (topic, partition)
+    }
+}
+
+/// Changes all settings of a topic, for `alter_topic`.
+pub(super) fn set(config: TopicConfig) -> impl FnOnce(&mut TopicConfig) -> Result<(), Error> {
+    |settings| {
+        *settings = config;
+        Ok(())
     }
 }
 

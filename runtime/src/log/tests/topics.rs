@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::support::{
-    Fixture, START_MS, append, block_on, consume, encode, record, stored_batches,
+    Fixture, START_MS, append, block_on, consume, encode, record, set, stored_batches,
 };
 use crate::log::{Cleanup, CompressionName, Error, Log, OffsetSpec, TopicConfig};
 use crate::model::{Compression, TopicName, limits};
@@ -174,8 +174,8 @@ fn settings_change_but_partitions_stay() {
     assert_eq!(ensured.config(), changed);
     assert_eq!(topic.config(), changed);
     for wanted in [2, 4] {
-        let error =
-            block_on(fixture.log().alter_topic(&topic, with_partitions(wanted))).unwrap_err();
+        let changed = with_partitions(wanted);
+        let error = block_on(fixture.log().alter_topic(&topic, set(changed))).unwrap_err();
         assert!(
             matches!(error, Error::PartitionCount { existing: 3, wanted: w, .. } if w == wanted),
             "{error}"
@@ -249,7 +249,7 @@ fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
         retention_ms: None,
         ..with_partitions(2)
     };
-    let altered = block_on(fixture.log().alter_topic(&topic, changed)).unwrap_err();
+    let altered = block_on(fixture.log().alter_topic(&topic, set(changed))).unwrap_err();
     assert_eq!(
         altered.to_string(),
         "there is no topic `t`: it has been deleted and created anew"

@@ -63,6 +63,8 @@ pub(super) enum Before {
     Leased { lease: LeaseId },
     /// Waiting, perhaps for a time.
     Waiting { until_ms: u64 },
+    /// As `Waiting`, and the queue gives up on it: a commit that takes it out is on its way.
+    Leaving { until_ms: u64 },
 }
 
 impl State {
@@ -86,6 +88,8 @@ pub(super) struct Counts {
     pub(super) live: u64,
     pub(super) held: u64,
     pub(super) delayed: u64,
+    /// Of those that are held, those that the queue gives up on.
+    pub(super) leaving: u64,
 }
 
 /// The messages of a queue from its start up to a batch.
@@ -101,6 +105,7 @@ pub(super) struct Index {
     expiring: BTreeSet<(u64, u64)>,
     leases: Leases,
     held: u64,
+    leaving: u64,
 }
 
 impl Index {
@@ -115,6 +120,7 @@ impl Index {
             expiring: BTreeSet::new(),
             leases: Leases::default(),
             held: 0,
+            leaving: 0,
         }
     }
 
@@ -133,6 +139,7 @@ impl Index {
             live: self.progress.live(),
             held: self.held,
             delayed: self.delayed.len() as u64,
+            leaving: self.leaving,
         }
     }
 
@@ -230,7 +237,7 @@ impl Index {
         }
         while let Some((until_ms, offset)) = self.delayed.first().copied() {
             if until_ms > now_ms {
-                return;
+                break;
             }
             self.delayed.pop_first();
             let Some(message) = self.messages.get_mut(&offset) else {
@@ -244,6 +251,26 @@ impl Index {
             }
             self.offer(group);
         }
+        self.forget_held_expired(now_ms);
+    }
+
+    /// Forgets when messages have expired that somebody holds: time does not take them until they are put back, and
+    /// until then they would wake whoever waits for the next event, again and again.
+    fn forget_held_expired(&mut self, now_ms: u64) {
+        while let Some((expires_at_ms, offset)) = self.expiring.first().copied() {
+            let message = self.messages.get(&offset);
+            let waits = message.is_some_and(|message| !message.state.is_held());
+            if waits || expires_at_ms > now_ms {
+                return;
+            }
+            self.expiring.pop_first();
+        }
+    }
+
+    /// Whether a message has expired that nobody holds; right after [`advance`](Self::advance).
+    pub(super) fn has_expired(&self, now_ms: u64) -> bool {
+        let first = self.expiring.first();
+        first.is_some_and(|(expires_at_ms, _)| *expires_at_ms <= now_ms)
     }
 
     /// Whether a message can be leased.
@@ -267,10 +294,10 @@ impl Index {
         [delayed, expiring, lease].into_iter().flatten().min()
     }
 
-    /// Takes messages that have expired, at most `max`; to be finished or undone.
-    pub(super) fn take_expired(&mut self, max: usize, now_ms: u64) -> Vec<u64> {
+    /// Takes messages that have expired, at most `max`, for the queue to give up on; to be finished or undone.
+    pub(super) fn take_expired(&mut self, max: u64, now_ms: u64) -> Vec<u64> {
         let mut taken = Vec::new();
-        while taken.len() < max {
+        while (taken.len() as u64) < max {
             let Some(first) = self
                 .expiring
                 .first()
@@ -281,19 +308,19 @@ impl Index {
             };
             self.expiring.remove(&first);
             // One that is held expires when it is put back.
-            if self.take(first.1) {
+            if self.give_up(first.1) {
                 taken.push(first.1);
             }
         }
         taken
     }
 
-    /// Takes the oldest messages that nobody holds; to be finished or undone.
+    /// Takes the oldest messages that nobody holds, for the queue to give up on; to be finished or undone.
     pub(super) fn take_oldest(&mut self, count: u64) -> Vec<u64> {
         let mut taken = Vec::new();
         let mut next = self.progress.next_live(0);
         while let Some(offset) = next.filter(|_| (taken.len() as u64) < count) {
-            if self.take(offset) {
+            if self.give_up(offset) {
                 taken.push(offset);
             }
             next = self.progress.next_live(offset + 1);
@@ -304,6 +331,24 @@ impl Index {
     /// Takes a message that nobody holds, to be finished or undone; `false` if there is no such message.
     pub(super) fn take_one(&mut self, offset: u64) -> bool {
         self.progress.next_live(offset) == Some(offset) && self.take(offset)
+    }
+
+    /// Takes a message that waits, for the queue to give up on; `false` if it does not wait.
+    fn give_up(&mut self, offset: u64) -> bool {
+        if !self.take(offset) {
+            return false;
+        }
+        if let Some(message) = self.messages.get_mut(&offset)
+            && let State::Settling {
+                before: Before::Waiting { until_ms },
+            } = message.state
+        {
+            message.state = State::Settling {
+                before: Before::Leaving { until_ms },
+            };
+            self.leaving += 1;
+        }
+        true
     }
 
     /// Takes a message that waits out of where it waits; `false` if it does not.
@@ -379,8 +424,9 @@ impl Index {
                 .or_insert_with(|| Message::plain((priority - 1) as u8));
             if message.delivery_count >= limit {
                 message.state = State::Settling {
-                    before: Before::Waiting { until_ms: 0 },
+                    before: Before::Leaving { until_ms: 0 },
                 };
+                self.leaving += 1;
                 selection.exhausted.push(offset);
             } else {
                 message.delivery_count += 1;
@@ -469,7 +515,9 @@ impl Index {
                 message.state = State::Leased { lease };
             }
             Before::Leased { .. } => self.put_back(offset, 0, now_ms),
-            Before::Waiting { until_ms } => self.put_back(offset, until_ms, now_ms),
+            Before::Waiting { until_ms } | Before::Leaving { until_ms } => {
+                self.put_back(offset, until_ms, now_ms);
+            }
         }
     }
 
@@ -527,6 +575,9 @@ impl Index {
             | State::Settling {
                 before: Before::Leased { lease },
             } => self.leases.leave(lease),
+            State::Settling {
+                before: Before::Leaving { .. },
+            } => self.leaving -= 1,
             State::Settling { .. } => {}
             _ => return None,
         }
@@ -603,6 +654,7 @@ impl Index {
         self.expiring.clear();
         self.leases.clear();
         self.held = 0;
+        self.leaving = 0;
         let mut next = self.progress.next_live(0);
         while let Some(offset) = next {
             self.progress.finish(offset);

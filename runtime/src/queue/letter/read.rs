@@ -73,6 +73,12 @@ impl<'a> DeadLetter<'a> {
         letter
     }
 
+    /// Whether the message is one that was given up on, as far as its headers say. A letter that is too large for
+    /// them, and one that was redriven, is a message like any other.
+    pub fn is_marked(&self) -> bool {
+        self.reason.is_some()
+    }
+
     /// SHA-256 of the component that failed, as its plugin is written.
     pub fn plugin_digest(&self) -> Option<&'a str> {
         let (_, digest) = self.plugin?.rsplit_once('@')?;

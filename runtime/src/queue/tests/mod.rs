@@ -7,6 +7,7 @@ mod enqueuing;
 mod groups;
 mod holes;
 mod leases;
+mod max_length;
 mod model;
 mod ready;
 mod registry;

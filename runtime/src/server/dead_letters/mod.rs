@@ -24,9 +24,13 @@ use super::problem::{Code, Problem};
 use super::records::JSON_LINES;
 use super::state::State;
 use crate::model::QueueName;
+use crate::queue::letter::DeadLetter;
+use crate::queue::{self, Queue};
 
 const DEFAULT_LETTERS: usize = 100;
 const MAX_LETTERS: usize = 1_000;
+/// Letters that are deleted in one commit.
+const PURGED_LETTERS: usize = 10_000;
 /// Bytes of letters beyond which no further one is added to an answer.
 const MAX_EXPORT_BYTES: usize = 8 << 20;
 
@@ -83,6 +87,19 @@ pub struct PurgedLetters {
     pub deleted: u64,
     /// Letters that are leased by somebody, so still there.
     pub held: u64,
+    /// Messages of the queue that no header `millstream-reason` says to be dead letters, so still there.
+    #[serde(default)]
+    pub others: u64,
+}
+
+impl PurgedLetters {
+    async fn delete(&mut self, queue: &Queue, offsets: &mut Vec<u64>) -> Result<(), queue::Error> {
+        let removed = queue.remove(offsets).await?;
+        self.deleted += removed;
+        self.held += offsets.len() as u64 - removed;
+        offsets.clear();
+        Ok(())
+    }
 }
 
 /// How many there are.
@@ -242,7 +259,7 @@ async fn count(
     Ok(axum::Json(LetterCount { queue, letters }))
 }
 
-/// Delete dead letters.
+/// Delete dead letters, and nothing else that their queue holds.
 #[utoipa::path(post, path = "/dead-letters/purge", security(("token" = ["deploy"])), tag = "dead letters",
     request_body = PurgeRequest,
     responses((status = 200, body = PurgedLetters), (status = 404)))]
@@ -253,21 +270,26 @@ async fn purge(
     let selection = Selection::from(request);
     let queue = selection.queue(&state.data)?;
     let filter = selection.filter(&queue).await?;
-    let (mut deleted, mut held) = (0, 0);
-    if filter.is_all() {
-        deleted = queue.purge().await?;
-    } else {
-        let mut letters = queue.letters(filter);
-        while let Some(page) = letters.next_page().await? {
-            let offsets: Vec<u64> = page.iter().map(|message| message.offset).collect();
-            let removed = queue.remove(&offsets).await?;
-            deleted += removed;
-            held += offsets.len() as u64 - removed;
+    let mut purged = PurgedLetters {
+        queue: queue.name().clone(),
+        deleted: 0,
+        held: 0,
+        others: 0,
+    };
+    let mut offsets = Vec::new();
+    let mut letters = queue.letters(filter);
+    while let Some(page) = letters.next_page().await? {
+        for message in page {
+            // The queue may be one like any other, and only an admin empties that.
+            match DeadLetter::read(message.record()?.headers).is_marked() {
+                true => offsets.push(message.offset),
+                false => purged.others += 1,
+            }
+        }
+        if offsets.len() >= PURGED_LETTERS {
+            purged.delete(&queue, &mut offsets).await?;
         }
     }
-    Ok(axum::Json(PurgedLetters {
-        queue: queue.name().clone(),
-        deleted,
-        held,
-    }))
+    purged.delete(&queue, &mut offsets).await?;
+    Ok(axum::Json(purged))
 }

@@ -151,7 +151,7 @@ impl Scrape {
                     partition: position.partition,
                 };
                 let offset = position.committed.offset;
-                let lag = partition.high_watermark().saturating_sub(offset);
+                let lag = partition.count_from(offset);
                 self.group_offsets.push((labels.clone(), offset as f64));
                 self.group_lags.push((labels, lag as f64));
             }

@@ -137,3 +137,29 @@ async fn the_store_tells_of_its_commits() {
     );
     assert!((1.9..2.6).contains(&amplification), "{amplification}");
 }
+
+/// Fails when the lag counts what retention has removed, which the group's own page does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_lags_by_what_can_still_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = opened(&directory).await;
+    let config = TopicConfig::default();
+    let topic = data.log.create_topic(&"t".parse().unwrap(), config).await;
+    let topic = topic.unwrap();
+    for _ in 0..3 {
+        append(&data, &topic, b"x").await;
+    }
+    let (group, partition) = ("g".parse().unwrap(), topic.partition(0).unwrap());
+    let offsets = [(&**partition, 0)].into_iter();
+    data.groups.commit(&group, offsets).await.unwrap();
+    let mut commit = Commit::new();
+    commit.trim_partition(partition, 2, 0);
+    data.log.store().commit(commit).await.unwrap();
+    let text = scraped(&data).await;
+    let labels = "{consumergroup=\"g\",topic=\"t\",partition=\"0\"}";
+    let of_group = |name: &str| value(&text, &format!("{name}{labels}"));
+    assert_eq!(of_group("kafka_consumergroup_lag"), 1.0);
+    assert_eq!(of_group("kafka_consumergroup_current_offset"), 0.0);
+    let lag = data.groups.lag(topic.name(), partition, 0).unwrap();
+    assert_eq!(lag.lag_records, 1);
+}

@@ -189,12 +189,16 @@ async fn enqueue_lines(
             trace.add_to(&mut headers, record.size_bytes(), limits::MAX_RECORD_BYTES);
         }
         let timestamp_ms = record.timestamp.unwrap_or(now_ms);
-        let pushed = batch.push(
-            timestamp_ms,
-            record.key(),
-            record.value(),
-            headers.as_headers(),
-        );
+        let (key, value) = (record.key(), record.value());
+        let mut pushed = batch.push(timestamp_ms, key, value, headers.as_headers());
+        if matches!(pushed, Err(queue::Error::Undecided)) {
+            // Whoever decides may wait for an id of this batch.
+            enqueued.acknowledged += batch.enqueue().await?.stored_count;
+            let headers = headers.as_headers();
+            pushed = batch
+                .push_when_decided(timestamp_ms, key, value, headers)
+                .await;
+        }
         let is_new = pushed.map_err(|error| {
             let mut problem = Problem::from(error);
             problem.detail = format!("line {}: {}", at + 1, problem.detail);

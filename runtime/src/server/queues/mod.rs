@@ -1,6 +1,8 @@
 //! `/v1/queues`: list, create, describe, delete and purge queues; `messages.rs`: enqueue, peek, lease and settle.
 
 mod messages;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use axum::extract::State as StateOf;
@@ -12,7 +14,7 @@ use utoipa_axum::routes;
 pub use messages::{
     EnqueuedView, ExtendRequest, LeaseBody, ReceiptsRequest, ReleaseRequest, SettledView,
 };
-pub use view::{NewQueue, QueueSettings, QueueView, RemovedMessages};
+pub use view::{NewQueue, QueueConfigView, QueueSettings, QueueView, RemovedMessages};
 
 use super::extract::{Json, PathOf};
 use super::problem::Problem;

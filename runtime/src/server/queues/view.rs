@@ -26,12 +26,41 @@ pub struct QueueView {
     pub dead_letters: Option<u64>,
     /// Its settings.
     #[serde(flatten)]
-    pub settings: QueueSettings,
+    pub config: QueueConfigView,
+}
+
+/// A queue's settings.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct QueueConfigView {
+    /// How long a lease lasts, unless it asks otherwise.
+    pub visibility_timeout_ms: u64,
+    /// How often a message is delivered before it is a dead letter; null without end.
+    pub max_deliveries: Option<u32>,
+    /// The queue that takes what this one gives up on; null if there is none.
+    #[schema(value_type = Option<String>)]
+    pub dead_letter: Option<QueueName>,
+    /// How long messages wait before their first delivery, unless they say otherwise.
+    pub delay_ms: u64,
+    /// How long deduplication ids are remembered.
+    pub deduplication_window_ms: u64,
+    /// Messages that have waited for longer expire; null for never.
+    pub time_to_live_ms: Option<u64>,
+    /// Messages that the queue holds at most; null without limit.
+    pub max_length: Option<u64>,
+    /// What happens when it is full: `reject` or `drop-oldest`.
+    #[schema(value_type = PolicyName)]
+    pub max_length_policy: MaxLengthPolicy,
+    /// What makes messages a FIFO group: `header` or `key`.
+    #[schema(value_type = GroupsName)]
+    pub groups: GroupBy,
+    /// The priority of messages that do not say theirs, 0 to 9.
+    #[schema(minimum = 0, maximum = 9)]
+    pub default_priority: u8,
 }
 
 /// Settings of a queue; the default where one is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct QueueSettings {
     /// How long a lease lasts, unless it asks otherwise; 30,000 by default.
     pub visibility_timeout_ms: Option<u64>,
@@ -111,27 +140,29 @@ impl QueueView {
             oldest_age_ms: description.oldest_age_ms,
             size_bytes: description.size_bytes,
             dead_letters: description.dead_letter.as_ref().map(|(_, count)| *count),
-            settings: QueueSettings::of(&config),
+            config: QueueConfigView::of(&config),
+        }
+    }
+}
+
+impl QueueConfigView {
+    fn of(config: &QueueConfig) -> Self {
+        Self {
+            visibility_timeout_ms: config.visibility_timeout_ms,
+            max_deliveries: config.effective_max_deliveries(),
+            dead_letter: config.dead_letter.clone(),
+            delay_ms: config.delay_ms,
+            deduplication_window_ms: config.deduplication_window_ms,
+            time_to_live_ms: config.time_to_live_ms,
+            max_length: config.max_length,
+            max_length_policy: config.max_length_policy,
+            groups: config.groups,
+            default_priority: config.default_priority,
         }
     }
 }
 
 impl QueueSettings {
-    fn of(config: &QueueConfig) -> Self {
-        Self {
-            visibility_timeout_ms: Some(config.visibility_timeout_ms),
-            max_deliveries: config.effective_max_deliveries(),
-            dead_letter: config.dead_letter.clone(),
-            delay_ms: Some(config.delay_ms),
-            deduplication_window_ms: Some(config.deduplication_window_ms),
-            time_to_live_ms: config.time_to_live_ms,
-            max_length: config.max_length,
-            max_length_policy: Some(config.max_length_policy),
-            groups: Some(config.groups),
-            default_priority: Some(config.default_priority),
-        }
-    }
-
     /// The settings, with the defaults where none is given.
     pub(crate) fn config(&self) -> QueueConfig {
         let default = QueueConfig::default();
@@ -170,6 +201,35 @@ mod tests {
             ..QueueConfig::default()
         };
         assert_eq!(settings.config(), expected);
-        assert_eq!(QueueSettings::of(&expected).config(), expected);
+    }
+
+    #[test]
+    fn what_is_shown_is_taken_as_settings() {
+        let config = QueueConfig {
+            visibility_timeout_ms: 7,
+            max_deliveries: Some(2),
+            dead_letter: Some("d".parse().unwrap()),
+            delay_ms: 3,
+            deduplication_window_ms: 4,
+            time_to_live_ms: Some(5),
+            max_length: Some(6),
+            max_length_policy: MaxLengthPolicy::DropOldest,
+            groups: GroupBy::Key,
+            default_priority: 9,
+        };
+        let shown = serde_json::to_string(&QueueConfigView::of(&config)).unwrap();
+        let settings: QueueSettings = serde_json::from_str(&shown).unwrap();
+        assert_eq!(settings.config(), config);
+    }
+
+    /// A setting that is misspelt would be the default without a word.
+    #[test]
+    fn a_setting_that_is_not_known_is_refused() {
+        let misspelt = r#"{"name":"q","settings":{"max_deliverys":3}}"#;
+        let error = serde_json::from_str::<NewQueue>(misspelt).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `max_deliverys`"),
+            "{error}"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! `/v1/topics`: list, create, describe, change, delete and compact topics.
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 use axum::extract::State as StateOf;
@@ -74,10 +76,12 @@ async fn alter(
 ) -> Result<axum::Json<TopicView>, Problem> {
     let log = state.data.log.clone();
     let topic = log.topic(&name)?;
-    let mut config = topic.config();
-    settings.apply(&mut config)?;
     let altered = topic.clone();
-    to_its_end(async move { log.alter_topic(&altered, config).await }).await?;
+    to_its_end(async move {
+        let change = |config: &mut TopicConfig| settings.apply(config);
+        log.alter_topic(&altered, change).await
+    })
+    .await?;
     Ok(axum::Json(TopicView::of(&topic)))
 }
 

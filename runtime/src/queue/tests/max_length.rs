@@ -1,0 +1,210 @@
+//! Length limits: with commits that are on their way, with many producers, with messages that have expired.
+
+use std::sync::mpsc::channel;
+
+use super::support::*;
+use crate::queue::{
+    Error, MaxLengthPolicy, MessageBatch, Queue, QueueConfig, REASON, TIME_TO_LIVE,
+};
+use crate::storage::Commit;
+
+const PRODUCERS: usize = 8;
+
+fn bounded(max_length: u64, max_length_policy: MaxLengthPolicy) -> QueueConfig {
+    QueueConfig {
+        max_length: Some(max_length),
+        max_length_policy,
+        ..QueueConfig::default()
+    }
+}
+
+fn batch_of(queue: &Queue, value: &str) -> MessageBatch {
+    let mut batch = queue.batch();
+    let headers = crate::model::HeadersRef::EMPTY;
+    let value = Some(value.as_bytes());
+    assert!(batch.push(START_MS, None, value, headers).unwrap());
+    batch
+}
+
+/// Does something while a commit with a message is visible, and none of its outcomes has been told: the commit thread
+/// stands still in between, as it does whenever an outcome waits for a lock.
+fn while_a_commit_becomes_visible(
+    fixture: &Fixture,
+    queue: &Queue,
+    value: &str,
+    then: impl FnOnce(),
+) {
+    let (told, is_visible) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let mut commit = Commit::new();
+    commit.on_outcome(move |happened| {
+        told.send(happened).unwrap();
+        // An error is a test that has failed.
+        let _ = may_go_on.recv();
+    });
+    batch_of(queue, value).add_to(&mut commit).unwrap();
+    let store = fixture.queues().store().clone();
+    let committing = std::thread::spawn(move || block_on(store.commit(commit)).unwrap());
+    assert!(is_visible.recv().unwrap());
+    then();
+    go_on.send(()).unwrap();
+    committing.join().unwrap();
+}
+
+/// Fails when what becomes visible still counts as being on its way.
+#[test]
+fn a_commit_that_becomes_visible_does_not_count_twice() {
+    let fixture = Fixture::new();
+    let queue = fixture.create("q", bounded(3, MaxLengthPolicy::Reject));
+    enqueue(&queue, &["a"]);
+    while_a_commit_becomes_visible(&fixture, &queue, "b", || {
+        let (mut fits, mut too_many) = (batch_of(&queue, "c"), batch_of(&queue, "d"));
+        let mut commit = Commit::new();
+        fits.add_to(&mut commit).unwrap();
+        let full = too_many.add_to(&mut Commit::new()).unwrap_err();
+        assert!(matches!(full, Error::Full { held: 3, .. }), "{full}");
+        // It never happens, and leaves its room to others.
+        drop(commit);
+        too_many.add_to(&mut Commit::new()).unwrap();
+    });
+    enqueue(&queue, &["e"]);
+    assert!(enqueue_with(&queue, "f", &[]).is_err());
+    assert_eq!(values(&queue, 10), ["a", "b", "e"]);
+}
+
+/// Fails when what becomes visible still counts as being on its way, and when what it drops counts again.
+#[test]
+fn a_commit_that_becomes_visible_drops_no_more_than_it_adds() {
+    let fixture = Fixture::new();
+    let queue = fixture.create("q", bounded(3, MaxLengthPolicy::DropOldest));
+    enqueue(&queue, &["a", "b", "c"]);
+    let mut commit = Commit::new();
+    while_a_commit_becomes_visible(&fixture, &queue, "d", || {
+        batch_of(&queue, "e").add_to(&mut commit).unwrap();
+    });
+    fixture.directory.commit(commit);
+    assert_eq!(values(&queue, 10), ["c", "d", "e"]);
+}
+
+/// Runs producers at the same time.
+fn produce(queue: &Queue, producer: impl Fn(&Queue) + Sync) {
+    let together = std::sync::Barrier::new(PRODUCERS);
+    std::thread::scope(|scope| {
+        for _ in 0..PRODUCERS {
+            scope.spawn(|| {
+                together.wait();
+                producer(queue);
+            });
+        }
+    });
+}
+
+#[test]
+fn producers_at_the_same_time_keep_a_queue_full_and_no_fuller() {
+    const LENGTH: u64 = 1_000;
+    const ROUNDS: u64 = 20;
+    let fixture = Fixture::new();
+    let dead = fixture.create("dead", QueueConfig::default());
+    let config = QueueConfig {
+        dead_letter: Some(name("dead")),
+        ..bounded(LENGTH, MaxLengthPolicy::DropOldest)
+    };
+    let queue = fixture.create("q", config);
+    enqueue(&queue, &vec!["first"; LENGTH as usize]);
+    produce(&queue, |queue| {
+        for _ in 0..ROUNDS {
+            enqueue(queue, &["next"; 100]);
+            let count = block_on(queue.message_count()).unwrap();
+            assert!(count >= LENGTH, "{count} messages are left");
+        }
+    });
+    let count = |queue: &Queue| block_on(queue.message_count()).unwrap();
+    assert_eq!(count(&queue), LENGTH);
+    assert_eq!(count(&dead), PRODUCERS as u64 * ROUNDS * 100);
+}
+
+#[test]
+fn producers_at_the_same_time_fill_a_queue_to_its_limit_and_not_beyond() {
+    const EACH: usize = 125;
+    let fixture = Fixture::new();
+    let length = (PRODUCERS * EACH) as u64;
+    let queue = fixture.create("q", bounded(length, MaxLengthPolicy::Reject));
+    produce(&queue, |queue| {
+        for _ in 0..EACH {
+            // There is room for each of them.
+            enqueue(queue, &["a"]);
+        }
+    });
+    assert!(enqueue_with(&queue, "b", &[]).is_err());
+    let leased = lease(&queue, 100);
+    acknowledge(&queue, &leased);
+    // Of these only some have room.
+    produce(&queue, |queue| {
+        for _ in 0..EACH {
+            let _ = enqueue_with(queue, "c", &[]);
+        }
+    });
+    assert_eq!(block_on(queue.message_count()).unwrap(), length);
+}
+
+const SHORT: &[(&str, &str)] = &[(TIME_TO_LIVE, "10")];
+
+/// The values of dead letters and why they are.
+fn letters(queue: &Queue) -> Vec<(String, String)> {
+    let letters = lease(queue, 100);
+    let told = letters
+        .iter()
+        .map(|letter| (value(letter), header(letter, REASON).unwrap()));
+    told.collect()
+}
+
+fn with_dead_letters(fixture: &Fixture, config: QueueConfig) -> (Queue, Queue) {
+    let dead = fixture.create("dead", QueueConfig::default());
+    let config = QueueConfig {
+        dead_letter: Some(name("dead")),
+        ..config
+    };
+    (fixture.create("q", config), dead)
+}
+
+#[test]
+fn what_has_expired_makes_room_in_a_full_queue() {
+    let fixture = Fixture::new();
+    let (queue, dead) = with_dead_letters(&fixture, bounded(3, MaxLengthPolicy::Reject));
+    enqueue_with(&queue, "a", SHORT).unwrap();
+    enqueue_with(&queue, "b", SHORT).unwrap();
+    enqueue(&queue, &["c"]);
+    assert!(enqueue_with(&queue, "d", &[]).is_err());
+    let held = lease(&queue, 1);
+    assert_eq!(value(&held[0]), "a");
+    fixture.clock.advance_ms(10);
+    // Time does not take what is leased.
+    let two = [message("d", &[]), message("e", &[])];
+    let full = block_on(queue.enqueue(&two)).unwrap_err();
+    assert!(matches!(full, Error::Full { held: 2, .. }), "{full}");
+    enqueue(&queue, &["d"]);
+    assert!(enqueue_with(&queue, "e", &[]).is_err());
+    let expired = |value: &str| (value.to_owned(), "expired".to_owned());
+    assert_eq!(letters(&dead), [expired("b")]);
+    // Its lease is over, too.
+    fixture.clock.advance_ms(30_000);
+    enqueue(&queue, &["e"]);
+    assert_eq!(values(&queue, 10), ["c", "d", "e"]);
+    let told = letters(&dead);
+    assert!(told.contains(&expired("a")), "{told:?}");
+}
+
+#[test]
+fn what_has_expired_goes_before_the_oldest_and_says_so() {
+    let fixture = Fixture::new();
+    let (queue, dead) = with_dead_letters(&fixture, bounded(3, MaxLengthPolicy::DropOldest));
+    enqueue(&queue, &["old", "older"]);
+    enqueue_with(&queue, "short", SHORT).unwrap();
+    fixture.clock.advance_ms(10);
+    let two = [message("new", &[]), message("newer", &[])];
+    block_on(queue.enqueue(&two)).unwrap();
+    assert_eq!(values(&queue, 10), ["older", "new", "newer"]);
+    let expected = [("short", "expired"), ("old", "max-length")];
+    let expected = expected.map(|(value, reason)| (value.to_owned(), reason.to_owned()));
+    assert_eq!(letters(&dead), expected);
+}
