@@ -1,10 +1,14 @@
 //! A consistent copy of the store, taken while commits go on.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use hashbrown::HashSet;
 use rocksdb::checkpoint::Checkpoint;
 
-use super::{Error, Store};
+use super::{Error, Store, layout};
 
 impl Store {
     /// Takes a checkpoint: makes the folder, and in it a store of its own that holds every commit
@@ -32,4 +36,60 @@ impl Store {
             .and_then(|checkpoint| checkpoint.create_checkpoint(folder))
             .map_err(Error::engine("take a checkpoint"))
     }
+
+    /// Bytes on disk that only the checkpoints in the data directory still need: the store has dropped these files, or
+    /// never had them.
+    ///
+    /// It looks at every file if there are checkpoints: call it where a thread may wait for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn checkpoint_bytes(&self) -> Result<u64, Error> {
+        let folder = self.path().join(layout::CHECKPOINTS);
+        let checkpoints = entries(&folder)?;
+        if checkpoints.is_empty() {
+            return Ok(0);
+        }
+        let own = entries(&self.path().join(layout::STORE))?.into_iter();
+        let mut known: HashSet<u64> = own.map(|file| file.inode).collect();
+        let mut bytes = 0;
+        for checkpoint in checkpoints {
+            for file in entries(&folder.join(&checkpoint.name))? {
+                if known.insert(file.inode) {
+                    bytes += file.len_bytes;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// What lies in a folder.
+struct Entry {
+    name: std::ffi::OsString,
+    inode: u64,
+    len_bytes: u64,
+}
+
+/// What lies in a folder; nothing if it is not there. What is deleted meanwhile is left out.
+fn entries(folder: &Path) -> Result<Vec<Entry>, Error> {
+    let listed = match fs::read_dir(folder) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", folder)(error)),
+    };
+    let mut entries = Vec::new();
+    for entry in listed {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        match entry.metadata() {
+            Ok(metadata) => entries.push(Entry {
+                name: entry.file_name(),
+                inode: metadata.ino(),
+                len_bytes: metadata.len(),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("read", &entry.path())(error)),
+        }
+    }
+    Ok(entries)
 }

@@ -420,6 +420,42 @@ async fn no_task_stays_with_a_canary_that_is_taken_back() {
     assert_eq!(status.state, PipelineState::Failed);
 }
 
+/// One pipeline has the new version already, another one refuses it, and the old one does not open any more.
+///
+/// Fails when a pipeline that cannot be given the old version back goes on with the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_pipeline_stays_with_a_version_whose_deploy_has_failed() {
+    let server = Server::start().await;
+    let until_s = now_s() + 8;
+    let old = server.upload("p", &opens_until(until_s)).await;
+    let old = old.version.digest;
+    for (name, grants) in [
+        ("a", "clocks = true, random = true"),
+        ("b", "clocks = true"),
+    ] {
+        let text = manifest(name, name, &format!("allow = {{ {grants} }}"));
+        server.deployments.apply(&text, None).await.unwrap();
+    }
+    let random = "wasi:random/random@0.2.6";
+    let new = passthrough_too().import(random, "get-random-u64", "(result u64)", "(result i64)");
+    let new = server.upload("p", &new).await.version.digest;
+    while now_s() <= until_s {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let deployed = server.deployments.deploy(&p(), &new, Mode::All, None).await;
+    assert!(
+        matches!(deployed, Err(Error::DeployFailed { .. })),
+        "{deployed:?}"
+    );
+    for name in ["a", "b"] {
+        assert_eq!(server.task_digests(name), vec![old.clone(); 4]);
+    }
+    server.wait_until_idle().await;
+    let states = server.deployments.pipelines().status().into_iter();
+    let states: Vec<_> = states.map(|it| it.state).collect();
+    assert_eq!(states, [PipelineState::Failed, PipelineState::Running]);
+}
+
 /// A shadow that has not seen all of its time says so, whatever has ended it.
 ///
 /// Fails when tasks that start again, or have failed, leave it silent.

@@ -7,7 +7,7 @@ use super::support::{
 };
 use crate::log::{Cleanup, Cursor, Error, OffsetSpec, TopicConfig};
 use crate::model::{Compression, Record};
-use crate::storage::{self, Commit, Partition};
+use crate::storage::{self, Commit, Partition, layout};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -249,6 +249,40 @@ fn space_is_given_back() {
     block_on(fixture.log().delete_topic(topic.name())).unwrap();
     let after_bytes = used_bytes();
     assert!(after_bytes < 50_000, "{after_bytes}");
+}
+
+/// Fails when what a checkpoint shares with the store counts, and when what it alone holds on to does not.
+#[test]
+fn what_only_checkpoints_hold_on_to_is_told() {
+    let fixture = Fixture::new();
+    let topic = fixture.topic(keep_for(HOUR_MS));
+    let large = "x".repeat(20_000);
+    for _ in 0..200 {
+        let records = [record("a", Some(&large), START_MS)];
+        append(fixture.log(), topic.partition(0).unwrap(), &records);
+    }
+    let store = fixture.store();
+    assert_eq!(store.checkpoint_bytes().unwrap(), 0);
+    let folder = store.path().join(layout::CHECKPOINTS);
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["1", "2"] {
+        store.checkpoint(&folder.join(name)).unwrap();
+    }
+    let shared_bytes = store.checkpoint_bytes().unwrap();
+    assert!(shared_bytes < 200_000, "{shared_bytes}");
+    fixture.clock.advance_ms(5 * HOUR_MS);
+    assert!(retain(&fixture) > 3_600_000);
+    let started = std::time::Instant::now();
+    loop {
+        // RocksDB deletes files that it has dropped by and by.
+        store.flush().unwrap();
+        let held_bytes = store.checkpoint_bytes().unwrap();
+        if (3_600_000..5_000_000).contains(&held_bytes) {
+            break;
+        }
+        assert!(started.elapsed().as_secs() < 30, "{held_bytes}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -31,7 +31,11 @@ impl StoreScrape {
     pub(super) fn of(store: &Store) -> Result<Self, storage::Error> {
         let health = store.health();
         let usage = store.disk_usage()?;
-        let mut disk = vec![("tables", usage.table_bytes), ("blobs", usage.blob_bytes)];
+        let mut disk = vec![
+            ("tables", usage.table_bytes),
+            ("blobs", usage.blob_bytes),
+            ("checkpoints", store.checkpoint_bytes()?),
+        ];
         if let Some(space) = health.disk {
             disk.extend([("free", space.free_bytes), ("total", space.total_bytes)]);
         }
