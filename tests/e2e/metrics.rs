@@ -33,7 +33,7 @@ fn with_paused_pipeline(sandbox: &Sandbox) -> Server {
     sandbox.succeed(&["apply", "millstream.toml"]);
     let values = ["poison", "a", "b", "c", "d"];
     let records = values.map(|value| json!({ "key": value, "value": value }));
-    let produce = |records| {
+    let produce = |records: String| {
         server
             .post_lines("/v1/topics/in/records", &records)
             .expect(200)
