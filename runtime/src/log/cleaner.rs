@@ -129,7 +129,7 @@ impl Log {
         self.store().commit(commit).await?;
         if rewrite.report.freed_bytes > 0 {
             let (store, partition) = (self.store().clone(), Arc::clone(partition));
-            blocking(move || store.compact_partition(&partition, end)).await?;
+            blocking(move || store.compact_partition(&partition, 0..end)).await?;
         }
         Ok(rewrite.report)
     }

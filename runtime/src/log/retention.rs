@@ -31,7 +31,7 @@ impl Log {
                 commit.trim_partition(partition, start_offset, freed);
                 self.store().commit(commit).await?;
                 let (store, partition) = (self.store().clone(), Arc::clone(partition));
-                blocking(move || store.compact_partition(&partition, start_offset)).await?;
+                blocking(move || store.compact_partition(&partition, 0..start_offset)).await?;
                 freed_bytes += freed;
             }
         }

@@ -249,7 +249,7 @@ impl Log {
         let store = self.store.clone();
         blocking(move || {
             for partition in topic.partitions() {
-                store.compact_partition(partition, u64::MAX);
+                store.compact_partition(partition, 0..u64::MAX);
             }
         })
         .await

@@ -13,8 +13,8 @@ use super::offset_set::place;
 use super::shared::{Queue, State};
 use super::{Error, GroupBy, QueueConfig};
 use crate::model::{self, RecordBatch};
+use crate::storage::schema::KeyKind;
 use crate::storage::schema::queue_chunk::{self, Chunk};
-use crate::storage::schema::{KeyKind, positions::CHUNK_MESSAGES};
 use crate::storage::{self, Scan};
 
 /// Bytes of batches taken in at a time.
@@ -25,8 +25,8 @@ const MANY_MESSAGES: u64 = 50_000;
 /// What taking in needs to know from one time to the next.
 #[derive(Debug, Default)]
 pub(super) struct Ingest {
-    /// What was stored of messages that are not taken in yet; `None` until it was read.
-    stored: Option<BTreeMap<u64, Chunk>>,
+    /// The end of what was stored when the first was taken in, of which chunks tell; `None` until then.
+    stored_to: Option<u64>,
     hasher: RandomState,
 }
 
@@ -52,9 +52,8 @@ impl Queue {
     pub(super) fn ingest(&self) -> Result<(), Error> {
         let state = &self.state;
         let mut ingest = state.ingest.lock();
-        if ingest.stored.is_none() {
-            ingest.stored = Some(self.stored_chunks()?);
-        }
+        let high_watermark = state.partition.high_watermark();
+        let stored_to = *ingest.stored_to.get_or_insert(high_watermark);
         loop {
             let from = state.index.lock().indexed_to();
             if from >= state.partition.high_watermark() {
@@ -70,10 +69,11 @@ impl Queue {
                 .iter()
                 .map(|batch| Parsed::of(batch, &config, &ingest.hasher))
                 .collect::<Result<Vec<_>, _>>()?;
-            let (now_ms, stored) = (self.now_ms(), ingest.stored.get_or_insert_default());
+            let stored = self.stored_chunks(&parsed, stored_to)?;
+            let now_ms = self.now_ms();
             let mut index = state.index.lock();
             for batch in &parsed {
-                batch.take_in(&mut index, stored, &config, now_ms);
+                batch.take_in(&mut index, &stored, &config, now_ms);
             }
         }
     }
@@ -97,15 +97,25 @@ impl Queue {
 
     /// Whether what was stored when the data directory was opened is in the index.
     pub(super) fn is_taken_in(&self) -> bool {
-        self.state.ingest.lock().stored.is_some()
+        self.state.ingest.lock().stored_to.is_some()
     }
 
-    fn stored_chunks(&self) -> Result<BTreeMap<u64, Chunk>, Error> {
+    /// What is stored of the messages of batches that begin before `stored_to`: of the others nothing can be.
+    fn stored_chunks(
+        &self,
+        batches: &[Parsed],
+        stored_to: u64,
+    ) -> Result<BTreeMap<u64, Chunk>, Error> {
         let mut chunks = BTreeMap::new();
-        let first = place(self.state.partition.start_offset()).0;
+        let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
+            return Ok(chunks);
+        };
+        if first.base_offset >= stored_to {
+            return Ok(chunks);
+        }
         let (from, to) = (
-            queue_chunk::key(self.id(), first),
-            queue_chunk::key(self.id(), u64::MAX),
+            queue_chunk::key(self.id(), place(first.base_offset).0),
+            queue_chunk::key(self.id(), place(last.next_offset).0 + 1),
         );
         self.store
             .scan(KeyKind::QueueChunk, &from, Some(&to), |key, value| {
@@ -125,7 +135,7 @@ impl State {
     /// Forgets what is in memory, so that it is read again from what is stored.
     pub(super) fn forget(&self) {
         let mut ingest = self.ingest.lock();
-        ingest.stored = None;
+        ingest.stored_to = None;
         *self.index.lock() = Index::new(self.partition.start_offset());
     }
 }
@@ -186,7 +196,7 @@ impl Parsed {
     fn take_in(
         &self,
         index: &mut Index,
-        stored: &mut BTreeMap<u64, Chunk>,
+        stored: &BTreeMap<u64, Chunk>,
         config: &QueueConfig,
         now_ms: u64,
     ) {
@@ -211,12 +221,6 @@ impl Parsed {
                     }
                 }
             }
-        }
-        while let Some(chunk) = stored.first_entry() {
-            if (chunk.key() + 1) * CHUNK_MESSAGES > self.next_offset {
-                break;
-            }
-            chunk.remove();
         }
     }
 }

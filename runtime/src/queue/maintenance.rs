@@ -73,9 +73,11 @@ impl Queue {
         }
         self.state.freed_bytes.store(0, Ordering::Relaxed);
         let (store, partition) = (self.store.clone(), self.partition().clone());
-        let freed_to = self.state.freed_to.load(Ordering::Relaxed);
+        let Some(freed) = self.state.freed_range.lock().take() else {
+            return Ok(());
+        };
         let compacted = tokio::task::spawn_blocking(move || {
-            store.compact_partition(&partition, freed_to);
+            store.compact_partition(&partition, freed);
         });
         Ok(compacted.await.map_err(|_| storage::Error::Closed)?)
     }

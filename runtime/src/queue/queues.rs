@@ -247,7 +247,7 @@ impl Queues {
         let store = self.store.clone();
         let partition = Arc::clone(queue.partition());
         let compacted =
-            tokio::task::spawn_blocking(move || store.compact_partition(&partition, u64::MAX));
+            tokio::task::spawn_blocking(move || store.compact_partition(&partition, 0..u64::MAX));
         compacted.await.map_err(|_| storage::Error::Closed)?;
         Ok(())
     }

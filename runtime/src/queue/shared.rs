@@ -1,5 +1,6 @@
 //! A queue, as its users share it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -43,8 +44,8 @@ pub(super) struct State {
     first_chunk: AtomicU64,
     /// Bytes removed since space was last given back to the file system.
     pub(super) freed_bytes: AtomicU64,
-    /// Where the last of them ended.
-    pub(super) freed_to: AtomicU64,
+    /// Where the first of them began and the last of them ended.
+    pub(super) freed_range: Mutex<Option<Range<u64>>>,
 }
 
 /// The right to remove a prefix.
@@ -71,7 +72,7 @@ impl Queue {
             trimming: Arc::default(),
             first_chunk: AtomicU64::new(0),
             freed_bytes: AtomicU64::new(0),
-            freed_to: AtomicU64::new(0),
+            freed_range: Mutex::default(),
             partition,
         };
         Self {
@@ -161,13 +162,14 @@ impl Queue {
         let state = Arc::clone(&self.state);
         let to_chunk = super::offset_set::place(trim.to).0;
         let from_chunk = state.first_chunk.load(Ordering::Relaxed);
+        let start = state.partition.start_offset();
         commit.trim_partition(&state.partition, trim.to, trim.freed_bytes);
         commit.delete_queue_chunks(state.id, from_chunk, to_chunk);
         commit.on_outcome(move |happened| {
             if happened {
                 state.index.lock().trimmed(trim);
                 state.first_chunk.store(to_chunk, Ordering::Relaxed);
-                state.note_freed(trim.to, trim.freed_bytes);
+                state.note_freed(start..trim.to, trim.freed_bytes);
             }
             drop(guard);
         });
@@ -181,7 +183,7 @@ impl Queue {
         commit.on_outcome(move |happened| {
             if happened {
                 state.index.lock().hollowed(hole);
-                state.note_freed(hole.to, hole.freed_bytes);
+                state.note_freed(hole.from..hole.to, hole.freed_bytes);
             }
             drop(guard);
         });
@@ -189,9 +191,13 @@ impl Queue {
 }
 
 impl State {
-    fn note_freed(&self, to: u64, bytes: u64) {
+    fn note_freed(&self, freed: Range<u64>, bytes: u64) {
+        let mut range = self.freed_range.lock();
+        *range = Some(match range.take() {
+            Some(range) => range.start.min(freed.start)..range.end.max(freed.end),
+            None => freed,
+        });
         self.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.freed_to.fetch_max(to, Ordering::Relaxed);
     }
 }
 

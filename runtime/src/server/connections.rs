@@ -4,15 +4,20 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Extension;
+use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
+use futures_util::task::AtomicWaker;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
+use tower::Layer as _;
 
 /// How long a connection waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,6 +49,28 @@ impl Default for Timeouts {
     }
 }
 
+/// A connection, as those know it who answer on it.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    is_given_up: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Connection {
+    /// Closes it, whatever is under way.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.is_given_up.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Accepts as many connections as may be open.
 #[derive(Clone)]
 pub(super) struct Bounded {
@@ -66,8 +93,8 @@ impl Bounded {
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
     type Stream = Counted;
-    type Service = S;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(Counted, S)>> + Send>>;
+    type Service = AddExtension<S, Arc<Connection>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let Self {
@@ -83,8 +110,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
             let permit = permit
                 .map_err(io::Error::other)?
                 .map_err(io::Error::other)?;
+            let connection = Arc::<Connection>::default();
+            let service = Extension(Arc::clone(&connection)).layer(service);
             let counted = Counted {
                 stream,
+                connection,
                 stalled: None,
                 max_stall: timeouts.answer,
                 _permit: permit,
@@ -97,6 +127,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
 /// A connection that counts while it is open.
 pub(super) struct Counted {
     stream: TcpStream,
+    connection: Arc<Connection>,
     /// Ends when the client has taken nothing for too long, while it does not.
     stalled: Option<Pin<Box<Sleep>>>,
     max_stall: Duration,
@@ -110,6 +141,7 @@ impl Counted {
         written: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.connection.check()?;
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -131,6 +163,9 @@ impl AsyncRead for Counted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Whoever answers reads all the time, be it only to notice that the client has gone.
+        self.connection.reader.register(context.waker());
+        self.connection.check()?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

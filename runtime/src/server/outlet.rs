@@ -2,12 +2,14 @@
 //!
 //! The bytes of an answer count until the last of them has gone to its connection: a client that asks and doesn't read
 //! keeps them. While there is no room for more, whoever reads is refused before anything is read for it; an answer to
-//! what has been done is given all the same, and counts. One that is alone gets through, however large it is. What is
-//! streamed without an end does not count: it is made when the connection takes it.
+//! what has been done is given all the same, and counts. One that is alone gets through, however large it is. A connection
+//! on which an answer is not read in time is closed. What is streamed without an end does not count: it is made when the
+//! connection takes it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State as StateOf};
@@ -15,40 +17,98 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body::{Frame, SizeHint};
+use tokio::task::AbortHandle;
 
+use super::connections::Connection;
 use super::problem::{Code, Problem};
 use super::room::{Held, Room};
 
+/// How long a client may take to read an answer, besides what it has for each byte.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that it reads in a second at least.
+const LEAST_BYTES_A_SECOND: u64 = 64 << 10;
+/// Answers that are no larger may stay: they take less than what watches over them.
+const SMALL_BYTES: usize = 1 << 10;
+
+/// Where the bytes of answers count. Clones share it.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    room: Room,
+    patience: Duration,
+}
+
+impl Outlet {
+    pub(super) fn new(most_bytes: usize) -> Self {
+        Self {
+            room: Room::new(most_bytes),
+            patience: PATIENCE,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_patience(most_bytes: usize, patience: Duration) -> Self {
+        Self {
+            room: Room::new(most_bytes),
+            patience,
+        }
+    }
+
+    /// Bytes that clients have not read yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.room.held_bytes()
+    }
+
+    /// That there is room for another answer.
+    ///
+    /// # Errors
+    /// A problem if clients have left too much unread.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        match self.room.has(1) {
+            true => Ok(()),
+            false => Err(overloaded()),
+        }
+    }
+
+    /// Closes the connection if an answer is still there when it should have been read.
+    fn watch(&self, bytes: usize, connection: Option<Arc<Connection>>) -> Option<AbortHandle> {
+        let connection = connection.filter(|_| bytes > SMALL_BYTES)?;
+        let for_bytes = Duration::from_secs(bytes as u64 / LEAST_BYTES_A_SECOND);
+        let patience = self.patience + for_bytes;
+        let watching = tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            connection.give_up();
+        });
+        Some(watching.abort_handle())
+    }
+}
+
 /// The middleware.
-pub(super) async fn bound(StateOf(room): StateOf<Room>, request: Request, next: Next) -> Response {
+pub(super) async fn bound(
+    StateOf(outlet): StateOf<Outlet>,
+    request: Request,
+    next: Next,
+) -> Response {
     let only_reads = *request.method() == Method::GET;
-    if only_reads && let Err(problem) = check(&room) {
+    if only_reads && let Err(problem) = outlet.check() {
         return problem.into_response();
     }
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let response = next.run(request).await;
     let Some(bytes) = response.body().size_hint().exact() else {
         return response;
     };
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let held = room.hold();
+    let held = outlet.room.hold();
     match held.take(bytes) {
         true => {}
         false if only_reads => return overloaded().into_response(),
         false => held.take_anyway(bytes),
     }
-    let held = Arc::new(held);
-    response.map(|body| Body::new(Unread { body, held }))
-}
-
-/// That there is room for another answer.
-///
-/// # Errors
-/// A problem if clients have left too much unread.
-pub(super) fn check(room: &Room) -> Result<(), Problem> {
-    match room.has(1) {
-        true => Ok(()),
-        false => Err(overloaded()),
-    }
+    let answer = Arc::new(Answer {
+        watching: outlet.watch(bytes, connection),
+        _held: held,
+    });
+    response.map(|body| Body::new(Unread { body, answer }))
 }
 
 fn overloaded() -> Problem {
@@ -58,16 +118,30 @@ fn overloaded() -> Problem {
     )
 }
 
-/// The body of an answer, which counts until it has been read.
+/// What there is of an answer until all of it has been read.
+struct Answer {
+    watching: Option<AbortHandle>,
+    _held: Held,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
+    }
+}
+
+/// The body of an answer.
 struct Unread {
     body: Body,
-    held: Arc<Held>,
+    answer: Arc<Answer>,
 }
 
 /// A part of it, on its way to the connection.
 struct Part {
     bytes: Bytes,
-    _held: Arc<Held>,
+    _answer: Arc<Answer>,
 }
 
 impl AsRef<[u8]> for Part {
@@ -89,7 +163,7 @@ impl HttpBody for Unread {
             frame.map_data(|bytes| {
                 Bytes::from_owner(Part {
                     bytes,
-                    _held: Arc::clone(&self.held),
+                    _answer: Arc::clone(&self.answer),
                 })
             })
         })
@@ -124,11 +198,11 @@ mod tests {
     /// that has begun is not answered.
     #[tokio::test]
     async fn answers_that_nobody_reads_keep_others_from_reading() {
-        let room = Room::new(100);
+        let outlet = Outlet::new(100);
         let answer = || async { [0_u8; 60] };
         let router: Router = Router::new()
             .route("/", get(answer).post(answer))
-            .layer(axum::middleware::from_fn_with_state(room.clone(), bound));
+            .layer(axum::middleware::from_fn_with_state(outlet.clone(), bound));
         let unread = answered(&router, Method::GET).await;
         assert_eq!(unread.status(), StatusCode::OK);
         assert_eq!(unread.headers()[header::CONTENT_LENGTH], "60");
@@ -137,17 +211,17 @@ mod tests {
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
         let done = answered(&router, Method::POST).await;
         assert_eq!(done.status(), StatusCode::OK);
-        assert_eq!(room.held_bytes(), 120);
-        assert!(check(&room).is_err());
+        assert_eq!(outlet.held_bytes(), 120);
+        assert!(outlet.check().is_err());
         drop(done);
 
         let mut parts = unread.into_body().into_data_stream();
         let part = parts.next().await.unwrap().unwrap();
         assert!(parts.next().await.is_none());
         drop(parts);
-        assert_eq!((part.len(), room.held_bytes()), (60, 60));
+        assert_eq!((part.len(), outlet.held_bytes()), (60, 60));
         drop(part);
-        assert_eq!(room.held_bytes(), 0);
+        assert_eq!(outlet.held_bytes(), 0);
         let read = answered(&router, Method::GET).await;
         assert_eq!(read.status(), StatusCode::OK);
     }

@@ -10,8 +10,8 @@ use super::access::{Standing, Tokens};
 use super::backups::Backups;
 use super::dead_letters::Redrives;
 use super::intake::Intake;
+use super::outlet::Outlet;
 use super::problem::{Code, Problem};
-use super::room::Room;
 use crate::deploy::Deployments;
 use crate::group::Groups;
 use crate::log::Log;
@@ -95,7 +95,7 @@ pub(super) struct Shared {
     pub(super) backups: Backups,
     pub(super) intake: Intake,
     /// What clients have not read yet.
-    pub(super) unread: Room,
+    pub(super) unread: Outlet,
     stopping: Stopping,
     /// Whether what was applied has been started.
     is_started: AtomicBool,
@@ -181,7 +181,7 @@ impl State {
             tokens,
             waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
             intake: Intake::new(limits.inflight_bytes),
-            unread: Room::new(limits.unread_bytes),
+            unread: Outlet::new(limits.unread_bytes),
             limits,
             redrives: Redrives::default(),
             backups: Backups::default(),

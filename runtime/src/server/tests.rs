@@ -131,6 +131,8 @@ async fn a_redrive_waits_for_the_tasks_of_a_failed_pipeline() {
 /// Fails when nobody looks for them before the redrive, or when it has begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redrive_waits_until_a_trial_is_over() {
+    // More than go back until a slow machine has begun a trial.
+    const LETTERS: u64 = 60;
     let server = Server::start().await;
     server.upload("p", &Guest::passthrough()).await;
     let text = manifest("m", "a", "");
@@ -139,7 +141,7 @@ async fn a_redrive_waits_until_a_trial_is_over() {
     let letters = "a.dead-letters".parse().unwrap();
     let letters = server.queues.queue(&letters).unwrap();
     let header = |name, value: String| Header::new(name, Some(Bytes::from(value)));
-    for offset in 0..2 {
+    for offset in 0..LETTERS {
         let origin = format!("topic:in/1/{offset}");
         let record = Record {
             key: None,
@@ -181,7 +183,7 @@ async fn a_redrive_waits_until_a_trial_is_over() {
     let begun = ask(request.body(Body::from(slowly.to_string())).unwrap()).await;
     let path = format!("/v1/redrives/{}", begun["id"]);
     let look = || ask(Request::get(&path).body(Body::empty()).unwrap());
-    while look().await["redriven"] != 1 {
+    while look().await["redriven"] == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let shadow = Mode::Shadow { duration_ms };
@@ -193,10 +195,14 @@ async fn a_redrive_waits_until_a_trial_is_over() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert_eq!((&ended["redriven"], &ended["left"]), (&json!(1), &json!(1)));
+    let count = |name: &str| ended[name].as_u64().unwrap();
+    let (redriven, left) = (count("redriven"), count("left"));
+    assert!(redriven > 0 && left > 0, "{ended}");
+    assert_eq!(redriven + left, LETTERS);
     let error = ended["error"].as_str().unwrap();
     assert!(error.contains("takes part in deploy"), "{error}");
     server.deployments.stop_deploy(id).await.unwrap();
-    assert_eq!(letters.message_count().await.unwrap(), 1);
-    assert_eq!(server.values("out").concat().len(), 1);
+    assert_eq!(letters.message_count().await.unwrap(), left);
+    server.wait_until_idle().await;
+    assert_eq!(server.values("out").concat().len() as u64, redriven);
 }

@@ -1,5 +1,6 @@
 //! The open data directory: reads, and the door to the commit thread.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -422,10 +423,10 @@ impl Store {
     }
 
     /// Gives the space of deleted batches of a partition back to the file system.
-    pub(crate) fn compact_partition(&self, partition: &Partition, to_offset: u64) {
+    pub(crate) fn compact_partition(&self, partition: &Partition, offsets: Range<u64>) {
         let family = self.database.family(Family::Log);
-        let from = batch_key::key(partition.topic_id(), partition.index(), 0);
-        let to = batch_key::key(partition.topic_id(), partition.index(), to_offset);
+        let from = batch_key::key(partition.topic_id(), partition.index(), offsets.start);
+        let to = batch_key::key(partition.topic_id(), partition.index(), offsets.end);
         self.database
             .rocks
             .compact_range_cf(&family, Some(from), Some(to));

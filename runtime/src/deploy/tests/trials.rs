@@ -265,7 +265,8 @@ async fn a_version_that_is_tried_out_is_kept_until_it_is_promoted() {
     for number in 0..18 {
         server.upload("p", &other(number)).await;
     }
-    let mode = canary(&[1], Duration::from_secs(4));
+    // Longer than the uploads take on a slow machine.
+    let mode = canary(&[1], Duration::from_secs(15));
     let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
     let id = deploy.unwrap().id;
     for number in 18..21 {

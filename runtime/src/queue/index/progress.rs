@@ -10,6 +10,11 @@ const TRIM_MESSAGES: u64 = 64 * 1024;
 /// …or of this many bytes, if that is less.
 const TRIM_BYTES: u64 = 8 << 20;
 
+/// A hole is made of this many messages in a row that are done with…
+const HOLE_MESSAGES: u64 = 8 * 1024;
+/// …or of this many bytes, if that is less: each costs readers a range deletion.
+const HOLE_BYTES: u64 = 1 << 20;
+
 /// What of a prefix can be removed from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::queue) struct Trim {
@@ -270,7 +275,7 @@ impl Progress {
             let live = self.next_live(base).unwrap_or(self.end);
             let hole = self.widest_hole(base, live);
             let is_worth_it =
-                hole.to - hole.from >= TRIM_MESSAGES || hole.freed_bytes >= TRIM_BYTES;
+                hole.to - hole.from >= HOLE_MESSAGES || hole.freed_bytes >= HOLE_BYTES;
             if is_worth_it && hole.freed_bytes > 0 {
                 return Some(hole);
             }
@@ -472,9 +477,9 @@ mod tests {
                 progress.finish(offset);
             }
         };
-        finish(&mut progress, 1..60_000);
+        finish(&mut progress, 1..8_000);
         assert_eq!(progress.hole(0), None);
-        finish(&mut progress, 60_000..70_000);
+        finish(&mut progress, 8_000..70_000);
         let hole = progress.hole(0).unwrap();
         // The first batch has a live message, and holes end where the first batch of a chunk begins.
         assert!(hole.from > 0 && hole.from <= 2 * BATCH, "{hole:?}");

@@ -13,7 +13,6 @@ use utoipa_axum::routes;
 use super::super::access::Standing;
 use super::super::extract::{Body, Json, PathOf, QueryOf};
 use super::super::json_record::{JsonRecord, QueueWriter};
-use super::super::outlet;
 use super::super::problem::{Code, Problem};
 use super::super::records::JSON_LINES;
 use super::super::request_trace::RequestTrace;
@@ -304,7 +303,7 @@ async fn lease(
         )));
     }
     // A lease that was refused afterwards would hide its messages until the visibility timeout.
-    outlet::check(&state.unread)?;
+    state.unread.check()?;
     let mut messages = queue.lease(&request).await?;
     if messages.is_empty() && wait_ms > 0 {
         let _waiting = state.may_wait()?;

@@ -110,6 +110,8 @@ pub(super) async fn fetch(
             () = tokio::time::sleep(limits.wait) => {}
             ended = state.let_go(&standing) => ended?,
         }
+        // One append wakes all who wait.
+        state.unread.check()?;
         lines = block_in_place(|| read(&mut readers, &limits))?;
     }
     let mut response = ([(header::CONTENT_TYPE, JSON_LINES)], lines).into_response();
