@@ -29,7 +29,7 @@ use super::batch_run::{Batch, Origin};
 use super::batch_runner::{BatchRunner, open_parked, parked_input};
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::control::TaskControl;
-use super::input::{Input, Source};
+use super::input::{Input, Source, commit_start};
 use super::lane_progress::{LaneProgress, OffsetRanges, SharedProgress};
 use super::retry::Parked;
 use super::runtime::PipelineRuntime;
@@ -95,6 +95,7 @@ impl ConcurrentTask {
     ) -> Result<Self, TaskError> {
         let count = pipeline.spec.concurrency;
         let mut inputs = Input::open_all(&pipeline, task, &status)?;
+        commit_start(&pipeline, &inputs).await?;
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
         let parked = open_parked(&pipeline, task, &status)?;
         let (report, done) = mpsc::unbounded_channel();
