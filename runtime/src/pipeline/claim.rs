@@ -98,7 +98,14 @@ impl BatchRunner {
                     lane.finished(*turn, batch.columns.offsets().iter().copied());
                 }
             }
-            Origin::Parked(_) | Origin::Queue(_) | Origin::Timers => {}
+            Origin::Parked(waiting) => {
+                let mut parked = self.parked.lock();
+                for done in waiting {
+                    parked.remove(done, &mut self.gathered.commit);
+                }
+                self.has_parked = true;
+            }
+            Origin::Queue(_) | Origin::Timers => {}
         }
         self.gathered.commit.extend(claim.commit);
         if matches!(batch.origin, Origin::Timers) {

@@ -230,6 +230,9 @@ impl ConsumerTask {
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.runner.task, |input| input.partition().index());
         let batch = Batch::of_parked(waiting, index, partition)?;
+        if self.runner.pipeline.spec.delivery == Delivery::AtMostOnce {
+            return self.runner.run_batch_once(&batch, stop).await;
+        }
         // The next batch of records is committed at the same time, so that retries cost no commits of their own.
         self.runner.gather_batch(&batch, stop).await?;
         Ok(())
