@@ -1,5 +1,4 @@
-//! Several instances of a plugin in each task: nothing is lost or doubled, the order of each key is kept,
-//! and a slow key delays only itself.
+//! Several instances of a plugin in each task: nothing is lost or doubled, and the order of each key is kept.
 //!
 //! What these checks catch was tried by breaking the engine by hand:
 //!
@@ -8,17 +7,14 @@
 //! | a lane's offsets are not stored beyond the committed offset | `kills_*` |
 //! | what is stored beyond the offset is not looked at after a restart | `kills_*`, `the_number_of_instances_can_change` |
 //! | records of a key go to any lane that is free | `kills_with_state_*`, `retries_keep_*` |
-//! | a full backlog is not parked | `a_flood_of_a_slow_key_does_not_hold_up_the_others` |
+//! | state without an order is not refused | `state_needs_the_order_of_its_keys` |
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::counting::{self, Workload};
-use crate::support::{Answer, Random, Sandbox, Service, note};
+use crate::support::{Random, Sandbox, note};
 
 fn produce(sandbox: &Sandbox, records: impl IntoIterator<Item = Value>) {
     let lines = records.into_iter().map(|record| record.to_string());
@@ -152,94 +148,21 @@ fn state_keeps_its_number_of_instances() {
     assert_eq!(sandbox.consume("out").len(), 10);
 }
 
-/// A service that keeps the call of `first` waiting until so many of `quick …` have come.
-struct Gate {
-    service: Service,
-    has_opened: Arc<AtomicBool>,
-}
-
-impl Gate {
-    fn start(quick: usize) -> Self {
-        /// Longer than any machine takes.
-        const PATIENCE: Duration = Duration::from_secs(120);
-        let has_opened = Arc::new(AtomicBool::new(false));
-        let (opened, seen) = (Arc::clone(&has_opened), AtomicUsize::new(0));
-        let service = Service::start(move |call| {
-            if call.body.starts_with("quick") {
-                seen.fetch_add(1, Ordering::SeqCst);
-            }
-            let began = Instant::now();
-            while call.body == "first" && !opened.load(Ordering::SeqCst) {
-                let have_come = seen.load(Ordering::SeqCst) >= quick;
-                opened.store(have_come, Ordering::SeqCst);
-                if began.elapsed() > PATIENCE {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Answer::Status(200, call.body.clone())
-        });
-        Self {
-            service,
-            has_opened,
-        }
-    }
-
-    /// One partition, four instances that call it.
-    fn wire(&self, sandbox: &Sandbox) {
-        let (url, authority) = (self.service.url(), self.service.authority());
-        let settings = format!(
-            "concurrency = 4\nlimits = {{ deadline = \"300s\" }}\nallow = {{ http = [\"{authority}\"] }}\n\
-             config = {{ url = \"{url}\", timeout-ms = 200000 }}"
-        );
-        sandbox.wire_suspect("testing-calls-service", 1, &settings);
-    }
-
-    /// Runs; returns the outputs of the slow key.
-    #[track_caller]
-    fn run(&self, sandbox: &Sandbox, count: usize) -> Vec<String> {
-        run(sandbox);
-        assert!(self.has_opened.load(Ordering::SeqCst), "the others waited");
-        let mut out = values(sandbox);
-        assert_eq!(out.len(), count);
-        out.retain(|value| !value.starts_with("quick"));
-        out
-    }
-}
-
-fn quick(count: u64) -> impl Iterator<Item = Value> {
-    (0..count).map(|number| record(&format!("k{}", number % 40), format!("quick {number}")))
-}
-
-/// One record takes long: all records of other keys pass it, those of its key wait.
+/// Without an order records go to any instance, and the state of a key would be at several.
 #[test]
-fn a_slow_key_delays_only_itself() {
-    let gate = Gate::start(500);
+fn state_needs_the_order_of_its_keys() {
     let sandbox = Sandbox::new();
-    gate.wire(&sandbox);
-    let slow = ["first", "second"].map(|value| record("slow", value.to_owned()));
-    produce(&sandbox, slow.into_iter().chain(quick(500)));
-    assert_eq!(gate.run(&sandbox, 502), ["first", "second"]);
-}
-
-/// More records of a slow key than the task holds: they wait in the store, in their order, and the others pass.
-#[test]
-fn a_flood_of_a_slow_key_does_not_hold_up_the_others() {
-    const FLOOD: usize = 5_000;
-    let gate = Gate::start(200);
-    let sandbox = Sandbox::new();
-    gate.wire(&sandbox);
-    let first = record("slow", "first".to_owned());
-    let flood = (0..FLOOD).map(|number| record("slow", format!("flood {number}")));
-    produce(
-        &sandbox,
-        std::iter::once(first).chain(flood).chain(quick(200)),
+    sandbox.wire_suspect(
+        "testing-stateful-count",
+        1,
+        "concurrency = 2\nretry = { order = \"none\" }",
     );
-    let slow = gate.run(&sandbox, FLOOD + 201);
-    assert_eq!(slow[0], "first");
-    let numbers = slow[1..].iter();
-    let numbers = numbers.map(|value| value.split(' ').nth(1).unwrap().parse::<u64>().unwrap());
-    assert!(numbers.is_sorted_by(|a, b| a < b));
+    produce(&sandbox, [record("k", "v".to_owned())]);
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_failure()
+        .expect_error(&["`suspect`", "keeps state", "retry.order = \"none\""]);
+    assert!(sandbox.consume("out").is_empty());
 }
 
 /// Records of a few keys, some of which fail once or twice.

@@ -105,6 +105,34 @@ fn answers_become_outputs() {
     );
 }
 
+/// A record that was given up on is sent back, and killed while its call is under way: under at-most-once that call was
+/// its one.
+///
+/// Fails when the record is taken out of those that are parked by the checkpoint after the call.
+#[test]
+fn a_redriven_record_is_called_once_under_at_most_once() {
+    for concurrency in [1, 4] {
+        let service = Service::start(|call| match call.count {
+            1 => Answer::Status(400, "never".to_owned()),
+            2 => Answer::Hang,
+            _ => echo(&call.body),
+        });
+        let settings = format!(
+            "delivery = \"at-most-once\"\nconcurrency = {concurrency}\nlimits.deadline = \"60s\"\nconfig.timeout-ms = 60000"
+        );
+        let sandbox = scene(&service.url(), &[&service.authority()], 1, &settings);
+        produce(&sandbox, 0..1);
+        assert_eq!(run(&sandbox)["dead_letters"], 1);
+        sandbox.succeed(&["dead-letter", "redrive", "suspect"]);
+        let mut killed = sandbox.start(&["run", "millstream.toml"]);
+        killed.wait_until("the second call", |_| service.call_count() == 2);
+        assert!(killed.kill().0, "the run ended by itself");
+        run(&sandbox);
+        assert_eq!(service.call_count(), 2, "{settings}");
+        assert!(outputs(&sandbox).is_empty());
+    }
+}
+
 #[test]
 fn an_attempt_that_is_made_again_has_the_same_key() {
     let service = Service::start(|call| match call.count {

@@ -32,6 +32,7 @@ mod retries;
 mod server;
 mod server_access;
 mod server_pipelines;
+mod slow_key;
 mod support;
 mod timers;
 mod traces;

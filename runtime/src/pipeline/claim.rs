@@ -57,19 +57,23 @@ impl BatchRunner {
         Ok(claim)
     }
 
-    /// Extends the leases of what is left of a batch that takes long.
+    /// Extends the leases of what is left of a batch that takes long: what is claimed is not handed out, and what is not
+    /// should last until it is its turn, or it is clear that it has to wait.
     fn keep_leases(&mut self, batch: &Batch, from: usize) -> Result<(), TaskError> {
         let Origin::Queue(leased) = &batch.origin else {
             return Ok(());
         };
         let timeout_ms = leased.queue.config().visibility_timeout_ms;
+        // A record on which the plugin faults may run a second time, for its recording.
+        let until_next = self.pipeline.spec.limits.deadline * 2 + LONGEST_PAUSE;
+        let until_next_ms = u64::try_from(until_next.as_millis()).unwrap_or(u64::MAX);
         let now_ms = self.now_ms();
-        // A lease that ends while a call runs does no harm: what is claimed is not handed out. The others
-        // should last until it is their turn.
-        if self.leased_until_ms < now_ms.saturating_add(timeout_ms / 2) {
+        let needed_ms = until_next_ms.saturating_add(timeout_ms / 2);
+        if self.leased_until_ms < now_ms.saturating_add(needed_ms) {
             let rest = leased.receipts.get(from..).unwrap_or_default();
-            block_in_place(|| leased.queue.extend(rest, timeout_ms))?;
-            self.leased_until_ms = now_ms.saturating_add(timeout_ms);
+            let lease_ms = until_next_ms.saturating_add(timeout_ms);
+            block_in_place(|| leased.queue.extend(rest, lease_ms))?;
+            self.leased_until_ms = now_ms.saturating_add(lease_ms);
         }
         Ok(())
     }
@@ -94,7 +98,14 @@ impl BatchRunner {
                     lane.finished(*turn, batch.columns.offsets().iter().copied());
                 }
             }
-            Origin::Parked(_) | Origin::Queue(_) | Origin::Timers => {}
+            Origin::Parked(waiting) => {
+                let mut parked = self.parked.lock();
+                for done in waiting {
+                    parked.remove(done, &mut self.gathered.commit);
+                }
+                self.has_parked = true;
+            }
+            Origin::Queue(_) | Origin::Timers => {}
         }
         self.gathered.commit.extend(claim.commit);
         if matches!(batch.origin, Origin::Timers) {

@@ -12,13 +12,12 @@ use super::batch_run::{Batch, Origin};
 use super::batch_runner::{BatchRunner, open_parked, parked_input};
 use super::checkpoint::Checkpoint;
 use super::control::TaskControl;
-use super::input::{Input, Source, any_readable};
+use super::input::{Input, any_readable, commit_start};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
 use super::timers;
-use crate::manifest::{Delivery, RetryOrder, Start};
+use crate::manifest::{Delivery, RetryOrder};
 use crate::plugin::Columns;
-use crate::storage::Commit;
 
 /// How long a task waits at most that has nothing to do, before it looks again.
 const LONG_PAUSE: Duration = Duration::from_secs(3600);
@@ -73,7 +72,7 @@ impl ConsumerTask {
         &mut self,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        self.commit_start().await?;
+        commit_start(&self.runner.pipeline, &self.inputs).await?;
         let mut next_due_turn = Instant::now();
         while !*stop.borrow_and_update() {
             if self.runner.control.has_swap() {
@@ -126,34 +125,6 @@ impl ConsumerTask {
         };
         let pause_ms = parked_ms.into_iter().chain(timers_ms).min()?;
         Some(Duration::from_millis(pause_ms))
-    }
-
-    /// Commits where the inputs start that have no position yet: `latest`, or a time, is meant once,
-    /// and not again by each run until records come.
-    async fn commit_start(&mut self) -> Result<(), TaskError> {
-        let pipeline = &self.runner.pipeline;
-        if matches!(pipeline.spec.start, Start::Earliest) {
-            return Ok(());
-        }
-        let mut commit = Commit::new();
-        for (turn, input) in self.inputs.iter().enumerate() {
-            let Source::Topic(cursor) = &input.source else {
-                continue;
-            };
-            let group = &pipeline.spec.group;
-            if pipeline
-                .groups
-                .committed(group, cursor.partition())?
-                .is_none()
-            {
-                self.runner
-                    .commit_offset(turn, cursor.offset(), &mut commit);
-            }
-        }
-        if !commit.is_empty() {
-            pipeline.log.store().commit(commit).await?;
-        }
-        Ok(())
     }
 
     /// The next input that has records, in turn.
@@ -259,6 +230,9 @@ impl ConsumerTask {
         let input = self.inputs.iter().find(|input| input.index == index);
         let partition = input.map_or(self.runner.task, |input| input.partition().index());
         let batch = Batch::of_parked(waiting, index, partition)?;
+        if self.runner.pipeline.spec.delivery == Delivery::AtMostOnce {
+            return self.runner.run_batch_once(&batch, stop).await;
+        }
         // The next batch of records is committed at the same time, so that retries cost no commits of their own.
         self.runner.gather_batch(&batch, stop).await?;
         Ok(())

@@ -14,10 +14,11 @@ use super::retry::{GroupId, record_group};
 use super::runtime::{PipelineRuntime, TaskInput};
 use super::status::TaskStatus;
 use crate::log::{self, Cursor};
-use crate::manifest::BatchSpec;
+use crate::manifest::{BatchSpec, Start};
 use crate::plugin::Columns;
 use crate::queue::{LeaseRequest, LeasedMessage, Queue, Receipt};
-use crate::storage::{self, Partition};
+use crate::storage::schema::group_offset::CommittedOffset;
+use crate::storage::{self, Commit, Partition};
 
 /// One input of a task.
 pub(super) struct Input {
@@ -107,6 +108,37 @@ impl Input {
             }
         }
     }
+}
+
+/// Commits where the inputs start that have no position yet: `latest`, or a time, is meant once, and not again by each
+/// run until records come.
+pub(super) async fn commit_start(
+    pipeline: &PipelineRuntime,
+    inputs: &[Input],
+) -> Result<(), TaskError> {
+    if matches!(pipeline.spec.start, Start::Earliest) {
+        return Ok(());
+    }
+    let (group, store) = (&pipeline.spec.group, pipeline.log.store());
+    let mut commit = Commit::new();
+    for input in inputs {
+        let Source::Topic(cursor) = &input.source else {
+            continue;
+        };
+        let partition = cursor.partition();
+        if pipeline.groups.committed(group, partition)?.is_none() {
+            let start = CommittedOffset {
+                offset: cursor.offset(),
+                committed_at_ms: store.clock().now_ms(),
+            };
+            let (topic_id, index) = (partition.topic_id(), partition.index());
+            commit.commit_offset(group.as_str(), topic_id, index, start);
+        }
+    }
+    if !commit.is_empty() {
+        store.commit(commit).await?;
+    }
+    Ok(())
 }
 
 /// Waits until one of the inputs has something to read, or may have; for ever without inputs.

@@ -63,6 +63,10 @@ impl OffsetRanges {
         self.0.insert(start, end);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn contains(&self, offset: u64) -> bool {
         let before = self.0.range(..=offset).next_back();
         before.is_some_and(|(_, end)| *end > offset)

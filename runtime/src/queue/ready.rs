@@ -28,6 +28,15 @@ impl Queue {
         Ok(index.has_ready() || index.has_expired(now_ms))
     }
 
+    /// The offset of the oldest message that can be leased now; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`has_ready`](Self::has_ready).
+    pub fn first_ready_offset(&self) -> Result<Option<u64>, Error> {
+        self.has_ready()?;
+        Ok(self.state.index.lock().first_ready())
+    }
+
     /// The time that the record of the oldest message is dated that can be leased now, in ms since the epoch; `None`
     /// if there is none. Reads at most one batch.
     ///

@@ -11,10 +11,8 @@ const ROUNDS: usize = 8;
 async fn deploy_for_ever(path: &Path) {
     let server = Server::open_at(path).await;
     server.deployments.restore().await.unwrap();
-    let mut versions = Vec::new();
-    for guest in [Guest::passthrough(), passthrough_too()] {
-        versions.push(server.upload("p", &guest).await.version.digest);
-    }
+    let guests = [Guest::passthrough(), passthrough_too()];
+    server.upload("p", &guests[0]).await;
     let text = manifest("m", "a", "");
     server.deployments.apply(&text, None).await.unwrap();
     let sends = async {
@@ -24,8 +22,10 @@ async fn deploy_for_ever(path: &Path) {
     };
     let deploys = async {
         for turn in 0.. {
-            let (plugin, to) = (p(), &versions[turn % 2]);
-            let deployed = server.deployments.deploy(&plugin, to, Mode::All, None);
+            let plugin = p();
+            // Others may have pushed it out.
+            let to = server.upload("p", &guests[turn % 2]).await.version.digest;
+            let deployed = server.deployments.deploy(&plugin, &to, Mode::All, None);
             deployed.await.unwrap();
             // Another one each time, so that files come and go.
             let nops = "(nop)".repeat(2 + turn % 40);

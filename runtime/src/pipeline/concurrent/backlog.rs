@@ -1,4 +1,5 @@
-//! The records that a task has read and not handed to a lane yet, and which lane is at which group.
+//! The records that a task has read and not handed to a lane yet, and which lane is at which group. Messages among them
+//! stay leased for as long as they wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::pipeline::batch_run::{Batch, Leased, Origin};
 use crate::pipeline::retry::{GroupId, Parked, group_of, lane_of};
 use crate::pipeline::runtime::PipelineRuntime;
 use crate::plugin::Columns;
-use crate::queue::{Queue, Receipt};
+use crate::queue::{self, Queue, Receipt};
 
 /// Records that wait at most.
 const MAX_WAITING: usize = 4096;
@@ -48,6 +49,32 @@ pub(super) struct Waiting {
     pub(super) group: GroupId,
 }
 
+impl Waiting {
+    pub(super) fn offset(&self) -> u64 {
+        self.fetched.columns.offset(self.index)
+    }
+
+    /// The queue and the receipt, if it is a message.
+    pub(super) fn message(&self) -> Option<(&Queue, Receipt)> {
+        let leased = self.fetched.leased.as_ref()?;
+        Some((&leased.queue, *leased.receipts.get(self.index)?))
+    }
+}
+
+/// The messages among records that wait, by queue.
+pub(super) fn messages<'a>(
+    waiting: impl IntoIterator<Item = &'a Waiting>,
+) -> Vec<(Queue, Vec<Receipt>)> {
+    let mut messages: Vec<(Queue, Vec<Receipt>)> = Vec::new();
+    for (queue, receipt) in waiting.into_iter().filter_map(Waiting::message) {
+        match messages.iter_mut().find(|(of, _)| of.id() == queue.id()) {
+            Some((_, receipts)) => receipts.push(receipt),
+            None => messages.push((queue.clone(), vec![receipt])),
+        }
+    }
+    messages
+}
+
 /// The records that wait, in the order in which they were read.
 pub(super) struct Backlog {
     order: RetryOrder,
@@ -59,6 +86,8 @@ pub(super) struct Backlog {
     occupied: HashMap<GroupId, u32>,
     held_bytes: Arc<AtomicUsize>,
     max_held_bytes: usize,
+    /// When the leases of messages that wait are extended, in ms since the epoch; `None` if none waits.
+    extend_at_ms: Option<u64>,
 }
 
 impl Backlog {
@@ -71,6 +100,7 @@ impl Backlog {
             occupied: HashMap::new(),
             held_bytes: Arc::default(),
             max_held_bytes: pipeline.spec.batch.max_bytes.saturating_mul(MAX_HELD_READS),
+            extend_at_ms: None,
         }
     }
 
@@ -97,6 +127,11 @@ impl Backlog {
                 None
             }
         };
+        if let Some(leased) = &leased
+            && !leased.receipts.is_empty()
+        {
+            self.extend_at(leased.until_ms.saturating_sub(half_lease_ms(&leased.queue)));
+        }
         let bytes = columns.size_bytes();
         self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         let held = Arc::new(Held {
@@ -175,35 +210,76 @@ impl Backlog {
         batch_of(&taken, reserved)
     }
 
-    /// Takes out the records of topics that wait for others of their group: at a lane, or parked.
+    /// Takes out the records that wait for others of their group: at a lane, or parked.
     pub(super) fn take_blocked(&mut self, parked: &Parked) -> Vec<Waiting> {
-        let all = std::mem::take(&mut self.waiting).into_iter();
-        let (blocked, others): (Vec<_>, Vec<_>) = all.partition(|waiting| {
-            let waits = !self.is_free(waiting.group) || parked.contains(waiting.group);
-            waiting.fetched.leased.is_none() && waits
+        let occupied = std::mem::take(&mut self.occupied);
+        let blocked = self.take_where(|waiting| {
+            occupied.contains_key(&waiting.group) || parked.contains(waiting.group)
         });
-        self.waiting = others.into();
+        self.occupied = occupied;
         blocked
     }
 
-    /// The messages that wait, by queue.
-    pub(super) fn leased(&mut self) -> Vec<(Queue, Vec<Receipt>)> {
-        let mut leased: Vec<(Queue, Vec<Receipt>)> = Vec::new();
-        for Waiting { fetched, index, .. } in self.waiting.drain(..) {
-            let Some(of) = &fetched.leased else { continue };
-            let Some(receipt) = of.receipts.get(index) else {
-                continue;
-            };
-            match leased
-                .iter_mut()
-                .find(|(queue, _)| queue.id() == of.queue.id())
-            {
-                Some((_, receipts)) => receipts.push(*receipt),
-                None => leased.push((of.queue.clone(), vec![*receipt])),
-            }
-        }
-        leased
+    /// Takes out the records that wait for a lane which has their state: none of these, which are free, is it.
+    pub(super) fn take_bound(&mut self, free_lanes: &[u32]) -> Vec<Waiting> {
+        let (is_sticky, lane_count) = (self.is_sticky, self.lane_count);
+        self.take_where(|waiting| {
+            is_sticky && !free_lanes.contains(&lane_of(waiting.group, lane_count))
+        })
     }
+
+    /// Takes out the records that are meant.
+    pub(super) fn take_where(&mut self, is_meant: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let all = std::mem::take(&mut self.waiting).into_iter();
+        let (meant, others): (Vec<_>, Vec<_>) = all.partition(is_meant);
+        self.waiting = others.into();
+        meant
+    }
+
+    /// Takes out all messages, by queue.
+    pub(super) fn take_messages(&mut self) -> Vec<(Queue, Vec<Receipt>)> {
+        messages(&std::mem::take(&mut self.waiting))
+    }
+
+    /// When [`keep_leases`](Self::keep_leases) is to be called, in ms since the epoch.
+    pub(super) fn extend_at_ms(&self) -> Option<u64> {
+        self.extend_at_ms
+    }
+
+    fn extend_at(&mut self, at_ms: u64) {
+        self.extend_at_ms = Some(self.extend_at_ms.map_or(at_ms, |first| first.min(at_ms)));
+    }
+
+    /// Extends the leases of the messages that wait, if it is time: a message waits here for as long as one of its key
+    /// takes, and that it was delivered so often says nothing about it. Those that somebody else has taken meanwhile
+    /// are left to them.
+    pub(super) fn keep_leases(&mut self, now_ms: u64) -> Result<(), queue::Error> {
+        if self.extend_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
+            return Ok(());
+        }
+        self.extend_at_ms = None;
+        for (queue, receipts) in messages(&self.waiting) {
+            let settled = queue.extend(&receipts, queue.config().visibility_timeout_ms)?;
+            self.extend_at(now_ms.saturating_add(half_lease_ms(&queue)));
+            if settled.stale.is_empty() {
+                continue;
+            }
+            let (name, lost) = (queue.name(), settled.stale.len());
+            tracing::warn!(queue = %name, lost, "messages were purged or leased by another before they were processed");
+            let stale: HashSet<Receipt> = settled.stale.into_iter().collect();
+            self.waiting.retain(|waiting| {
+                let message = waiting.message();
+                !message
+                    .is_some_and(|(of, receipt)| of.id() == queue.id() && stale.contains(&receipt))
+            });
+        }
+        Ok(())
+    }
+}
+
+/// How long before its end a lease is extended, in ms.
+fn half_lease_ms(queue: &Queue) -> u64 {
+    (queue.config().visibility_timeout_ms / 2).max(1)
 }
 
 /// The records as a batch; `None` if there are none.

@@ -85,10 +85,8 @@ async fn run(
         is_settled.store(false, Ordering::Release);
         let started = Instant::now();
         let mut result = match runner.pipeline.spec.delivery {
-            Delivery::AtMostOnce if !batch.is_parked() => {
-                runner.run_batch_once(&batch, &stop).await
-            }
-            _ => runner.run_batch(&batch, &stop).await,
+            Delivery::AtMostOnce => runner.run_batch_once(&batch, &stop).await,
+            Delivery::ExactlyOnce | Delivery::AtLeastOnce => runner.run_batch(&batch, &stop).await,
         };
         let took = started.elapsed();
         if runner.has_parked && result.is_ok() {

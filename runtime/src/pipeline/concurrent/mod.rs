@@ -7,10 +7,12 @@
 //! finished (`lane_progress.rs`).
 //!
 //! A record that takes long delays those of its group, and no others. If so many of these wait that others
-//! would have to wait for them, they are parked behind it, in their order, and come back when it is done.
+//! would have to wait for them, they are parked behind it, in their order, and come back when it is done
+//! (`parking.rs`).
 
 mod backlog;
 mod lane;
+mod parking;
 mod swap;
 
 use std::sync::Arc;
@@ -23,17 +25,17 @@ use tokio::time::Instant;
 
 use self::backlog::{Backlog, Fetched};
 use self::lane::{Done, Lane, Lanes};
+use self::parking::STALL_PAUSE;
 use self::swap::LaneSwap;
 use super::TaskError;
 use super::batch_run::{Batch, Origin};
 use super::batch_runner::{BatchRunner, open_parked, parked_input};
-use super::checkpoint::{Checkpoint, Checkpoints};
+use super::checkpoint::Checkpoints;
 use super::control::TaskControl;
-use super::input::{Input, Source};
+use super::input::{Input, Source, commit_start};
 use super::lane_progress::{LaneProgress, OffsetRanges, SharedProgress};
 use super::retry::Parked;
 use super::runtime::PipelineRuntime;
-use super::settle::fresh;
 use super::status::TaskStatus;
 use super::timers::{self, TaskTimers};
 use crate::plugin::{Columns, Fault};
@@ -83,6 +85,8 @@ pub(in crate::pipeline) struct ConcurrentTask {
     status: Arc<TaskStatus>,
     /// What a record takes, in seconds, as of late.
     record_seconds: f64,
+    /// Since when all that is read waits for lanes that are busy, while others are free.
+    stalled_since: Option<Instant>,
 }
 
 impl ConcurrentTask {
@@ -95,6 +99,7 @@ impl ConcurrentTask {
     ) -> Result<Self, TaskError> {
         let count = pipeline.spec.concurrency;
         let mut inputs = Input::open_all(&pipeline, task, &status)?;
+        commit_start(&pipeline, &inputs).await?;
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
         let parked = open_parked(&pipeline, task, &status)?;
         let (report, done) = mpsc::unbounded_channel();
@@ -138,6 +143,7 @@ impl ConcurrentTask {
             timers,
             turn: 0,
             record_seconds: CALL_TARGET.as_secs_f64(),
+            stalled_since: None,
             pipeline,
             task,
             inputs,
@@ -165,8 +171,11 @@ impl ConcurrentTask {
         &mut self,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
+        self.restore_order(stop).await?;
         while !*stop.borrow_and_update() {
             self.swap_if_asked().await;
+            let now_ms = self.now_ms();
+            block_in_place(|| self.backlog.keep_leases(now_ms))?;
             while let Ok(done) = self.done.try_recv() {
                 self.take_done(done)?;
             }
@@ -175,6 +184,8 @@ impl ConcurrentTask {
             if !dispatched && !fetched {
                 self.make_room().await?;
                 self.wait(stop).await?;
+            } else {
+                self.stalled_since = None;
             }
         }
         Ok(())
@@ -221,6 +232,10 @@ impl ConcurrentTask {
             false => self.record_seconds * 0.8 + seconds * 0.2,
         };
         done.result
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.pipeline.log.store().clock().now_ms()
     }
 
     /// Records of a batch.
@@ -377,52 +392,6 @@ impl ConcurrentTask {
         Ok(true)
     }
 
-    /// If the backlog is full of records that wait for others, parks them behind those.
-    async fn make_room(&mut self) -> Result<(), TaskError> {
-        if self.backlog.has_room() || !self.lanes.any_free() {
-            return Ok(());
-        }
-        let checkpoint = self.park_blocked()?;
-        let parked_count = checkpoint.counts.records_in;
-        if parked_count == 0 {
-            return Ok(());
-        }
-        tracing::debug!(pipeline = %self.pipeline.spec.name, parked_count, "parked records behind others of their key that take long");
-        self.submit_own(checkpoint).await
-    }
-
-    fn park_blocked(&mut self) -> Result<Checkpoint, TaskError> {
-        let now_ms = self.pipeline.log.store().clock().now_ms();
-        let mut checkpoint = Checkpoint::default();
-        let mut parked = self.parked.lock();
-        for waiting in self.backlog.take_blocked(&parked) {
-            let columns = &waiting.fetched.columns;
-            let record = fresh(&self.pipeline, columns, waiting.index, now_ms)?;
-            parked.park(waiting.group, &record, &mut checkpoint.commit);
-            let offset = columns.offset(waiting.index);
-            self.own_progress
-                .finished(waiting.fetched.turn, std::iter::once(offset));
-            checkpoint.counts.records_in += 1;
-        }
-        Ok(checkpoint)
-    }
-
-    /// Commits something of the task itself, and waits until it is durable.
-    async fn submit_own(&mut self, mut checkpoint: Checkpoint) -> Result<(), TaskError> {
-        let now_ms = self.pipeline.log.store().clock().now_ms();
-        let mut progress = self.progress.lock().await;
-        self.own_progress
-            .add_to(&mut progress, now_ms, &mut checkpoint.commit);
-        let (commit, counts) = (checkpoint.commit, checkpoint.counts);
-        self.own_checkpoints
-            .submit(commit, counts, &self.status)
-            .await?;
-        drop(progress);
-        self.own_checkpoints.settle(&self.status).await?;
-        self.own_progress.acknowledged(&self.status).await;
-        Ok(())
-    }
-
     /// Commits how far everything is done, if that is further than what was committed.
     async fn commit_progress(&mut self) -> Result<(), TaskError> {
         let now_ms = self.pipeline.log.store().clock().now_ms();
@@ -461,6 +430,16 @@ impl ConcurrentTask {
             true => tick.min(SETTLE_PAUSE),
             false => tick,
         };
+        let extend_at_ms = self.backlog.extend_at_ms();
+        let until_extended =
+            extend_at_ms.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(self.now_ms())));
+        let until_parked = self
+            .stalled_since
+            .map(|since| STALL_PAUSE.saturating_sub(since.elapsed()));
+        let tick = [until_extended, until_parked]
+            .into_iter()
+            .flatten()
+            .fold(tick, Duration::min);
         let started = Instant::now();
         let mut finished = None;
         let mut swapped = None;
@@ -508,15 +487,6 @@ impl ConcurrentTask {
         let pause_ms = parked_ms.into_iter().chain(timers_ms).min()?;
         // The clock may be set meanwhile.
         Some(Duration::from_millis(pause_ms).min(CLOCK_PAUSE))
-    }
-
-    /// Releases messages that were leased and not run.
-    fn give_back(&mut self) {
-        for (queue, receipts) in self.backlog.leased() {
-            if let Err(error) = block_in_place(|| queue.release_unchanged(&receipts)) {
-                tracing::warn!(queue = %queue.name(), %error, "messages stay leased until their visibility timeout");
-            }
-        }
     }
 }
 

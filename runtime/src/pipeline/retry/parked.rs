@@ -83,21 +83,30 @@ impl Parked {
             inputs: BTreeSet::new(),
             holding_until_ms: None,
         };
-        let from = parked::key(pipeline_id, task, 0, 0);
-        let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
-        store.scan(KeyKind::Parked, &from, Some(&to), |key, value| {
-            let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-            let value = bytes::Bytes::copy_from_slice(value);
-            let mut record = parked::parse_value(&value).ok_or_else(damaged)?;
+        scan(&store, pipeline_id, task, |group, sequence, mut record| {
             if record.is_held() {
                 record.due_ms = 0;
             }
             opened.insert(group, sequence, &record);
             opened.inputs.insert(record.input);
             opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
-            Ok(Scan::Continue)
         })?;
         Ok(opened)
+    }
+
+    /// Reads all records that are parked, group by group, in the order of each.
+    pub(in crate::pipeline) fn read_all(
+        &self,
+        mut visit: impl FnMut(Waiting),
+    ) -> Result<(), Error> {
+        let (pipeline_id, task) = (self.pipeline_id, self.task);
+        scan(&self.store, pipeline_id, task, |group, sequence, parked| {
+            visit(Waiting {
+                group,
+                sequence,
+                parked,
+            });
+        })
     }
 
     pub(in crate::pipeline) fn is_empty(&self) -> bool {
@@ -190,6 +199,22 @@ impl Parked {
         commit.park(self.pipeline_id, self.task, group, sequence, record);
         self.insert(group, sequence, record);
         self.keep(group, sequence, record);
+    }
+
+    /// The last place in a group that is free, and not `is_taken`, before another one; `None` if there is none.
+    pub(in crate::pipeline) fn free_before(
+        &self,
+        group: GroupId,
+        sequence: u64,
+        is_taken: impl Fn(u64) -> bool,
+    ) -> Result<Option<u64>, Error> {
+        for place in (0..sequence).rev().filter(|place| !is_taken(*place)) {
+            let key = parked::key(self.pipeline_id, self.task, group, place);
+            if self.store.get(KeyKind::Parked, &key)?.is_none() {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps a record in memory that was parked now, if there is room.
@@ -391,6 +416,24 @@ impl Parked {
             self.due.insert((due_ms, id));
         }
     }
+}
+
+/// Reads the parked records of a task: group, place and record.
+fn scan(
+    store: &Store,
+    pipeline_id: u32,
+    task: u32,
+    mut visit: impl FnMut(GroupId, u64, ParkedRecord),
+) -> Result<(), Error> {
+    let from = parked::key(pipeline_id, task, 0, 0);
+    let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
+    store.scan(KeyKind::Parked, &from, Some(&to), |key, value| {
+        let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
+        let value = bytes::Bytes::copy_from_slice(value);
+        let record = parked::parse_value(&value).ok_or_else(damaged)?;
+        visit(group, sequence, record);
+        Ok(Scan::Continue)
+    })
 }
 
 fn damaged() -> Error {

@@ -130,6 +130,38 @@ proptest! {
     }
 }
 
+/// A record that others have overtaken gets a place before them again, and none before what was before it.
+#[test]
+fn a_record_that_was_overtaken_finds_its_place_again() {
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    let mut commit = Commit::new();
+    let running = parked.reserve(3);
+    parked.park_at(running, 7, &record(5, 1, START_MS), &mut commit);
+    parked.park(7, &record(8, 0, START_MS), &mut commit);
+    directory.commit(commit);
+    let mut parked = open(&directory);
+    let behind = running + 3;
+    let free = |parked: &Parked, taken: &[u64]| {
+        let free = parked.free_before(7, behind, |place| taken.contains(&place));
+        free.unwrap()
+    };
+    assert_eq!(free(&parked, &[]), Some(running + 2));
+    assert_eq!(free(&parked, &[running + 2]), Some(running + 1));
+    assert_eq!(free(&parked, &[running + 1, running + 2]), None);
+    let mut commit = Commit::new();
+    for (place, offset) in [(running + 2, 7), (running + 1, 6)] {
+        parked.park_at(place, 7, &record(offset, 0, START_MS), &mut commit);
+    }
+    directory.commit(commit);
+    assert_as_stored(&parked, &directory);
+    let mut offsets = Vec::new();
+    parked
+        .read_all(|waiting| offsets.push(waiting.parked.record.base_offset()))
+        .unwrap();
+    assert_eq!(offsets, [5, 6, 7, 8]);
+}
+
 /// A key of which every record fails once: what ran behind a record that failed ran for nothing, and there must
 /// not be much of that.
 #[test]
