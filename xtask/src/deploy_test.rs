@@ -2,6 +2,7 @@
 //! with a token that may deploy and nothing else.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -39,16 +40,7 @@ pub fn run(context: &Context, millstream: &Cmd) -> Result<()> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let data_dir = folder.join("data");
-    let token = |name: &str, roles: &[&str]| -> Result<String> {
-        let mut create = on(millstream, &data_dir, &["--output", "json"]);
-        create.args(["token", "create", name]);
-        for role in roles {
-            create.args(["--role", role]);
-        }
-        let created: Value = serde_json::from_str(&create.output()?)?;
-        let token = created["token"].as_str();
-        Ok(token.context("no token was printed")?.to_owned())
-    };
+    let token = |name, roles: &[&str]| create_token(millstream, &data_dir, name, roles);
     let deployer = token("deployer", &["deploy", "read"])?;
     let client = token("client", &["produce", "consume", "read"])?;
     let tls = context.root.join("tests/e2e/tls");
@@ -105,6 +97,17 @@ pub fn run(context: &Context, millstream: &Cmd) -> Result<()> {
     expect(first, &relayed("one")?, "one")?;
     deploy(second)?;
     expect(second, &relayed("two")?, "TWO")
+}
+
+fn create_token(millstream: &Cmd, data_dir: &Path, name: &str, roles: &[&str]) -> Result<String> {
+    let mut create = on(millstream, data_dir, &["--output", "json"]);
+    create.args(["token", "create", name]);
+    for role in roles {
+        create.args(["--role", role]);
+    }
+    let created: Value = serde_json::from_str(&create.output()?)?;
+    let token = created["token"].as_str();
+    Ok(token.context("no token was printed")?.to_owned())
 }
 
 fn expect(version: &str, found: &[String], expected: &str) -> Result<()> {

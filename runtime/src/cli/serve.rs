@@ -20,7 +20,7 @@ use crate::log::Maintenance;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::queue;
 use crate::server::{Data, Limits, Server, ServerOptions, TlsFiles};
-use crate::storage::{self, layout};
+use crate::storage::{self, Store, WriteFailure, layout};
 
 /// What batches under way get of the time to stop, whatever requests took of it.
 const LEAST_GRACE: Duration = Duration::from_secs(5);
@@ -173,19 +173,7 @@ pub(super) async fn run(
         output.line(format_args!("listening on {}", started.url))
     })?;
     output.flush()?;
-    let failure = tokio::select! {
-        () = interrupt.requested() => None,
-        failure = store.failed() => Some(failure),
-    };
-    if let Some(failure) = &failure {
-        progress::note(&format!(
-            "a write failed: {}; nothing is written any more, and the server ends in {} s",
-            failure.reason,
-            FAILURE_SHOWN_FOR.as_secs()
-        ));
-        // Whoever asks is told why, and what is stored can be read.
-        let _ = tokio::time::timeout(FAILURE_SHOWN_FOR, interrupt.requested()).await;
-    }
+    let failure = until_told_or_failed(&interrupt, &store).await;
     let stopping = Instant::now();
     // No new requests first: one that deploys would start what is being stopped.
     server.stop().await;
@@ -206,4 +194,20 @@ pub(super) async fn run(
             Err(storage::Error::from(failure)).context("the store takes no more writes")
         }
     }
+}
+
+/// Returns when the server is to end: it was told to, or a write has failed. That one is returned after a while.
+async fn until_told_or_failed(interrupt: &Interrupt, store: &Store) -> Option<WriteFailure> {
+    let failure = tokio::select! {
+        () = interrupt.requested() => return None,
+        failure = store.failed() => failure,
+    };
+    progress::note(&format!(
+        "a write failed: {}; nothing is written any more, and the server ends in {} s",
+        failure.reason,
+        FAILURE_SHOWN_FOR.as_secs()
+    ));
+    // Whoever asks is told why, and what is stored can be read.
+    let _ = tokio::time::timeout(FAILURE_SHOWN_FOR, interrupt.requested()).await;
+    Some(failure)
 }

@@ -15,6 +15,8 @@ fn process(record: Record<'_>, out: &mut Outputs, _: &mut State) -> Result<(), F
 
 fn pause_ms(value: &str) -> Option<u32> {
     let (_, rest) = value.split_once("poison")?;
-    let number = rest.strip_prefix('-').and_then(|rest| rest.split(' ').next());
+    let number = rest
+        .strip_prefix('-')
+        .and_then(|rest| rest.split(' ').next());
     Some(number.and_then(|number| number.parse().ok()).unwrap_or(10))
 }

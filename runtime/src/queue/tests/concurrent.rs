@@ -69,14 +69,12 @@ async fn produce(queue: Queue, producer: u64) {
 async fn work(queue: Queue, seen: Arc<Mutex<Seen>>) {
     let request = LeaseRequest {
         max_messages: 5,
-        wait: Duration::from_secs(60),
+        wait: Duration::from_millis(20),
         ..LeaseRequest::default()
     };
     while seen.lock().count < PRODUCERS * MESSAGES {
-        let messages = tokio::select! {
-            leased = queue.lease(&request) => leased.unwrap(),
-            () = tokio::time::sleep(Duration::from_millis(20)) => continue,
-        };
+        // Awaited to its end: what a lease has begun to take is nobody else's until its timeout.
+        let messages = queue.lease(&request).await.unwrap();
         let values: Vec<_> = messages.iter().map(value).collect();
         seen.lock().begin(&values);
         tokio::task::yield_now().await;
