@@ -355,6 +355,8 @@ mod tests {
         Append(u64),
         Finish(u64),
         FinishMany(u64),
+        /// A run somewhere.
+        FinishRun(u64, u64),
         Hollow,
         /// Read again from what is stored.
         Reopen,
@@ -366,6 +368,7 @@ mod tests {
             (1..900_u64).prop_map(Step::Append),
             any::<u64>().prop_map(Step::Finish),
             (1..1500_u64).prop_map(Step::FinishMany),
+            (any::<u64>(), 500..5000_u64).prop_map(|(seed, count)| Step::FinishRun(seed, count)),
             Just(Step::Hollow),
             Just(Step::Reopen),
             Just(Step::Trim),
@@ -394,6 +397,12 @@ mod tests {
                         for _ in 0..count {
                             let Some(offset) = live.pop_first() else { break };
                             prop_assert!(progress.finish(offset));
+                        }
+                    }
+                    Step::FinishRun(seed, count) => {
+                        let from = start + seed % (end - start + 1);
+                        for offset in from..end.min(from + count) {
+                            prop_assert_eq!(progress.finish(offset), live.remove(&offset));
                         }
                     }
                     Step::Hollow => {
