@@ -30,6 +30,18 @@ pub struct Data {
     pub groups: Groups,
 }
 
+#[cfg(test)]
+impl Data {
+    /// What is in a store.
+    pub(super) fn of(store: crate::storage::Store) -> Self {
+        Self {
+            groups: Groups::new(store.clone()),
+            queues: Queues::open(store.clone()).unwrap(),
+            log: Log::open(store).unwrap(),
+        }
+    }
+}
+
 /// What a server takes at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

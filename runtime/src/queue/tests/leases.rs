@@ -289,26 +289,20 @@ fn a_long_poll_is_woken_by_the_end_of_a_delay_and_of_a_lease() {
     let fixture = Fixture::new();
     let queue = fixture.queue();
     enqueue_with(&queue, "a", &[(DELAY, "40")]).unwrap();
-    let woken = || async {
-        let waiting = tokio::spawn({
-            let queue = queue.clone();
-            let request = LeaseRequest {
-                visibility_timeout_ms: Some(40),
-                wait: Duration::from_secs(3600),
-                ..LeaseRequest::default()
-            };
-            async move { queue.lease(&request).await }
-        });
-        // It waits from here on.
-        tokio::task::yield_now().await;
-        assert!(!queue.has_ready().unwrap());
-        fixture.clock.advance_ms(40);
-        let woken = tokio::time::timeout(Duration::from_secs(20), waiting).await;
-        woken.expect("it is woken").unwrap().unwrap()
-    };
     block_on(async {
-        assert_eq!(woken().await[0].delivery_count(), 1);
-        assert_eq!(woken().await[0].delivery_count(), 2);
+        for delivery_count in [1, 2] {
+            let waiting = {
+                let queue = queue.clone();
+                let request = LeaseRequest {
+                    visibility_timeout_ms: Some(40),
+                    wait: Duration::from_secs(3600),
+                    ..LeaseRequest::default()
+                };
+                async move { queue.lease(&request).await }
+            };
+            let leased = fixture.woken(&queue, 40, waiting).await.unwrap();
+            assert_eq!(leased[0].delivery_count(), delivery_count);
+        }
     });
 }
 

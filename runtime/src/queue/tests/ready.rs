@@ -6,9 +6,6 @@ use super::support::*;
 use crate::model::Record;
 use crate::queue::{DELAY, LeaseRequest, Queue, TIME_TO_LIVE};
 
-/// Longer than anything takes that happens at all.
-const SOON: Duration = Duration::from_secs(20);
-
 #[test]
 fn a_message_is_ready_until_it_is_leased_and_when_it_is_released() {
     let fixture = Fixture::new();
@@ -84,16 +81,11 @@ fn whoever_waits_is_woken_by_the_end_of_a_delay_and_of_a_lease() {
     let queue = fixture.queue();
     enqueue_with(&queue, "a", &[(DELAY, "40")]).unwrap();
     let woken = || async {
-        let waiting = tokio::spawn({
+        let waiting = {
             let queue = queue.clone();
             async move { queue.wait_until_ready().await }
-        });
-        // It waits from here on.
-        tokio::task::yield_now().await;
-        assert!(!queue.has_ready().unwrap());
-        fixture.clock.advance_ms(40);
-        let woken = tokio::time::timeout(SOON, waiting).await;
-        woken.expect("it is woken").unwrap();
+        };
+        fixture.woken(&queue, 40, waiting).await;
         assert!(queue.has_ready().unwrap());
     };
     block_on(async {

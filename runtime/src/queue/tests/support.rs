@@ -1,5 +1,7 @@
 //! What the tests of queues share: a data directory with its queues, messages, short forms.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::clock::Clock;
@@ -8,6 +10,9 @@ use crate::queue::{
     Enqueued, Error, LeaseRequest, LeasedMessage, Queue, QueueConfig, Queues, Receipt,
 };
 pub(super) use crate::storage::tests::support::{START_MS, TestStore, block_on, cases};
+
+/// Longer than anything takes that happens at all.
+const SOON: Duration = Duration::from_secs(20);
 
 /// A data directory with a manual clock and its queues.
 pub(super) struct Fixture {
@@ -30,6 +35,22 @@ impl Fixture {
 
     pub(super) fn queues(&self) -> &Queues {
         self.queues.as_ref().unwrap()
+    }
+
+    /// What somebody gets who waits for a message that becomes ready after that time, and not before.
+    pub(super) async fn woken<T: Send + 'static>(
+        &self,
+        queue: &Queue,
+        after_ms: u64,
+        waiting: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let waiting = tokio::spawn(waiting);
+        // It waits from here on.
+        tokio::task::yield_now().await;
+        assert!(!queue.has_ready().unwrap());
+        self.clock.advance_ms(after_ms);
+        let woken = tokio::time::timeout(SOON, waiting).await;
+        woken.expect("it is woken").unwrap()
     }
 
     /// Closes and opens the data directory; fails if a queue is still around.

@@ -6,10 +6,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use tower::ServiceExt as _;
 
-use crate::group::Groups;
-use crate::log::{Log, Topic, TopicConfig};
+use crate::log::{Topic, TopicConfig};
 use crate::model::{BatchBuilder, Compression, HeadersRef};
-use crate::queue::Queues;
 use crate::server::{Data, api};
 use crate::storage::{Commit, Store, StoreOptions};
 
@@ -23,11 +21,7 @@ async fn opened(directory: &tempfile::TempDir) -> Data {
         ..StoreOptions::default()
     };
     let store = Store::open(&directory.path().join("data"), options).unwrap();
-    Data {
-        groups: Groups::new(store.clone()),
-        queues: Queues::open(store.clone()).unwrap(),
-        log: Log::open(store).unwrap(),
-    }
+    Data::of(store)
 }
 
 async fn scraped(data: &Data) -> String {

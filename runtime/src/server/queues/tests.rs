@@ -8,10 +8,8 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::group::Groups;
-use crate::log::Log;
 use crate::model::{HeadersBuf, Record};
-use crate::queue::{DEDUPLICATION_ID, Queue, QueueConfig, Queues};
+use crate::queue::{DEDUPLICATION_ID, Queue, QueueConfig};
 use crate::server::{Data, api};
 use crate::storage::tests::support::TestStore;
 
@@ -25,11 +23,7 @@ impl Fixture {
     fn new() -> Self {
         let directory = TestStore::new();
         let store = directory.store().clone();
-        let data = Data {
-            groups: Groups::new(store.clone()),
-            queues: Queues::open(store.clone()).unwrap(),
-            log: Log::open(store).unwrap(),
-        };
+        let data = Data::of(store);
         Self {
             api: api(data.clone(), None).unwrap(),
             data,

@@ -6,9 +6,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::group::Groups;
-use crate::log::{Log, TopicConfig};
-use crate::queue::Queues;
+use crate::log::TopicConfig;
 use crate::server::{Data, api};
 use crate::storage::tests::support::TestStore;
 
@@ -24,11 +22,7 @@ async fn alter(api: Router, path: String, settings: Value) {
 async fn changes_at_the_same_time_undo_nothing() {
     let directory = TestStore::new();
     let store = directory.store().clone();
-    let data = Data {
-        groups: Groups::new(store.clone()),
-        queues: Queues::open(store.clone()).unwrap(),
-        log: Log::open(store).unwrap(),
-    };
+    let data = Data::of(store);
     let api = api(data.clone(), None).unwrap();
     for round in 0..50 {
         let name = format!("t{round}").parse().unwrap();
