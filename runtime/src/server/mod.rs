@@ -27,6 +27,7 @@ mod problem;
 mod queues;
 mod records;
 mod request_trace;
+mod requests;
 mod room;
 mod router;
 mod state;

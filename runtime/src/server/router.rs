@@ -4,7 +4,7 @@ use std::any::Any;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State as StateOf};
+use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
@@ -17,7 +17,7 @@ use super::problem::{Code, Problem};
 use super::state::{Data, Limits, State, Stopping};
 use super::{
     backups, dead_letters, document, error_pages, groups, health, intake, metrics, outlet,
-    pipelines, plugins, queues, records, topics,
+    pipelines, plugins, queues, records, requests, topics,
 };
 use crate::deploy::Deployments;
 
@@ -71,9 +71,10 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
             }),
         )
         .route("/errors/{code}", get(error_pages::show))
-        .layer(from_fn_with_state(state.clone(), count))
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
+        // A panic is an answer, too.
+        .layer(from_fn_with_state(state.clone(), requests::count))
         .with_state(state)
 }
 
@@ -91,16 +92,6 @@ async fn no_method(request: axum::extract::Request) -> Problem {
         Code::MethodNotAllowed,
         format!("`{method}` is not possible at `{path}`; `/openapi.json` says what is"),
     )
-}
-
-/// Counts the requests under way, which a server that goes down waits for.
-async fn count(
-    StateOf(state): StateOf<State>,
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> Response {
-    let _under_way = state.request_started();
-    next.run(request).await
 }
 
 #[expect(

@@ -12,6 +12,7 @@ use super::dead_letters::Redrives;
 use super::intake::Intake;
 use super::outlet::Outlet;
 use super::problem::{Code, Problem};
+use super::requests::RequestMetrics;
 use crate::deploy::Deployments;
 use crate::group::Groups;
 use crate::log::Log;
@@ -113,6 +114,7 @@ pub(super) struct Shared {
     is_started: AtomicBool,
     /// Requests under way.
     requests: watch::Sender<usize>,
+    pub(super) request_metrics: RequestMetrics,
 }
 
 impl std::ops::Deref for State {
@@ -201,6 +203,7 @@ impl State {
             deployments,
             stopping,
             requests: watch::Sender::new(0),
+            request_metrics: RequestMetrics::default(),
         }))
     }
 

@@ -23,6 +23,7 @@ use self::encoder::{Encoder, Values};
 use self::plugins::OfPlugins;
 use self::store::StoreScrape;
 use super::problem::{Code, Problem};
+use super::requests::RequestMetrics;
 use super::state::State;
 use crate::pipeline::PipelineStatus;
 use crate::queue;
@@ -89,6 +90,7 @@ struct Scrape {
     waiting_consumers: usize,
     inflight_bytes: usize,
     unread_bytes: usize,
+    requests: RequestMetrics,
 }
 
 impl Scrape {
@@ -113,6 +115,7 @@ impl Scrape {
             waiting_consumers: state.waiting_consumers(),
             inflight_bytes: state.intake.held_bytes(),
             unread_bytes: state.unread.held_bytes(),
+            requests: state.request_metrics.clone(),
         };
         scrape.read_topics(state);
         scrape.read_groups(state)?;
@@ -244,6 +247,7 @@ impl Collector for Scrape {
             "Bytes of answers that clients have not read yet",
             self.unread_bytes as f64,
         )?;
+        self.requests.encode(encoder.0)?;
         let spans = trace::span_counts();
         encoder.counter(
             "millstream_traces_exported",

@@ -157,3 +157,54 @@ async fn a_group_lags_by_what_can_still_be_read() {
     let lag = data.groups.lag(topic.name(), partition, 0).unwrap();
     assert_eq!(lag.lag_records, 1);
 }
+
+/// Fails when a route is counted by its path, which would be a time series for each topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_by_route_and_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let api = api(opened(&directory).await, None).unwrap();
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Body::empty()).unwrap();
+        api.clone().oneshot(request).await.unwrap()
+    };
+    for (method, path) in [
+        ("GET", "/v1/topics/a"),
+        ("GET", "/v1/topics/b"),
+        ("GET", "/nowhere"),
+        ("POST", "/nowhere/else"),
+        ("BREW", "/v1/topics/a"),
+        ("GET", "/livez"),
+    ] {
+        ask(method, path).await;
+    }
+    let text = ask("GET", "/metrics").await.into_body();
+    let text = String::from_utf8(to_bytes(text, 1 << 20).await.unwrap().to_vec()).unwrap();
+    let counted = |labels: &str| {
+        let name = format!("millstream_http_requests_total{{{labels}}}");
+        value(&text, &name)
+    };
+    let topic = "method=\"GET\",route=\"/v1/topics/{topic}\"";
+    assert_eq!(counted(&format!("{topic},status=\"404\"")), 2.0);
+    assert_eq!(counted("method=\"GET\",route=\"none\",status=\"404\""), 1.0);
+    assert_eq!(
+        counted("method=\"POST\",route=\"none\",status=\"404\""),
+        1.0
+    );
+    assert_eq!(
+        counted("method=\"other\",route=\"/v1/topics/{topic}\",status=\"405\""),
+        1.0
+    );
+    assert_eq!(
+        counted("method=\"GET\",route=\"/livez\",status=\"200\""),
+        1.0
+    );
+    let seconds = |end: &str| {
+        value(
+            &text,
+            &format!("millstream_http_request_seconds_{end}{{{topic}}}"),
+        )
+    };
+    assert_eq!(seconds("count"), 2.0);
+    assert!(seconds("sum") > 0.0);
+}
