@@ -76,18 +76,18 @@ pub enum Error {
         /// What is missing or wrong.
         reason: String,
     },
-    /// A later version took the backup.
+    /// A version took the backup that writes another format.
     #[error(
-        "the backup {path} has {what} {found}, this version of millstream reads up to {supported}; use the version that took it ({taken_by}), or a later one"
+        "the backup {path} has {what} {found}, this version of millstream reads {supported}; use the version that took it ({taken_by})"
     )]
-    Newer {
+    OtherFormat {
         /// The backup.
         path: PathBuf,
         /// Which format.
         what: &'static str,
         /// The format found.
         found: u32,
-        /// The newest one that this version reads.
+        /// The one that this version reads.
         supported: u32,
         /// The version of millstream that took it.
         taken_by: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::files::Sum;
+use crate::storage::DATA_FORMAT;
 
 /// The file's name.
 pub(super) const NAME: &str = "BACKUP";
@@ -92,7 +93,7 @@ impl FileList {
     /// Reads the list of a backup.
     ///
     /// # Errors
-    /// [`Error::NotABackup`], [`Error::Newer`]
+    /// [`Error::NotABackup`], [`Error::OtherFormat`]
     pub fn read(backup: &Path) -> Result<Self, Error> {
         let not_a_backup = |reason: String| Error::NotABackup {
             path: backup.to_owned(),
@@ -102,7 +103,7 @@ impl FileList {
             .map_err(|error| not_a_backup(format!("its file {NAME} cannot be read: {error}")))?;
         let list: Self = serde_json::from_str(&text)
             .map_err(|error| not_a_backup(format!("its file {NAME} is damaged: {error}")))?;
-        let newer = |what, found, supported| Error::Newer {
+        let other = |what, found, supported| Error::OtherFormat {
             path: backup.to_owned(),
             what,
             found,
@@ -110,11 +111,10 @@ impl FileList {
             taken_by: list.millstream_version.clone(),
         };
         if list.backup_version > VERSION {
-            return Err(newer("backup format", list.backup_version, VERSION));
+            return Err(other("backup format", list.backup_version, VERSION));
         }
-        let data_format = crate::storage::DATA_FORMAT;
-        if list.data_format > data_format {
-            return Err(newer("data format", list.data_format, data_format));
+        if list.data_format != DATA_FORMAT {
+            return Err(other("data format", list.data_format, DATA_FORMAT));
         }
         if let Some(file) = list.files.iter().find(|file| !is_below(&file.path)) {
             return Err(not_a_backup(format!(
@@ -161,7 +161,7 @@ mod tests {
                 size_bytes: 0,
                 crc32c: "00000000".to_owned(),
             };
-            FileList::new(0, 1, vec![file])
+            FileList::new(0, DATA_FORMAT, vec![file])
                 .write(folder.path())
                 .unwrap();
             let error = FileList::read(folder.path()).unwrap_err();
@@ -170,8 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_a_later_version_is_refused() {
-        for (backup_version, data_format) in [(2, 1), (1, 99)] {
+    fn a_list_of_another_version_is_refused() {
+        let before = DATA_FORMAT - 1;
+        for (backup_version, data_format) in [(2, DATA_FORMAT), (1, before), (1, 99)] {
             let folder = tempfile::tempdir().unwrap();
             let list = FileList {
                 backup_version,
@@ -180,7 +181,10 @@ mod tests {
             };
             list.write(folder.path()).unwrap();
             let error = FileList::read(folder.path()).unwrap_err().to_string();
-            assert!(error.contains("(9.9.9), or a later one"), "{error}");
+            assert!(
+                error.contains("use the version that took it (9.9.9)"),
+                "{error}"
+            );
         }
     }
 }

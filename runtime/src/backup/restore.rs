@@ -13,7 +13,7 @@ use crate::storage::ReadOnlyStore;
 /// Compares every file of a backup with its checksum. Returns one sentence for each difference.
 ///
 /// # Errors
-/// [`Error::NotABackup`], [`Error::Newer`]; a file that cannot be read is a difference, not an error.
+/// [`Error::NotABackup`], [`Error::OtherFormat`]; a file that cannot be read is a difference, not an error.
 pub fn check(backup: &Path) -> Result<(FileList, Vec<String>), Error> {
     let list = FileList::read(backup)?;
     let mut problems = Vec::new();
@@ -47,7 +47,7 @@ pub fn check(backup: &Path) -> Result<(FileList, Vec<String>), Error> {
 ///
 /// # Errors
 /// [`Error::NotEmpty`] if `data_dir` holds anything; [`Error::Damaged`], [`Error::NotABackup`],
-/// [`Error::Newer`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`], [`Error::Store`]
+/// [`Error::OtherFormat`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`], [`Error::Store`]
 pub fn restore(backup: &Path, data_dir: &Path) -> Result<FileList, Error> {
     refuse_existing(data_dir)?;
     let (list, problems) = check(backup)?;

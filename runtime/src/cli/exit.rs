@@ -173,7 +173,7 @@ fn code(error: &anyhow::Error) -> u8 {
                         | backup::Error::Inside { .. }
                         | backup::Error::Reserved { .. }
                         | backup::Error::NotABackup { .. }
-                        | backup::Error::Newer { .. }
+                        | backup::Error::OtherFormat { .. }
                 )
             )
             || matches!(
@@ -189,7 +189,7 @@ fn code(error: &anyhow::Error) -> u8 {
                 cause.downcast_ref(),
                 Some(
                     storage::Error::Locked { .. }
-                        | storage::Error::NewerFormat { .. }
+                        | storage::Error::OtherFormat { .. }
                         | storage::Error::NotADataDirectory { .. }
                 )
             )

@@ -11,7 +11,9 @@ use super::schema::changelog::{self, Change};
 use super::schema::group_gaps;
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::parked::{self, ParkedRecord};
-use super::schema::{Family, KeyKind, batch, pipeline_prefix, prefix_end, state, timer};
+use super::schema::{
+    KeyKind, batch, is_of_kind, kind_prefix, pipeline_prefix, prefix_end, state, timer,
+};
 use super::{CleanMark, Error, Partition};
 use crate::model::{EncodedBatch, RecordBatch};
 
@@ -28,22 +30,18 @@ pub struct Append {
 #[derive(Debug)]
 pub(super) enum Write {
     Put {
-        family: Family,
         key: Bytes,
         value: Bytes,
     },
     Delete {
-        family: Family,
         key: Bytes,
     },
     DeleteRange {
-        family: Family,
         from: Bytes,
         to: Bytes,
     },
-    /// A change that the family's merge operator takes in.
+    /// A change that is merged with what is there.
     Merge {
-        family: Family,
         key: Bytes,
         value: Bytes,
     },
@@ -397,32 +395,31 @@ impl Commit {
     }
 
     pub(crate) fn put(&mut self, kind: KeyKind, key: impl AsRef<[u8]>, value: Bytes) {
+        debug_assert!(is_of_kind(kind, key.as_ref()), "{kind:?}");
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len() + value.len();
-        self.writes.push(Write::Put {
-            family: kind.family(),
-            key,
-            value,
-        });
+        self.writes.push(Write::Put { key, value });
+    }
+
+    /// Puts an entry that no version writes.
+    #[cfg(test)]
+    pub(crate) fn put_of_no_kind(&mut self, key: impl AsRef<[u8]>, value: Bytes) {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        self.writes.push(Write::Put { key, value });
     }
 
     pub(super) fn merge(&mut self, kind: KeyKind, key: impl AsRef<[u8]>, value: Bytes) {
+        debug_assert!(is_of_kind(kind, key.as_ref()), "{kind:?}");
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len() + value.len();
-        self.writes.push(Write::Merge {
-            family: kind.family(),
-            key,
-            value,
-        });
+        self.writes.push(Write::Merge { key, value });
     }
 
     pub(crate) fn delete(&mut self, kind: KeyKind, key: impl AsRef<[u8]>) {
+        debug_assert!(is_of_kind(kind, key.as_ref()), "{kind:?}");
         let key = Bytes::copy_from_slice(key.as_ref());
         self.bytes += key.len();
-        self.writes.push(Write::Delete {
-            family: kind.family(),
-            key,
-        });
+        self.writes.push(Write::Delete { key });
     }
 
     pub(super) fn delete_range(
@@ -431,17 +428,20 @@ impl Commit {
         from: impl AsRef<[u8]>,
         to: impl AsRef<[u8]>,
     ) {
+        debug_assert!(is_within_kind(kind, from.as_ref(), to.as_ref()), "{kind:?}");
         let (from, to) = (
             Bytes::copy_from_slice(from.as_ref()),
             Bytes::copy_from_slice(to.as_ref()),
         );
         self.bytes += from.len() + to.len();
-        self.writes.push(Write::DeleteRange {
-            family: kind.family(),
-            from,
-            to,
-        });
+        self.writes.push(Write::DeleteRange { from, to });
     }
+}
+
+/// Whether a range holds keys of a kind alone: the next kind begins where it ends.
+fn is_within_kind(kind: KeyKind, from: &[u8], to: &[u8]) -> bool {
+    let end = prefix_end(&kind_prefix(kind));
+    is_of_kind(kind, from) && (is_of_kind(kind, to) || end.as_deref() == Some(to))
 }
 
 /// What a commit brought about.

@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::commit::{HeadChange, Write};
 use super::outcome::Outcome;
+use super::schema::batch as batch_key;
 use super::schema::partition_head::{self, PartitionHead};
-use super::schema::{Family, KeyKind, batch as batch_key};
 use super::store::Database;
 use super::{Commit, Committed, Durability, Error, Partition, WriteFailure};
 use crate::clock::Stopwatch;
@@ -148,7 +148,6 @@ impl CommitThread {
         group.submitted.push(submitted);
         group.written_bytes += commit_bytes;
         group.sync |= self.durability == Durability::Sync;
-        let log = self.database.family(Family::Log);
         let mut base_offsets = Vec::with_capacity(commit.appends.len());
         for append in commit.appends {
             let touched = group.touch(&append.partition);
@@ -162,11 +161,11 @@ impl CommitThread {
                 base_offset,
             );
             touched.batches.push(stored.clone());
-            group.batch.put_cf(&log, key, stored.as_bytes());
+            group.batch.put(key, stored.as_bytes());
             base_offsets.push(base_offset);
         }
         for write in commit.writes {
-            self.add_write(&mut group.batch, &write);
+            add_write(&mut group.batch, &write);
         }
         for change in commit.heads {
             group.change_head(change);
@@ -175,34 +174,15 @@ impl CommitThread {
         group.replies.push((reply, Ok(Committed { base_offsets })));
     }
 
-    fn add_write(&self, batch: &mut WriteBatch, write: &Write) {
-        match write {
-            Write::Put { family, key, value } => {
-                batch.put_cf(&self.database.family(*family), key, value)
-            }
-            Write::Delete { family, key } => batch.delete_cf(&self.database.family(*family), key),
-            Write::DeleteRange { family, from, to } => {
-                batch.delete_range_cf(&self.database.family(*family), from.as_ref(), to.as_ref());
-            }
-            Write::Merge { family, key, value } => {
-                batch.merge_cf(&self.database.family(*family), key, value);
-            }
-        }
-    }
-
     fn finish(&mut self, mut group: Group) {
-        let meta = self.database.family(KeyKind::PartitionHead.family());
         for ((topic_id, index), touched) in &group.touched {
             let key = partition_head::key(*topic_id, *index);
             if touched.deleted {
-                group.batch.delete_cf(&meta, key);
+                group.batch.delete(key);
             } else {
-                group
-                    .batch
-                    .put_cf(&meta, key, partition_head::value(&touched.head));
+                group.batch.put(key, partition_head::value(&touched.head));
             }
         }
-        drop(meta);
         let started = Stopwatch::start();
         if let Err(failure) = self.write(group.batch, group.sync) {
             drop(group.outcomes);
@@ -284,6 +264,15 @@ impl CommitThread {
         self.tails.admit(&partition, &batches);
         partition.publish(&head, batches.into_iter());
         self.tails.evict();
+    }
+}
+
+fn add_write(batch: &mut WriteBatch, write: &Write) {
+    match write {
+        Write::Put { key, value } => batch.put(key, value),
+        Write::Delete { key } => batch.delete(key),
+        Write::DeleteRange { from, to } => batch.delete_range(from.as_ref(), to.as_ref()),
+        Write::Merge { key, value } => batch.merge(key, value),
     }
 }
 

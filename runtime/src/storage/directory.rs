@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, layout};
 
-/// The format that this version writes, and the newest that it reads.
-pub const DATA_FORMAT: u32 = 1;
+/// The format that this version writes and reads. Format 1 had several column families; no release has written it.
+pub const DATA_FORMAT: u32 = 2;
 const FORMAT_PREFIX: &str = "millstream data format ";
 
 /// A locked data directory. The lock goes with the value, and with the process.
@@ -131,8 +131,8 @@ fn check_format(path: &Path) -> Result<(), Error> {
         .strip_prefix(FORMAT_PREFIX)
         .and_then(|number| number.parse::<u32>().ok())
         .ok_or_else(|| damaged_format("expected `millstream data format N`"))?;
-    if found > DATA_FORMAT {
-        return Err(Error::NewerFormat {
+    if found != DATA_FORMAT {
+        return Err(Error::OtherFormat {
             path: path.to_owned(),
             found,
             supported: DATA_FORMAT,
@@ -181,22 +181,18 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused() {
+    fn another_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         drop(Directory::open(folder.path()).unwrap());
-        fs::write(folder.path().join("FORMAT"), "millstream data format 2\n").unwrap();
-        let error = Directory::open(folder.path()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::NewerFormat {
-                    found: 2,
-                    supported: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        for other in [1, 3] {
+            let text = format!("{FORMAT_PREFIX}{other}\n");
+            fs::write(folder.path().join("FORMAT"), text).unwrap();
+            let error = Directory::open(folder.path()).unwrap_err();
+            assert!(
+                matches!(error, Error::OtherFormat { found, supported: 2, .. } if found == other),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -1,29 +1,17 @@
 //! Reading entries: of the open store, and of one that is open for reading only.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use rocksdb::{BoundColumnFamily, ReadOptions};
+use rocksdb::ReadOptions;
 
-use super::schema::{Family, KeyKind, kind_prefix, prefix_end};
+use super::schema::{KeyKind, Region, is_of_kind, kind_prefix, prefix_end};
 use super::{Error, Scan};
 
 pub(super) type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
 
-/// The handle of a family; all are opened with the database.
-pub(super) fn family(rocks: &Rocks, family: Family) -> Arc<BoundColumnFamily<'_>> {
-    #[expect(
-        clippy::expect_used,
-        reason = "every family is opened with the database"
-    )]
-    rocks.cf_handle(family.name()).expect("the family is open")
-}
-
-/// The value of a key.
+/// The value of a key, which is of the kind.
 pub(super) fn get(rocks: &Rocks, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, Error> {
-    let value = rocks
-        .get_pinned_cf(&family(rocks, kind.family()), key)
-        .map_err(Error::engine("read a key"))?;
+    debug_assert!(is_of_kind(kind, key), "{kind:?}: {key:?}");
+    let value = rocks.get_pinned(key).map_err(Error::engine("read a key"))?;
     Ok(value.map(|value| Bytes::copy_from_slice(&value)))
 }
 
@@ -36,24 +24,38 @@ pub(super) fn scan(
     mut options: ReadOptions,
     visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
 ) -> Result<(), Error> {
+    debug_assert!(is_of_kind(kind, from), "{kind:?}: {from:?}");
     if let Some(to) = to
         .map(<[u8]>::to_vec)
         .or_else(|| prefix_end(&kind_prefix(kind)))
     {
         options.set_iterate_upper_bound(to);
     }
-    scan_family(rocks, kind.family(), from, options, visit)
+    scan_within(rocks, from, options, visit)
 }
 
-/// Visits the entries of a family with `from <= key`, within the bounds of the options, in order.
-pub(super) fn scan_family(
+/// Visits the entries of a region with `from <= key`, of whatever kind, in order.
+pub(super) fn scan_region(
     rocks: &Rocks,
-    of: Family,
+    region: Region,
+    from: &[u8],
+    mut options: ReadOptions,
+    visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
+) -> Result<(), Error> {
+    let codes = region.codes();
+    if let Some(to) = prefix_end(&[*codes.end()]) {
+        options.set_iterate_upper_bound(to);
+    }
+    scan_within(rocks, from.max(&[*codes.start()]), options, visit)
+}
+
+fn scan_within(
+    rocks: &Rocks,
     from: &[u8],
     options: ReadOptions,
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
 ) -> Result<(), Error> {
-    let mut iterator = rocks.raw_iterator_cf_opt(&family(rocks, of), options);
+    let mut iterator = rocks.raw_iterator_opt(options);
     iterator.seek(from);
     while let Some((key, value)) = iterator.item() {
         if visit(key, value)? == Scan::Stop {

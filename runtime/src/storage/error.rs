@@ -19,14 +19,14 @@ pub enum Error {
     },
     /// The directory was written by a later version of Millstream.
     #[error(
-        "the data directory {path} has format {found}, this version of millstream reads formats up to {supported}; use the version that wrote it, or a later one"
+        "the data directory {path} has format {found}, this version of millstream reads format {supported}; use the version that wrote it"
     )]
-    NewerFormat {
+    OtherFormat {
         /// The data directory.
         path: PathBuf,
         /// The format found.
         found: u32,
-        /// The newest format that this version reads.
+        /// The format that this version reads.
         supported: u32,
     },
     /// The directory holds files, but no Millstream data.

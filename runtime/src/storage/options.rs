@@ -69,8 +69,8 @@ pub struct StoreOptions {
     pub tail_bytes: usize,
     /// Bytes of RocksDB's block cache.
     pub block_cache_bytes: usize,
-    /// Bytes of one memtable of the log; up to four exist at a time.
-    pub log_memtable_bytes: usize,
+    /// Bytes of one memtable; up to twelve exist at a time.
+    pub memtable_bytes: usize,
     /// Whether RocksDB counts the bytes that it writes (for [`super::Store::write_statistics`]).
     pub statistics: bool,
 }
@@ -82,7 +82,7 @@ impl Default for StoreOptions {
             clock: Clock::system(),
             tail_bytes: 32 << 20,
             block_cache_bytes: 32 << 20,
-            log_memtable_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
             statistics: false,
         }
     }

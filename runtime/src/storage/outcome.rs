@@ -73,7 +73,7 @@ mod tests {
 
         let (mut too_large, outcome) = commit(&partition);
         let kind = crate::storage::schema::KeyKind::State;
-        too_large.put(kind, [0], vec![0; 200 << 20].into());
+        too_large.put(kind, [0x30], vec![0; 200 << 20].into());
         assert!(block_on(store.store().commit(too_large)).is_err());
         assert_eq!(outcome.try_recv(), Ok((false, 0)));
 

@@ -7,7 +7,7 @@ use rocksdb::{DBRecoveryMode, ReadOptions};
 
 use super::directory::Directory;
 use super::entries::{self, Rocks};
-use super::schema::{Family, KeyKind, kind_prefix, prefix_end};
+use super::schema::{KeyKind, Region, kind_prefix, prefix_end};
 use super::store::rocks_options;
 use super::{Error, Scan, StoreOptions};
 
@@ -79,14 +79,14 @@ impl ReadOnlyStore {
             block_cache_bytes: CACHE_BYTES,
             ..StoreOptions::default()
         };
-        let (mut db_options, families) = rocks_options(&options);
+        let mut db_options = rocks_options(&options)?;
         db_options.create_if_missing(false);
         db_options.set_wal_recovery_mode(match damaged_log {
             // The last record may be cut off: it was never acknowledged.
             DamagedLog::Refuse => DBRecoveryMode::TolerateCorruptedTailRecords,
             DamagedLog::LeaveOutRest => DBRecoveryMode::PointInTime,
         });
-        let rocks = Rocks::open_cf_descriptors_read_only(&db_options, folder, families, false)
+        let rocks = Rocks::open_for_read_only(&db_options, folder, false)
             .map_err(Error::engine("open its files"))?;
         Ok(Self {
             rocks,
@@ -128,18 +128,18 @@ impl ReadOnlyStore {
         self.scan(kind, &kind_prefix(kind), None, visit)
     }
 
-    /// Visits the entries of a family with `from <= key`, of whatever kind, in order. RocksDB compares
+    /// Visits the entries of a region with `from <= key`, of whatever kind, in order. RocksDB compares
     /// the checksum of everything that it reads.
     ///
     /// # Errors
     /// [`Error::Engine`], and those of `visit`.
-    pub fn scan_family(
+    pub fn scan_region(
         &self,
-        family: Family,
+        region: Region,
         from: &[u8],
         visit: impl FnMut(&[u8], &[u8]) -> Result<Scan, Error>,
     ) -> Result<(), Error> {
-        entries::scan_family(&self.rocks, family, from, read_options(), visit)
+        entries::scan_region(&self.rocks, region, from, read_options(), visit)
     }
 
     /// Visits the entries of a kind whose key starts with `prefix` (the kind's code included), in

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
-    CompactOptions, DBCompressionType, Options, ReadOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, CompactOptions, DBCompressionType,
+    Options, ReadOptions,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -19,7 +19,8 @@ use super::commit_thread::{CommitThread, Request};
 use super::directory::Directory;
 use super::entries::{self, Rocks};
 use super::schema::{
-    Family, KeyKind, batch as batch_key, kind_prefix, partition_head, queue, queue_chunk, topic,
+    KeyKind, Region, batch as batch_key, kind_prefix, partition_head, prefix_end, queue,
+    queue_chunk, topic,
 };
 use super::statistics::CommitCounters;
 use super::{
@@ -35,12 +36,29 @@ const MAX_QUEUED_BYTES: usize = MAX_COMMIT_BYTES;
 const MAX_COMMIT_BYTES: usize = 128 << 20;
 /// The unit in which queued bytes are counted.
 const PERMIT_BYTES: usize = 1 << 10;
-/// Memtables of the log: one that is written to, the others on their way to the disk. More of them
-/// bridge longer pauses of the disk.
-const LOG_MEMTABLES: i32 = 4;
+/// Memtables: one that is written to, the others on their way to the disk. More of them bridge longer
+/// pauses of the disk.
+const MEMTABLES: i32 = 12;
+/// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. With two one builds its file while
+/// the other waits for the disk.
+const BACKGROUND_THREADS: i32 = 8;
+/// What RocksDB's C interface has as text alone. Its writers are slowed down to 16 MiB/s otherwise, once all memtables but
+/// one are full, which is far slower than a disk. And a write-ahead log knows how the one before it ended: nothing is
+/// replayed behind a log that a power loss has shortened.
+const TEXT_OPTIONS: &str = "delayed_write_rate=1073741824;track_and_verify_wals=true";
+/// What is compacted again and again is not compressed, what has settled is.
+const COMPRESSION: [DBCompressionType; 7] = [
+    DBCompressionType::None,
+    DBCompressionType::None,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+];
 /// Bytes of garbage in blob files from which on it is collected, if it is half of them at least.
 const MIN_RECLAIMED_BYTES: u64 = 4 << 20;
-/// Batches below this many bytes lie inline in the LSM tree, larger ones in blob files.
+/// Values below this many bytes lie inline in the LSM tree, larger ones in blob files.
 const MIN_BLOB_BYTES: u64 = 4 << 10;
 
 /// What readers and the commit thread share.
@@ -57,11 +75,6 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// The handle of a family; all are opened with the database.
-    pub(super) fn family(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
-        entries::family(&self.rocks, family)
-    }
-
     /// Remembers a failed write, unless one has failed before; returns the first one.
     pub(super) fn poison(&self, reason: &str) -> &WriteFailure {
         let failure = self.failure.get_or_init(|| {
@@ -110,9 +123,9 @@ impl Drop for Requests {
 /// Bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Sorted tables of all families.
+    /// Sorted tables.
     pub table_bytes: u64,
-    /// Blob files of the log.
+    /// Blob files.
     pub blob_bytes: u64,
 }
 
@@ -147,8 +160,8 @@ impl Store {
     /// Opens a data directory, creating it if it is missing, and locks it to this process.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let directory = Directory::open(path)?;
-        let (db_options, families) = rocks_options(&options);
-        let rocks = Rocks::open_cf_descriptors(&db_options, directory.store_path(), families)
+        let db_options = rocks_options(&options)?;
+        let rocks = Rocks::open(&db_options, directory.store_path())
             .map_err(Error::engine("open its files"))?;
         let database = Arc::new(Database {
             rocks,
@@ -388,11 +401,10 @@ impl Store {
         mut visit: impl FnMut(RecordBatch) -> Result<Scan, Error>,
     ) -> Result<(), Error> {
         let (topic_id, index) = (partition.topic_id(), partition.index());
-        let family = self.database.family(Family::Log);
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(batch_key::key(topic_id, index, 0));
         options.set_iterate_upper_bound(batch_key::key(topic_id, index, end));
-        let mut iterator = self.database.rocks.raw_iterator_cf_opt(&family, options);
+        let mut iterator = self.database.rocks.raw_iterator_opt(options);
         iterator.seek_for_prev(batch_key::key(topic_id, index, offset));
         if !iterator.valid() {
             iterator.status().map_err(Error::engine("seek"))?;
@@ -424,30 +436,18 @@ impl Store {
 
     /// Gives the space of deleted batches of a partition back to the file system.
     pub(crate) fn compact_partition(&self, partition: &Partition, offsets: Range<u64>) {
-        let family = self.database.family(Family::Log);
         let from = batch_key::key(partition.topic_id(), partition.index(), offsets.start);
         let to = batch_key::key(partition.topic_id(), partition.index(), offsets.end);
-        self.database
-            .rocks
-            .compact_range_cf(&family, Some(from), Some(to));
+        self.database.rocks.compact_range(Some(from), Some(to));
     }
 
-    /// Rewrites the blob files if at least half of their bytes belong to deleted batches, so that
+    /// Rewrites the blob files if at least half of their bytes belong to what was deleted, so that
     /// no more than one byte is written for each that is freed. Returns the bytes freed.
     ///
     /// Files of which nothing is left go without it: batches that retention deletes lie together.
     pub(crate) fn reclaim_blobs(&self) -> Result<u64, Error> {
-        let family = self.database.family(Family::Log);
-        let rocks = &self.database.rocks;
-        let property = |name: &str| -> Result<u64, Error> {
-            let value = rocks.property_int_value_cf(&family, name);
-            Ok(value
-                .map_err(Error::engine("read a property"))?
-                .unwrap_or(0))
-        };
-        let before_bytes = property("rocksdb.live-blob-file-size")?;
-        let garbage_bytes = property("rocksdb.live-blob-file-garbage-size")?;
-        if garbage_bytes < MIN_RECLAIMED_BYTES || garbage_bytes < before_bytes / 2 {
+        let before = self.blobs()?;
+        if !before.are_half_garbage() {
             return Ok(0);
         }
         let collect = |enabled: &str| {
@@ -455,45 +455,68 @@ impl Store {
                 ("enable_blob_garbage_collection", enabled),
                 ("blob_garbage_collection_age_cutoff", "1.0"),
             ];
-            rocks
-                .set_options_cf(&family, &options)
-                .map_err(Error::engine("set options"))
+            let set = self.database.rocks.set_options(&options);
+            set.map_err(Error::engine("set options"))
         };
         collect("true")?;
-        let mut options = CompactOptions::default();
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-        rocks.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
+        // Almost all blobs are batches, and their keys are few.
+        let codes = Region::Log.codes();
+        self.rewrite(&[*codes.start()], prefix_end(&[*codes.end()]).as_deref());
+        let left = self.blobs()?;
+        // The others are large values of state, among small ones that are rewritten with them.
+        if left.are_half_garbage() && left.garbage_bytes >= self.disk_usage()?.table_bytes {
+            self.rewrite(&[], None);
+        }
         collect("false")?;
-        Ok(before_bytes.saturating_sub(property("rocksdb.live-blob-file-size")?))
+        let after = self.blobs()?;
+        Ok(before.live_bytes.saturating_sub(after.live_bytes))
     }
 
-    /// Writes the memtables of all families to files; for measuring.
+    /// Compacts all keys from `from` on, and before `to` if given, also those that are where they belong.
+    fn rewrite(&self, from: &[u8], to: Option<&[u8]>) {
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        let rocks = &self.database.rocks;
+        rocks.compact_range_opt(Some(from), to, &options);
+    }
+
+    fn blobs(&self) -> Result<Blobs, Error> {
+        Ok(Blobs {
+            live_bytes: self.property("rocksdb.live-blob-file-size")?,
+            garbage_bytes: self.property("rocksdb.live-blob-file-garbage-size")?,
+        })
+    }
+
+    fn property(&self, name: &str) -> Result<u64, Error> {
+        let value = self.database.rocks.property_int_value(name);
+        Ok(value
+            .map_err(Error::engine("read a property"))?
+            .unwrap_or(0))
+    }
+
+    /// Writes the memtables to files; for measuring.
     pub fn flush(&self) -> Result<(), Error> {
-        for family in Family::ALL {
-            let family = self.database.family(family);
-            self.database
-                .rocks
-                .flush_cf(&family)
-                .map_err(Error::engine("flush"))?;
-        }
-        Ok(())
+        self.database.rocks.flush().map_err(Error::engine("flush"))
     }
 
     /// Bytes on disk.
     pub fn disk_usage(&self) -> Result<DiskUsage, Error> {
-        let property = |family: Family, name: &str| -> Result<u64, Error> {
-            let family = self.database.family(family);
-            let value = self.database.rocks.property_int_value_cf(&family, name);
-            Ok(value
-                .map_err(Error::engine("read a property"))?
-                .unwrap_or(0))
-        };
-        let mut usage = DiskUsage::default();
-        for family in Family::ALL {
-            usage.table_bytes += property(family, "rocksdb.total-sst-files-size")?;
-        }
-        usage.blob_bytes = property(Family::Log, "rocksdb.total-blob-file-size")?;
-        Ok(usage)
+        Ok(DiskUsage {
+            table_bytes: self.property("rocksdb.total-sst-files-size")?,
+            blob_bytes: self.property("rocksdb.total-blob-file-size")?,
+        })
+    }
+}
+
+/// What lies in blob files.
+struct Blobs {
+    live_bytes: u64,
+    garbage_bytes: u64,
+}
+
+impl Blobs {
+    fn are_half_garbage(&self) -> bool {
+        self.garbage_bytes >= MIN_RECLAIMED_BYTES && self.garbage_bytes >= self.live_bytes / 2
     }
 }
 
@@ -565,63 +588,36 @@ fn sync_every(database: &Database, every: Duration, stopped: &std::sync::mpsc::R
     }
 }
 
-pub(super) fn rocks_options(options: &StoreOptions) -> (Options, Vec<ColumnFamilyDescriptor>) {
-    let mut db = Options::default();
-    db.create_if_missing(true);
-    db.create_missing_column_families(true);
-    db.set_max_background_jobs(2);
-    db.set_max_open_files(open_files::max_store_files());
-    db.set_max_total_wal_size(512 << 20);
-    db.set_keep_log_file_num(4);
-    db.set_bytes_per_sync(1 << 20);
-    // A flush waits until the write-ahead log that it ends is on the disk, and who commits may have to wait for it.
-    db.set_wal_bytes_per_sync(1 << 20);
-    db.set_stats_dump_period_sec(0);
-    if options.statistics {
-        db.enable_statistics();
-    }
-    let cache = Cache::new_lru_cache(options.block_cache_bytes);
-    let families = Family::ALL.iter().map(|family| {
-        ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache, options))
+pub(super) fn rocks_options(options: &StoreOptions) -> Result<Options, Error> {
+    let mut rocks = Options::default();
+    rocks.create_if_missing(true);
+    rocks.set_max_background_jobs(BACKGROUND_THREADS);
+    rocks.set_max_open_files(open_files::max_store_files());
+    rocks.set_max_total_wal_size(512 << 20);
+    rocks.set_keep_log_file_num(4);
+    rocks.set_bytes_per_sync(8 << 20);
+    rocks.set_stats_dump_period_sec(0);
+    rocks.set_write_buffer_size(options.memtable_bytes);
+    rocks.set_max_write_buffer_number(MEMTABLES);
+    rocks.set_enable_blob_files(true);
+    rocks.set_min_blob_size(MIN_BLOB_BYTES);
+    rocks.set_blob_file_size(256 << 20);
+    rocks.set_blob_compression_type(DBCompressionType::None);
+    // Garbage collection as a part of every compaction would rewrite the oldest blobs again and
+    // again, whether they are garbage or not: `reclaim_blobs` does it when it frees space.
+    rocks.set_enable_blob_gc(false);
+    rocks.set_compression_per_level(&COMPRESSION);
+    rocks.set_merge_operator_associative("millstream-queue-chunk", |_, existing, changes| {
+        queue_chunk::merge_values(existing, changes.iter())
     });
-    // RocksDB insists on the family `default`, which stays empty.
-    let default = ColumnFamilyDescriptor::new("default", Options::default());
-    let families = std::iter::once(default).chain(families).collect();
-    (db, families)
-}
-
-fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
+    table.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
     table.set_cache_index_and_filter_blocks(true);
-    let mut cf = Options::default();
-    cf.set_compression_type(DBCompressionType::None);
-    match family {
-        Family::Log => {
-            cf.set_write_buffer_size(options.log_memtable_bytes);
-            cf.set_max_write_buffer_number(LOG_MEMTABLES);
-            cf.set_enable_blob_files(true);
-            cf.set_min_blob_size(MIN_BLOB_BYTES);
-            cf.set_blob_file_size(256 << 20);
-            cf.set_blob_compression_type(DBCompressionType::None);
-            // Garbage collection as a part of every compaction would rewrite the oldest blobs again and
-            // again, whether they are garbage or not: `reclaim_blobs` does it when it frees space.
-            cf.set_enable_blob_gc(false);
-        }
-        Family::State => {
-            table.set_bloom_filter(10.0, false);
-            cf.set_write_buffer_size(16 << 20);
-            cf.set_compression_type(DBCompressionType::Lz4);
-        }
-        Family::Changelog => cf.set_write_buffer_size(16 << 20),
-        Family::Meta => cf.set_write_buffer_size(8 << 20),
-        Family::Queue => {
-            cf.set_write_buffer_size(16 << 20);
-            cf.set_merge_operator_associative("millstream-queue-chunk", |_, existing, changes| {
-                queue_chunk::merge_values(existing, changes.iter())
-            });
-        }
+    table.set_bloom_filter(10.0, false);
+    rocks.set_block_based_table_factory(&table);
+    if options.statistics {
+        rocks.enable_statistics();
     }
-    cf.set_block_based_table_factory(&table);
-    cf
+    let complete = rocks.get_options_from_string(TEXT_OPTIONS);
+    complete.map_err(Error::engine("set options"))
 }

@@ -1,4 +1,4 @@
-//! Topics, queues, pipelines, partition heads, committed offsets and what was deployed: everything of the family
+//! Topics, queues, pipelines, partition heads, committed offsets and what was deployed: everything of the region
 //! `meta`.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::queue::StoredQueue;
 use crate::storage::ReadOnlyStore;
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{
-    Family, KeyKind, deduplication, group_gaps, group_offset, pipeline, queue, topic,
+    KeyKind, Region, deduplication, group_gaps, group_offset, pipeline, queue, topic,
 };
 
 /// What there is, for looking up what the rest belongs to.
@@ -27,7 +27,7 @@ pub(super) struct Catalog {
     pub(super) heads: BTreeMap<(u32, u32), PartitionHead>,
     /// Names by id.
     pipelines: BTreeMap<u32, String>,
-    /// Set if the family could not be read as a whole: then nothing is said about what is missing.
+    /// Set if the region could not be read as a whole: then nothing is said about what is missing.
     pub(super) is_incomplete: bool,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn read(
 ) -> Catalog {
     let mut catalog = Catalog::default();
     let nothing = Catalog::default();
-    walk::family(store, Family::Meta, &nothing, report, |visit, report| {
+    walk::region(store, Region::Meta, &nothing, report, |visit, report| {
         match visit {
             Visit::Entry(key, value) => {
                 if let Err(problem) = catalog.take(key, value) {
@@ -115,7 +115,7 @@ pub(super) fn read(
     catalog.count(&mut report.counts);
     // What cannot be read has been said: the second time it is only passed over.
     let mut referring = Report::default();
-    walk::family(store, Family::Meta, &catalog, &mut referring, |visit, _| {
+    walk::region(store, Region::Meta, &catalog, &mut referring, |visit, _| {
         let Visit::Entry(key, value) = visit else {
             return;
         };

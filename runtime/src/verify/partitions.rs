@@ -12,7 +12,7 @@ use super::walk::{self, Visit};
 use crate::model::RecordBatch;
 use crate::storage::ReadOnlyStore;
 use crate::storage::schema::partition_head::PartitionHead;
-use crate::storage::schema::{Family, batch as batch_key};
+use crate::storage::schema::{Region, batch as batch_key};
 
 /// The partition that is being looked at.
 struct Walked {
@@ -37,7 +37,7 @@ pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Rep
     let mut walked: Option<Walked> = None;
     let mut seen = BTreeSet::new();
     let mut after_gap = false;
-    walk::family(store, Family::Log, catalog, report, |visit, report| {
+    walk::region(store, Region::Log, catalog, report, |visit, report| {
         let Visit::Entry(key, value) = visit else {
             after_gap = true;
             return;

@@ -10,11 +10,11 @@ use super::walk::{self, Visit};
 use crate::storage::ReadOnlyStore;
 use crate::storage::schema::positions::CHUNK_MESSAGES;
 use crate::storage::schema::queue_chunk::{self, Chunk};
-use crate::storage::schema::{Family, KeyKind};
+use crate::storage::schema::{KeyKind, Region};
 
 /// Looks at all chunks.
 pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Report) {
-    walk::family(store, Family::Queue, catalog, report, |visit, report| {
+    walk::region(store, Region::Queues, catalog, report, |visit, report| {
         if let Visit::Entry(key, value) = visit {
             report.counts.queue_chunks += 1;
             if let Err(problem) = chunk(key, value, catalog) {

@@ -8,19 +8,17 @@ use super::problem::{Problem, ProblemKind};
 use super::walk::{self, Visit};
 use super::{Counts, Report};
 use crate::storage::ReadOnlyStore;
-use crate::storage::schema::{Family, KeyKind, changelog, parked, state, timer};
+use crate::storage::schema::{KeyKind, Region, changelog, parked, state, timer};
 
 /// Looks at all of it.
 pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Report) {
-    for family in [Family::Changelog, Family::State] {
-        walk::family(store, family, catalog, report, |visit, report| {
-            if let Visit::Entry(key, value) = visit
-                && let Err(problem) = entry(key, value, catalog, &mut report.counts)
-            {
-                report.problems.add(problem.at(key, catalog));
-            }
-        });
-    }
+    walk::region(store, Region::Tasks, catalog, report, |visit, report| {
+        if let Visit::Entry(key, value) = visit
+            && let Err(problem) = entry(key, value, catalog, &mut report.counts)
+        {
+            report.problems.add(problem.at(key, catalog));
+        }
+    });
 }
 
 fn entry(

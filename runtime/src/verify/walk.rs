@@ -1,6 +1,6 @@
-//! Walks all entries of a family, also past what cannot be read.
+//! Walks all entries of a region, also past what cannot be read.
 
-use crate::storage::schema::{Family, KeyKind};
+use crate::storage::schema::Region;
 use crate::storage::{Error, ReadOnlyStore, Scan};
 
 use super::place;
@@ -20,15 +20,17 @@ pub(super) enum Visit<'a> {
     Gap,
 }
 
-/// Visits the entries of a family in order. Where RocksDB fails that is reported, and the walk goes on
+/// Visits the entries of a region in order. Where RocksDB fails that is reported, and the walk goes on
 /// behind it as far as there is something that can be read.
-pub(super) fn family(
+pub(super) fn region(
     store: &ReadOnlyStore,
-    family: Family,
+    region: Region,
     catalog: &Catalog,
     report: &mut Report,
     mut visit: impl FnMut(Visit<'_>, &mut Report),
 ) {
+    // No key of the region is before it.
+    let first = [*region.codes().start()];
     let mut from = Vec::new();
     // The last key that was read, and how far was skipped from there.
     let mut last: Vec<u8> = Vec::new();
@@ -37,9 +39,9 @@ pub(super) fn family(
     let mut failure: Option<Error> = None;
     loop {
         let mut read = 0_u64;
-        let walked = store.scan_family(family, &from, |key, value| {
+        let walked = store.scan_region(region, &from, |key, value| {
             if let Some(error) = failure.take() {
-                let problem = unreadable(family, &last, Some(key), catalog, &error);
+                let problem = unreadable(region, &last, Some(key), catalog, &error);
                 report.problems.add(problem);
             }
             read += 1;
@@ -57,7 +59,7 @@ pub(super) fn family(
             visit(Visit::Gap, report);
         }
         let from_there = match last.is_empty() {
-            true => &first_key(family)[..],
+            true => &first[..],
             false => &last[..],
         };
         match key_after(from_there, steps) {
@@ -67,46 +69,34 @@ pub(super) fn family(
         steps += 1;
     }
     if let Some(error) = failure {
-        let problem = unreadable(family, &last, None, catalog, &error);
+        let problem = unreadable(region, &last, None, catalog, &error);
         report.problems.add(problem);
     }
 }
 
 /// What cannot be read lies between the last key that was and the next one that is.
 fn unreadable(
-    family: Family,
+    region: Region,
     last: &[u8],
     next: Option<&[u8]>,
     catalog: &Catalog,
     error: &Error,
 ) -> Box<Problem> {
-    let family = family.name();
+    let region = region.name();
     let (reason, key) = match (last, next) {
-        ([], None) => (format!("nothing of family `{family}` can be read"), last),
+        ([], None) => (format!("nothing of region `{region}` can be read"), last),
         ([], Some(next)) => (
-            format!("the entries of family `{family}` before this one cannot be read"),
+            format!("the entries of region `{region}` before this one cannot be read"),
             next,
         ),
         _ => (
-            format!("entries of family `{family}` that follow this one cannot be read"),
+            format!("entries of region `{region}` that follow this one cannot be read"),
             last,
         ),
     };
     let mut problem = Problem::new(ProblemKind::Unreadable, format!("{reason}: {error}"));
     place::of_key(key, catalog, &mut problem);
     problem
-}
-
-/// What no key of the family is before.
-fn first_key(family: Family) -> [u8; 1] {
-    let kind = match family {
-        Family::Meta => KeyKind::Topic,
-        Family::Log => KeyKind::Batch,
-        Family::Changelog => KeyKind::Changelog,
-        Family::State => KeyKind::State,
-        Family::Queue => KeyKind::QueueChunk,
-    };
-    [kind as u8]
 }
 
 /// The key that is 2^`steps` behind `last`, its first bytes taken as a number; `None` if there is none.

@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args, parent: &Path, report: &mut Report) -> anyhow::Re
                 let log = SchemeLog::open(
                     scratch.path(),
                     scheme,
-                    StoreOptions::default().log_memtable_bytes,
+                    StoreOptions::default().memtable_bytes,
                 )?;
                 let mut latency = LatencyRecorder::new()?;
                 let taken = append(&log, &batches, &mut latency)?;

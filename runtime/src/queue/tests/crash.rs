@@ -14,7 +14,7 @@ fn open(path: &Path, durability: Durability) -> (Queues, Queue) {
     let options = StoreOptions {
         durability,
         tail_bytes: 100_000,
-        log_memtable_bytes: 256 << 10,
+        memtable_bytes: 256 << 10,
         ..StoreOptions::default()
     };
     let queues = Queues::open(Store::open(path, options).unwrap()).unwrap();

@@ -1,8 +1,12 @@
-//! The whole on-disk schema: every kind of key, its fixed code and the column family it lives in.
+//! The whole on-disk schema: every kind of key, and its fixed code.
 //!
 //! A key is the kind's code (one byte) followed by its fields. Numbers are big-endian, so that the
 //! order of the bytes is the order of the numbers. Codes are never reused. One file per kind;
 //! `id_key` is what two kinds have in common.
+//!
+//! All kinds lie in one column family. If there were several, RocksDB would sync the write-ahead log whenever it flushes
+//! one of them, so that a power loss leaves none behind the others, and each batch would be on the disk twice before the
+//! flush is done, whatever the durability.
 
 pub mod batch;
 pub mod changelog;
@@ -25,41 +29,39 @@ pub mod timer;
 pub mod token;
 pub mod topic;
 
-/// A RocksDB column family.
+use std::ops::RangeInclusive;
+
+/// Kinds that belong together have codes side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum Region {
     /// Small metadata: topics, queues, partition heads, group offsets, pipelines, plugins, manifests, deploys.
     Meta,
-    /// Record batches. Batches of 4 KiB and more lie in blob files, smaller ones inline.
+    /// Record batches.
     Log,
-    /// What comes and goes: changes of keyed state that are not folded into `State` yet, parked records,
-    /// and timers.
-    Changelog,
-    /// Keyed state of pipelines.
-    State,
-    /// What has happened to the messages of queues. A write of this family is merged with what is
-    /// there, see [`queue_chunk`].
-    Queue,
+    /// What belongs to the tasks of pipelines: keyed state and its changes, parked records, timers.
+    Tasks,
+    /// What has happened to the messages of queues.
+    Queues,
 }
 
-impl Family {
-    /// All families, in the order in which they are opened.
-    pub const ALL: [Family; 5] = [
-        Family::Meta,
-        Family::Log,
-        Family::Changelog,
-        Family::State,
-        Family::Queue,
-    ];
-
-    /// The family's name in RocksDB.
+impl Region {
+    /// The region's name.
     pub const fn name(self) -> &'static str {
         match self {
-            Family::Meta => "meta",
-            Family::Log => "log",
-            Family::Changelog => "changelog",
-            Family::State => "state",
-            Family::Queue => "queue",
+            Region::Meta => "meta",
+            Region::Log => "log",
+            Region::Tasks => "tasks",
+            Region::Queues => "queues",
+        }
+    }
+
+    /// The codes of its kinds, also of those that there are not yet. All regions together leave no code out.
+    pub const fn codes(self) -> RangeInclusive<u8> {
+        match self {
+            Region::Meta => 0x00..=0x0f,
+            Region::Log => 0x10..=0x1f,
+            Region::Tasks => 0x20..=0x3f,
+            Region::Queues => 0x40..=0xff,
         }
     }
 }
@@ -68,65 +70,45 @@ impl Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KeyKind {
-    /// `(topic id)` → the topic's name and configuration as JSON. Family `meta`.
+    /// `(topic id)` → the topic's name and configuration as JSON.
     Topic = 0x01,
-    /// `(topic id, partition)` → start offset, next offset, bytes, cleaned-to offset. Family `meta`.
+    /// `(topic id, partition)` → start offset, next offset, bytes, cleaned-to offset.
     PartitionHead = 0x02,
-    /// `(group, 0, topic id, partition)` → committed offset and when. Family `meta`.
+    /// `(group, 0, topic id, partition)` → committed offset and when.
     GroupOffset = 0x03,
-    /// `(pipeline name)` → the pipeline's id and how it last ran, as JSON. Family `meta`.
+    /// `(pipeline name)` → the pipeline's id and how it last ran, as JSON.
     Pipeline = 0x04,
-    /// `(queue id)` → the queue's name and configuration as JSON. Family `meta`.
+    /// `(queue id)` → the queue's name and configuration as JSON.
     Queue = 0x05,
-    /// `(queue id, enqueued at ms, sequence)` → hashes of deduplication ids. Family `meta`.
+    /// `(queue id, enqueued at ms, sequence)` → hashes of deduplication ids.
     Deduplication = 0x06,
-    /// `(group, 0, topic id, partition, lane)` → offsets beyond the committed one that are processed. Family
-    /// `meta`.
+    /// `(group, 0, topic id, partition, lane)` → offsets beyond the committed one that are processed.
     GroupGaps = 0x07,
-    /// `(plugin name)` → the plugin's uploaded versions as JSON. Family `meta`.
+    /// `(plugin name)` → the plugin's uploaded versions as JSON.
     Plugin = 0x08,
-    /// `(manifest name)` → an applied manifest as JSON. Family `meta`.
+    /// `(manifest name)` → an applied manifest as JSON.
     Manifest = 0x09,
-    /// `(deploy id)` → what was deployed and how it went, as JSON. Family `meta`.
+    /// `(deploy id)` → what was deployed and how it went, as JSON.
     Deploy = 0x0a,
-    /// `(token name)` → the SHA-256 of an access token, its roles and times, as JSON. Family `meta`.
+    /// `(token name)` → the SHA-256 of an access token, its roles and times, as JSON.
     Token = 0x0c,
-    /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format. Family `log`.
+    /// `(topic id, partition, base offset)` → a record batch in Kafka's v2 format.
     Batch = 0x10,
-    /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint. Family `changelog`.
+    /// `(pipeline id, partition, sequence)` → the state changes of one checkpoint.
     Changelog = 0x20,
-    /// `(pipeline id, partition, key)` → a value of keyed state. Family `state`.
+    /// `(pipeline id, partition, key)` → a value of keyed state.
     State = 0x30,
-    /// `(queue id, chunk)` → acknowledgements and delivery counts of 1,024 messages. Family `queue`.
+    /// `(queue id, chunk)` → acknowledgements and delivery counts of 1,024 messages.
     QueueChunk = 0x40,
-    /// `(pipeline id, task, group, sequence)` → a record that waits to be tried again. Family
-    /// `changelog`.
+    /// `(pipeline id, task, group, sequence)` → a record that waits to be tried again.
     Parked = 0x31,
-    /// `(pipeline id, task, due at ms, key)` → a timer's payload. Family `changelog`.
+    /// `(pipeline id, task, due at ms, key)` → a timer's payload.
     Timer = 0x32,
 }
 
-impl KeyKind {
-    /// The column family in which keys of this kind live.
-    pub const fn family(self) -> Family {
-        match self {
-            KeyKind::Topic
-            | KeyKind::PartitionHead
-            | KeyKind::GroupOffset
-            | KeyKind::Pipeline
-            | KeyKind::Queue
-            | KeyKind::Deduplication
-            | KeyKind::GroupGaps
-            | KeyKind::Plugin
-            | KeyKind::Manifest
-            | KeyKind::Deploy
-            | KeyKind::Token => Family::Meta,
-            KeyKind::Batch => Family::Log,
-            KeyKind::Changelog | KeyKind::Parked | KeyKind::Timer => Family::Changelog,
-            KeyKind::State => Family::State,
-            KeyKind::QueueChunk => Family::Queue,
-        }
-    }
+/// Whether a key is of a kind.
+pub(crate) fn is_of_kind(kind: KeyKind, key: &[u8]) -> bool {
+    key.first() == Some(&(kind as u8))
 }
 
 /// The key that starts all keys of a kind.

@@ -21,11 +21,11 @@ const SMALL_MEMTABLE_BYTES: usize = 512 << 10;
 /// Commits after which a store that should have failed is taken for one that never does.
 const MANY_COMMITS: u64 = 100_000;
 
-fn open(path: &Path, log_memtable_bytes: usize) -> Result<Store, Error> {
+fn open(path: &Path, memtable_bytes: usize) -> Result<Store, Error> {
     let options = StoreOptions {
         durability: Durability::Sync,
         tail_bytes: 100_000,
-        log_memtable_bytes,
+        memtable_bytes,
         ..StoreOptions::default()
     };
     Store::open(path, options)

@@ -183,14 +183,14 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     assert!(
         error
             .to_string()
-            .contains("has format 99, this version of millstream reads formats up to 1"),
+            .contains("has format 99, this version of millstream reads format 2"),
         "{error}"
     );
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         "millstream data format 99\n"
     );
-    std::fs::write(&file, "millstream data format 1\n").unwrap();
+    std::fs::write(&file, "millstream data format 2\n").unwrap();
     directory.reopen();
 }
 

@@ -35,7 +35,7 @@ impl TestStore {
             clock: clock.clone(),
             tail_bytes: 1 << 20,
             block_cache_bytes: 1 << 20,
-            log_memtable_bytes: 64 << 10,
+            memtable_bytes: 64 << 10,
             ..StoreOptions::default()
         })
     }
