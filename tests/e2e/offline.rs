@@ -338,10 +338,100 @@ fn what_needs_running_pipelines_says_so() {
     }
     let deploys = sandbox.json(&["plugin", "deploys"]);
     assert_eq!(deploys.as_array().unwrap().len(), 2);
+}
+
+/// The stored log lines of the pipeline `suspect`, their numbers and messages.
+fn logged(sandbox: &Sandbox) -> Vec<(u64, String)> {
+    let lines = sandbox.succeed(&["logs", "suspect", "--output", "json"]);
+    numbered(lines.lines().map(|it| serde_json::from_str(it).unwrap()))
+}
+
+/// The numbers and messages of log lines.
+fn numbered(lines: impl IntoIterator<Item = Value>) -> Vec<(u64, String)> {
+    let numbered = lines.into_iter().map(|line| {
+        let message = line["message"].as_str().unwrap().to_owned();
+        (line["number"].as_u64().unwrap(), message)
+    });
+    numbered.collect()
+}
+
+/// The log lines after a number that a server answers with.
+fn served(server: &Server, after: u64) -> Vec<(u64, String)> {
+    let answered = server.get(&format!("/v1/pipelines/suspect/logs?after={after}"));
+    numbered(answered.expect(200).json().as_array().unwrap().clone())
+}
+
+fn log(server: &Server, value: &str, after: u64) -> Vec<(u64, String)> {
+    server
+        .post_lines(
+            "/v1/topics/in/records",
+            &format!("{{\"value\":\"{value}\"}}\n"),
+        )
+        .expect(200);
+    wait_until("the line", || !served(server, after).is_empty());
+    served(server, after)
+}
+
+#[test]
+fn what_a_plugin_has_logged_is_shown_without_a_server() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-logs", 1, "");
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&APPLY);
+    let mut known = log(&server, "a poison", 0);
+    let file = sandbox.data_dir().join("logs/suspect.jsonl");
+    wait_until("the stored line", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))
+    });
+    server.kill();
+    // As a crash of the machine leaves one that was being written.
+    let whole = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{whole}{{\"number\":")).unwrap();
+    let shown = sandbox.run(&["logs", "suspect"]).expect_code(0);
+    assert!(
+        shown.stdout.contains("error [0] offset 0 is poison"),
+        "{}",
+        shown.stdout
+    );
+    assert!(shown.stderr.contains("no server runs"), "{}", shown.stderr);
+    let shown = sandbox.run(&["logs", "suspect", "--no-follow"]);
+    assert!(!shown.expect_code(0).stderr.contains("no server runs"));
+    assert_eq!(logged(&sandbox), known);
+
+    // What `run` runs logs to the same place.
+    sandbox.produce("in", ["{}"], None);
+    sandbox.run_until_idle();
+    let all = logged(&sandbox);
+    assert_eq!((all.len(), all[1].1.as_str()), (2, "offset 1"));
+    assert!(all[1].0 > all[0].0);
+    assert_eq!(all[..1], known);
+    known = all;
+
+    // The next server goes on where they end.
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(served(&server, 0), known);
+    assert_eq!(served(&server, known[0].0), known[1..]);
+    let added = log(&server, "again", known[1].0);
+    assert!(added.len() == 1 && added[0].0 > known[1].0, "{added:?}");
+    known.extend(added);
+    assert_eq!(served(&server, 0), known);
+    // A pipeline that goes on anew forgets nothing.
+    sandbox.succeed(&["pipeline", "pause", "suspect"]);
+    sandbox.succeed(&["pipeline", "resume", "suspect"]);
+    assert_eq!(served(&server, 0), known);
+    server.stop();
+    assert_eq!(logged(&sandbox), known);
+
+    // They are no data that pipelines need.
+    sandbox.succeed(&["backup", sandbox.path("copy").to_str().unwrap()]);
+    assert!(!sandbox.path("copy").join("logs").exists());
+    sandbox.succeed(&["pipeline", "delete", "suspect", "--yes"]);
+    assert!(!file.exists());
+    assert_eq!(logged(&sandbox), []);
     sandbox
-        .run(&["logs", "count", "--no-follow"])
+        .run(&["logs", "nobody"])
         .expect_code(1)
-        .expect_error(&["none runs on this data directory", "millstream serve"]);
+        .expect_error(&["there is no pipeline `nobody`", "`suspect`"]);
 }
 
 #[test]
