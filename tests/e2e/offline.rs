@@ -323,21 +323,117 @@ fn whoever_only_looks_brings_nothing_back() {
     }
 }
 
-#[test]
-fn what_needs_running_pipelines_says_so() {
-    let sandbox = Sandbox::new();
-    sandbox.manifest(counting::MANIFEST);
-    sandbox.succeed(&APPLY);
-    let digest = current(&sandbox);
-    for trial in [&["--canary", "0"][..], &["--shadow"]] {
-        let deploy = ["plugin", "deploy", "count", &digest, "--for", "1s"];
-        sandbox
-            .run(&[&deploy[..], trial].concat())
-            .expect_code(1)
-            .expect_error(&["no server runs", "millstream serve"]);
-    }
+/// A deploy as it is listed.
+fn deploy_of(sandbox: &Sandbox, id: &Value) -> Value {
     let deploys = sandbox.json(&["plugin", "deploys"]);
-    assert_eq!(deploys.as_array().unwrap().len(), 2);
+    let mut deploys = deploys.as_array().unwrap().iter();
+    deploys.find(|it| it["id"] == *id).unwrap().clone()
+}
+
+/// Sends records while a deploy is under way on a server, and returns how it went.
+fn produce_during(sandbox: &Sandbox, workload: &mut Workload, id: &Value) -> Value {
+    let mut deploy = deploy_of(sandbox, id);
+    while deploy["ended_ms"].is_null() {
+        produce(sandbox, workload, 50);
+        deploy = deploy_of(sandbox, id);
+    }
+    deploy
+}
+
+#[test]
+fn a_trial_without_a_server_begins_with_the_next_one() {
+    let (sandbox, mut workload) = processed(9, 100);
+    let old = current(&sandbox);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let next = next.to_str().unwrap();
+    let uploaded = sandbox.json(&["plugin", "upload", "count", next]);
+    let new = uploaded["digest"].as_str().unwrap();
+    let try_out = |trial: &[&str]| {
+        let deploy = ["plugin", "deploy", "count", &new[..12], "--for", "2s"];
+        sandbox.json(&[&deploy[..], trial].concat())
+    };
+    let noted = try_out(&["--canary", "0,1"]);
+    assert_eq!(noted["outcome"], "waiting", "{noted}");
+    let id = noted["id"].clone();
+    for refused in [
+        &["plugin", "deploy", "count", new][..],
+        &["plugin", "delete", "count", "--yes"],
+        &APPLY,
+    ] {
+        sandbox
+            .run(refused)
+            .expect_code(1)
+            .expect_error(&["waits for a server", "plugin stop-deploy"]);
+    }
+    let listed = sandbox.succeed(&["plugin", "deploys"]);
+    assert!(listed.contains("\twaiting\n"), "{listed}");
+    let stop = id.to_string();
+    let withdrawn = sandbox.succeed(&["plugin", "stop-deploy", &stop]);
+    assert!(withdrawn.contains(" withdrawn, "), "{withdrawn}");
+    assert_eq!(deploy_of(&sandbox, &id)["outcome"], "withdrawn");
+    sandbox
+        .run(&[
+            "plugin", "deploy", "count", new, "--canary", "9", "--for", "1s",
+        ])
+        .expect_code(2)
+        .expect_error(&["has a partition among [9]"]);
+
+    let shadow = try_out(&["--shadow"]);
+    assert_eq!(shadow["outcome"], "waiting", "{shadow}");
+    // It is part of a backup.
+    let (copy, restored) = (sandbox.path("copy"), sandbox.path("restored"));
+    let (copy, restored) = (copy.to_str().unwrap(), restored.to_str().unwrap());
+    sandbox.succeed(&["backup", copy]);
+    let mut restore = sandbox.bare_command(&["restore", copy]);
+    restore.args(["--data-dir", restored]);
+    sandbox.start_command(restore).wait().expect_code(0);
+    let mut deploys = sandbox.bare_command(&["plugin", "deploys", "--data-dir", restored]);
+    deploys.args(["--output", "json"]);
+    let deploys = sandbox.start_command(deploys).wait().expect_code(0);
+    let deploys: Value = serde_json::from_str(&deploys.stdout).unwrap();
+    assert_eq!(deploys[0], deploy_of(&sandbox, &shadow["id"]));
+
+    let server = Server::start(&sandbox, &[]);
+    let observed = produce_during(&sandbox, &mut workload, &shadow["id"]);
+    assert_eq!(observed["outcome"], "observed", "{observed}");
+    assert!(observed["report"]["pipelines"][0]["records"].as_u64() > Some(0));
+    assert_runs(&sandbox, &old);
+    server.stop();
+
+    let said = sandbox.run(&[
+        "plugin", "deploy", "count", new, "--canary", "0", "--for", "1h",
+    ]);
+    let said = said.expect_code(0);
+    assert!(
+        said.stdout.contains(" waiting, for count"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stderr.contains("the next `millstream serve`"),
+        "{}",
+        said.stderr
+    );
+    let id = sandbox.json(&["plugin", "deploys"])[0]["id"].clone();
+    let server = Server::start(&sandbox, &[]);
+    wait_until("the canary", || {
+        deploy_of(&sandbox, &id)["outcome"] == "running"
+    });
+    let stopped = sandbox.succeed(&["plugin", "stop-deploy", &id.to_string()]);
+    assert!(stopped.contains(" rolled-back, "), "{stopped}");
+    server.stop();
+
+    let canary = try_out(&["--canary", "0,1"]);
+    let server = Server::start(&sandbox, &[]);
+    let promoted = produce_during(&sandbox, &mut workload, &canary["id"]);
+    assert_eq!(promoted["outcome"], "succeeded", "{promoted}");
+    let took_ms = promoted["ended_ms"].as_u64().unwrap() - promoted["started_ms"].as_u64().unwrap();
+    assert!(took_ms >= 2_000, "{took_ms} ms");
+    assert_runs(&sandbox, new);
+    let total = workload.sent().values().sum();
+    wait_until("everything processed", || is_processed(&sandbox, total));
+    server.stop();
+    workload.assert_counted_once(&sandbox);
 }
 
 /// The stored log lines of the pipeline `suspect`, their numbers and messages.

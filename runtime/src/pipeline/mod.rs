@@ -63,7 +63,7 @@ pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::Progress;
 pub use supervisor::{
     Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped,
-    TaskState, TaskView, TrialView,
+    TaskState, TaskView, TrialView, check_shadow,
 };
 pub use timers::PendingTimers;
-pub use topics::{ensure_topics, instance_count};
+pub use topics::{ensure_topics, instance_count, task_count};

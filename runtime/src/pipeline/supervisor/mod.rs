@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 pub use self::apply::{Applied, Change};
 use self::managed::{Failures, Managed, refused_pipeline};
-pub use self::shadow::ShadowView;
+pub use self::shadow::{ShadowView, check_shadow};
 pub use self::swap::Swapped;
 pub use self::trial::TrialView;
 pub use self::view::{InputPosition, PipelineState, PipelineStatus, TaskState, TaskView};
