@@ -120,6 +120,15 @@ impl PluginLogs {
         }
     }
 
+    /// Logs a line as the plugin of a pipeline does.
+    #[cfg(test)]
+    pub(super) fn log(&self, name: &PipelineName, message: &str) {
+        self.of(name);
+        if let Some(log) = self.logs.lock().get(name) {
+            log.sink.add(&tests::line(1, message));
+        }
+    }
+
     fn known(&self, name: &PipelineName) -> Option<Arc<LogLimit>> {
         let logs = self.logs.lock();
         Some(Arc::clone(&logs.get(name)?.limit))
