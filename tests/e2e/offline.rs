@@ -323,25 +323,211 @@ fn whoever_only_looks_brings_nothing_back() {
     }
 }
 
-#[test]
-fn what_needs_running_pipelines_says_so() {
-    let sandbox = Sandbox::new();
-    sandbox.manifest(counting::MANIFEST);
-    sandbox.succeed(&APPLY);
-    let digest = current(&sandbox);
-    for trial in [&["--canary", "0"][..], &["--shadow"]] {
-        let deploy = ["plugin", "deploy", "count", &digest, "--for", "1s"];
-        sandbox
-            .run(&[&deploy[..], trial].concat())
-            .expect_code(1)
-            .expect_error(&["no server runs", "millstream serve"]);
-    }
+/// A deploy as it is listed.
+fn deploy_of(sandbox: &Sandbox, id: &Value) -> Value {
     let deploys = sandbox.json(&["plugin", "deploys"]);
-    assert_eq!(deploys.as_array().unwrap().len(), 2);
+    let mut deploys = deploys.as_array().unwrap().iter();
+    deploys.find(|it| it["id"] == *id).unwrap().clone()
+}
+
+/// Sends records while a deploy is under way on a server, and returns how it went.
+fn produce_during(sandbox: &Sandbox, workload: &mut Workload, id: &Value) -> Value {
+    let mut deploy = deploy_of(sandbox, id);
+    while deploy["ended_ms"].is_null() {
+        produce(sandbox, workload, 50);
+        deploy = deploy_of(sandbox, id);
+    }
+    deploy
+}
+
+#[test]
+fn a_trial_without_a_server_begins_with_the_next_one() {
+    let (sandbox, mut workload) = processed(9, 100);
+    let old = current(&sandbox);
+    let next = variant(&sandbox, "testing-stateful-count", "next");
+    let next = next.to_str().unwrap();
+    let uploaded = sandbox.json(&["plugin", "upload", "count", next]);
+    let new = uploaded["digest"].as_str().unwrap();
+    let try_out = |trial: &[&str]| {
+        let deploy = ["plugin", "deploy", "count", &new[..12], "--for", "2s"];
+        sandbox.json(&[&deploy[..], trial].concat())
+    };
+    let noted = try_out(&["--canary", "0,1"]);
+    assert_eq!(noted["outcome"], "waiting", "{noted}");
+    let id = noted["id"].clone();
+    for refused in [
+        &["plugin", "deploy", "count", new][..],
+        &["plugin", "delete", "count", "--yes"],
+        &APPLY,
+    ] {
+        sandbox
+            .run(refused)
+            .expect_code(1)
+            .expect_error(&["waits for a server", "plugin stop-deploy"]);
+    }
+    let listed = sandbox.succeed(&["plugin", "deploys"]);
+    assert!(listed.contains("\twaiting\n"), "{listed}");
+    let stop = id.to_string();
+    let withdrawn = sandbox.succeed(&["plugin", "stop-deploy", &stop]);
+    assert!(withdrawn.contains(" withdrawn, "), "{withdrawn}");
+    assert_eq!(deploy_of(&sandbox, &id)["outcome"], "withdrawn");
     sandbox
-        .run(&["logs", "count", "--no-follow"])
+        .run(&[
+            "plugin", "deploy", "count", new, "--canary", "9", "--for", "1s",
+        ])
+        .expect_code(2)
+        .expect_error(&["has a partition among [9]"]);
+
+    let shadow = try_out(&["--shadow"]);
+    assert_eq!(shadow["outcome"], "waiting", "{shadow}");
+    // It is part of a backup.
+    let (copy, restored) = (sandbox.path("copy"), sandbox.path("restored"));
+    let (copy, restored) = (copy.to_str().unwrap(), restored.to_str().unwrap());
+    sandbox.succeed(&["backup", copy]);
+    let mut restore = sandbox.bare_command(&["restore", copy]);
+    restore.args(["--data-dir", restored]);
+    sandbox.start_command(restore).wait().expect_code(0);
+    let mut deploys = sandbox.bare_command(&["plugin", "deploys", "--data-dir", restored]);
+    deploys.args(["--output", "json"]);
+    let deploys = sandbox.start_command(deploys).wait().expect_code(0);
+    let deploys: Value = serde_json::from_str(&deploys.stdout).unwrap();
+    assert_eq!(deploys[0], deploy_of(&sandbox, &shadow["id"]));
+
+    let server = Server::start(&sandbox, &[]);
+    let observed = produce_during(&sandbox, &mut workload, &shadow["id"]);
+    assert_eq!(observed["outcome"], "observed", "{observed}");
+    assert!(observed["report"]["pipelines"][0]["records"].as_u64() > Some(0));
+    assert_runs(&sandbox, &old);
+    server.stop();
+
+    let said = sandbox.run(&[
+        "plugin", "deploy", "count", new, "--canary", "0", "--for", "1h",
+    ]);
+    let said = said.expect_code(0);
+    assert!(
+        said.stdout.contains(" waiting, for count"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stderr.contains("the next `millstream serve`"),
+        "{}",
+        said.stderr
+    );
+    let id = sandbox.json(&["plugin", "deploys"])[0]["id"].clone();
+    let server = Server::start(&sandbox, &[]);
+    wait_until("the canary", || {
+        deploy_of(&sandbox, &id)["outcome"] == "running"
+    });
+    let stopped = sandbox.succeed(&["plugin", "stop-deploy", &id.to_string()]);
+    assert!(stopped.contains(" rolled-back, "), "{stopped}");
+    server.stop();
+
+    let canary = try_out(&["--canary", "0,1"]);
+    let server = Server::start(&sandbox, &[]);
+    let promoted = produce_during(&sandbox, &mut workload, &canary["id"]);
+    assert_eq!(promoted["outcome"], "succeeded", "{promoted}");
+    let took_ms = promoted["ended_ms"].as_u64().unwrap() - promoted["started_ms"].as_u64().unwrap();
+    assert!(took_ms >= 2_000, "{took_ms} ms");
+    assert_runs(&sandbox, new);
+    let total = workload.sent().values().sum();
+    wait_until("everything processed", || is_processed(&sandbox, total));
+    server.stop();
+    workload.assert_counted_once(&sandbox);
+}
+
+/// The stored log lines of the pipeline `suspect`, their numbers and messages.
+fn logged(sandbox: &Sandbox) -> Vec<(u64, String)> {
+    let lines = sandbox.succeed(&["logs", "suspect", "--output", "json"]);
+    numbered(lines.lines().map(|it| serde_json::from_str(it).unwrap()))
+}
+
+/// The numbers and messages of log lines.
+fn numbered(lines: impl IntoIterator<Item = Value>) -> Vec<(u64, String)> {
+    let numbered = lines.into_iter().map(|line| {
+        let message = line["message"].as_str().unwrap().to_owned();
+        (line["number"].as_u64().unwrap(), message)
+    });
+    numbered.collect()
+}
+
+/// The log lines after a number that a server answers with.
+fn served(server: &Server, after: u64) -> Vec<(u64, String)> {
+    let answered = server.get(&format!("/v1/pipelines/suspect/logs?after={after}"));
+    numbered(answered.expect(200).json().as_array().unwrap().clone())
+}
+
+fn log(server: &Server, value: &str, after: u64) -> Vec<(u64, String)> {
+    server
+        .post_lines(
+            "/v1/topics/in/records",
+            &format!("{{\"value\":\"{value}\"}}\n"),
+        )
+        .expect(200);
+    wait_until("the line", || !served(server, after).is_empty());
+    served(server, after)
+}
+
+#[test]
+fn what_a_plugin_has_logged_is_shown_without_a_server() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-logs", 1, "");
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&APPLY);
+    let mut known = log(&server, "a poison", 0);
+    let file = sandbox.data_dir().join("logs/suspect.jsonl");
+    wait_until("the stored line", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))
+    });
+    server.kill();
+    // As a crash of the machine leaves one that was being written.
+    let whole = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{whole}{{\"number\":")).unwrap();
+    let shown = sandbox.run(&["logs", "suspect"]).expect_code(0);
+    assert!(
+        shown.stdout.contains("error [0] offset 0 is poison"),
+        "{}",
+        shown.stdout
+    );
+    assert!(shown.stderr.contains("no server runs"), "{}", shown.stderr);
+    let shown = sandbox.run(&["logs", "suspect", "--no-follow"]);
+    assert!(!shown.expect_code(0).stderr.contains("no server runs"));
+    assert_eq!(logged(&sandbox), known);
+
+    // What `run` runs logs to the same place.
+    sandbox.produce("in", ["{}"], None);
+    sandbox.run_until_idle();
+    let all = logged(&sandbox);
+    assert_eq!((all.len(), all[1].1.as_str()), (2, "offset 1"));
+    assert!(all[1].0 > all[0].0);
+    assert_eq!(all[..1], known);
+    known = all;
+
+    // The next server goes on where they end.
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(served(&server, 0), known);
+    assert_eq!(served(&server, known[0].0), known[1..]);
+    let added = log(&server, "again", known[1].0);
+    assert!(added.len() == 1 && added[0].0 > known[1].0, "{added:?}");
+    known.extend(added);
+    assert_eq!(served(&server, 0), known);
+    // A pipeline that goes on anew forgets nothing.
+    sandbox.succeed(&["pipeline", "pause", "suspect"]);
+    sandbox.succeed(&["pipeline", "resume", "suspect"]);
+    assert_eq!(served(&server, 0), known);
+    server.stop();
+    assert_eq!(logged(&sandbox), known);
+
+    // They are no data that pipelines need.
+    sandbox.succeed(&["backup", sandbox.path("copy").to_str().unwrap()]);
+    assert!(!sandbox.path("copy").join("logs").exists());
+    sandbox.succeed(&["pipeline", "delete", "suspect", "--yes"]);
+    assert!(!file.exists());
+    assert_eq!(logged(&sandbox), []);
+    sandbox
+        .run(&["logs", "nobody"])
         .expect_code(1)
-        .expect_error(&["none runs on this data directory", "millstream serve"]);
+        .expect_error(&["there is no pipeline `nobody`", "`suspect`"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `millstream logs`: what a pipeline's plugin logs on the server.
+//! `millstream logs`: what a pipeline's plugin logs on the server, or has logged where none runs.
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::Access;
 use super::output::{Format, Output};
+use super::progress::note;
 use super::quantity::format_time_ms;
 use crate::model::PipelineName;
 use crate::server::LogLineView;
@@ -31,7 +32,7 @@ struct LogsQuery {
     wait_ms: u64,
 }
 
-/// Writes the last lines, and those that come, until Ctrl-C.
+/// Writes the lines that are kept, and those that come, until Ctrl-C.
 pub(super) async fn run(
     args: LogsArgs,
     global: &GlobalArgs,
@@ -55,6 +56,12 @@ pub(super) async fn run(
         }
         output.flush()?;
         if args.no_follow {
+            return Ok(Ending::Done);
+        }
+        if client.is_offline() {
+            note(
+                "no server runs on the data directory, so no more lines come; `millstream serve` starts the pipelines",
+            );
             return Ok(Ending::Done);
         }
         query.wait_ms = WAIT_MS;

@@ -186,7 +186,7 @@ enum Command {
     Pipeline(pipeline::PipelineCommand),
     /// Show the pipelines of a server, live: records/s, lag, retries, dead letters
     Top(top::TopArgs),
-    /// Follow what a pipeline's plugin logs on the server
+    /// Show what a pipeline's plugin has logged, and follow it where a server runs
     Logs(logs::LogsArgs),
     /// List, describe, upload, deploy, roll back and delete plugins
     ///

@@ -27,6 +27,8 @@ pub(super) use upload::{NewComponent, UploadArgs, upload};
 pub(super) const OFFLINE: &str = "Where no server runs (one that does has its own)";
 /// How long one wait for the end of a deploy lasts, in ms.
 const WAIT_MS: u64 = 20_000;
+/// The outcome of a deploy that begins with the next server.
+const WAITING: &str = "waiting";
 /// Digits of a digest in a table; the start of a digest stands for it.
 const DIGEST_DIGITS: usize = 12;
 
@@ -61,6 +63,8 @@ pub(super) enum PluginCommand {
         key: PathBuf,
     },
     /// Give a version to all pipelines that use the plugin, at their next batch boundary
+    ///
+    /// Where no server runs a canary or a shadow waits for the next one, which begins it.
     Deploy {
         /// The plugin
         name: PluginName,
@@ -93,6 +97,13 @@ pub(super) enum PluginCommand {
     },
     /// List what was deployed: when, from which version, to which, by which token
     Deploys,
+    /// End a canary, of which the version is taken back, or a shadow before its time is over
+    ///
+    /// One that waits for a server is withdrawn.
+    StopDeploy {
+        /// The number of the deploy
+        id: u64,
+    },
 }
 
 /// How a version is tried out before it takes over.
@@ -163,6 +174,13 @@ pub(super) async fn run(
             })?;
         }
         PluginCommand::Deploys => deploys(&look(global).await?, output).await?,
+        PluginCommand::StopDeploy { id } => {
+            let client = connect_trusting(global, &SignatureArgs::default()).await?;
+            let path = format!("/v1/deploys/{id}/stop");
+            let stopped: DeployView = client.post(&path, &()).await?;
+            // However it has gone, it has ended.
+            deployed::write(&stopped, output)?;
+        }
     }
     Ok(Ending::Done)
 }
@@ -195,7 +213,7 @@ pub(super) async fn deploy(
     let path = format!("/v1/plugins/{name}/deploy");
     let mut deploy: DeployView = client.post(&path, &request).await?;
     let path = format!("/v1/deploys/{}", deploy.id);
-    while deploy.ended_ms.is_none() {
+    while deploy.ended_ms.is_none() && deploy.outcome != WAITING {
         deploy = client.get(&path, &[("wait_ms", WAIT_MS)]).await?;
     }
     Ok(deploy)

@@ -159,13 +159,11 @@ pub(super) async fn run(
         queue::Maintenance::start(queues.clone()),
         deploy::Maintenance::start(deployments.clone(), args.checkpoint_retention),
     );
-    for not_restored in deployments.restore().await? {
-        progress::note(&format!(
-            "warning: the manifest `{}` could not be started again: {}",
-            not_restored.manifest, not_restored.error
-        ));
-    }
+    restore(&deployments).await?;
     server.started();
+    let beginning = deployments.clone();
+    // It waits for batch boundaries, and the server for nobody.
+    tokio::spawn(async move { beginning.begin_waiting().await });
     let started = Started {
         url: server.url().to_owned(),
     };
@@ -194,6 +192,17 @@ pub(super) async fn run(
             Err(storage::Error::from(failure)).context("the store takes no more writes")
         }
     }
+}
+
+/// Starts what was applied, and tells what could not be started.
+async fn restore(deployments: &Deployments) -> anyhow::Result<()> {
+    for not_restored in deployments.restore().await? {
+        progress::note(&format!(
+            "warning: the manifest `{}` could not be started again: {}",
+            not_restored.manifest, not_restored.error
+        ));
+    }
+    Ok(())
 }
 
 /// Returns when the server is to end: it was told to, or a write has failed. That one is returned after a while.

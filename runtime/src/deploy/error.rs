@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// Another deploy of the plugin has not ended.
     #[error(
-        "deploy {id} of plugin `{name}` is still under way; wait until it has ended, or stop it first"
+        "deploy {id} of plugin `{name}` is still under way; wait until it has ended, or stop it first: `millstream plugin stop-deploy {id}`"
     )]
     UnderWay {
         /// The plugin.
@@ -65,9 +65,19 @@ pub enum Error {
         /// The deploy's number.
         id: u64,
     },
+    /// A canary or a shadow of the plugin has not begun yet.
+    #[error(
+        "deploy {id} of plugin `{name}`, a canary or a shadow, waits for a server that runs its pipelines; start one with `millstream serve` and wait until it has ended, or withdraw it: `millstream plugin stop-deploy {id}`"
+    )]
+    Waiting {
+        /// The plugin.
+        name: PluginName,
+        /// The deploy's number.
+        id: u64,
+    },
     /// A pipeline runs another version for trial, which standing still would end.
     #[error(
-        "pipeline `{pipeline}` takes part in deploy {id} of plugin `{name}`, a canary or a shadow, which this would end; wait until it is over, or end it: `POST /v1/deploys/{id}/stop`"
+        "pipeline `{pipeline}` takes part in deploy {id} of plugin `{name}`, a canary or a shadow, which this would end; wait until it is over, or end it: `millstream plugin stop-deploy {id}`"
     )]
     TriedOut {
         /// The pipeline.
@@ -147,11 +157,6 @@ pub enum Error {
         /// The partitions asked for.
         partitions: Vec<u32>,
     },
-    /// A version cannot be tried out where no pipelines run.
-    #[error(
-        "a canary or a shadow tries the version out on records that are processed meanwhile, and no server runs on this data directory; start one with `millstream serve`, or deploy the version to all"
-    )]
-    Offline,
     /// No pipeline runs the plugin.
     #[error(
         "no pipeline uses plugin `{name}`, so there is nothing beside which it could run; apply a manifest first"

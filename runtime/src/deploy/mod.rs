@@ -25,10 +25,12 @@ mod rollout;
 mod shadow;
 mod signatures;
 mod state;
+mod under_way;
 mod unfinished;
+mod waiting;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
@@ -95,6 +97,8 @@ struct Shared {
     changes: Arc<tokio::sync::Mutex<()>>,
     /// Set once everything is being stopped: nothing is changed any more.
     closed: Mutex<Option<OwnedMutexGuard<()>>>,
+    /// Whether that has begun.
+    is_stopping: AtomicBool,
     next_deploy: AtomicU64,
     /// The deploys that are under way.
     under_way: Mutex<HashMap<PluginName, UnderWay>>,
@@ -129,7 +133,8 @@ impl Deployments {
 
     /// As [`open`](Self::open), for a process that runs no pipelines: what is changed takes effect when a server
     /// starts on the data directory. Deploys that were under way when the process ended are left as they are by who is
-    /// [`Offline::Looking`], and must not change anything then. A canary and a shadow are [`Error::Offline`].
+    /// [`Offline::Looking`], and must not change anything then. A canary and a shadow wait for a server
+    /// ([`begin_waiting`](Self::begin_waiting)).
     ///
     /// # Errors
     /// Whatever is wrong with the data directory.
@@ -180,6 +185,7 @@ impl Deployments {
                 loaded: Mutex::default(),
                 changes: Arc::default(),
                 closed: Mutex::default(),
+                is_stopping: AtomicBool::new(false),
                 next_deploy: AtomicU64::new(next_deploy),
                 under_way: Mutex::default(),
                 ended: watch::Sender::new(0),
@@ -199,12 +205,19 @@ impl Deployments {
     /// Ends what is under way, which takes canaries back, and all tasks at their next batch boundary, after their
     /// checkpoints. Returns what has failed.
     pub async fn stop(&self) -> Vec<Failure> {
-        self.stop_all().await;
-        let is_closed = self.shared.closed.lock().is_some();
-        if !is_closed {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        loop {
+            self.stop_all().await;
+            let is_closed = self.shared.closed.lock().is_some();
+            if is_closed {
+                break;
+            }
             // A change that comes later would start what is being stopped: it waits until the process ends.
             let changes = Arc::clone(&self.shared.changes).lock_owned().await;
-            *self.shared.closed.lock() = Some(changes);
+            // The change that was waited for may have begun something.
+            if self.shared.under_way.lock().is_empty() {
+                *self.shared.closed.lock() = Some(changes);
+            }
         }
         self.shared.pipelines.stop().await
     }

@@ -90,9 +90,9 @@ pub struct Deploy {
     pub from: Option<Digest>,
     /// The version that was deployed.
     pub to: Digest,
-    /// When it began, in ms since the epoch.
+    /// When it began, or was asked for if it waits, in ms since the epoch.
     pub started_at_ms: u64,
-    /// When it ended, in ms since the epoch; `None` while it is under way.
+    /// When it ended, in ms since the epoch; `None` before.
     #[serde(default)]
     pub ended_at_ms: Option<u64>,
     /// The name of the token with which it was asked for; `None` without one.
@@ -176,6 +176,8 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
+    /// It is a canary or a shadow, and begins when a server runs the pipelines.
+    Waiting,
     /// It is under way.
     Running,
     /// The new version is current, and runs.
@@ -188,19 +190,28 @@ pub enum Outcome {
     Interrupted,
     /// It was a shadow; the old version runs.
     Observed,
+    /// It was stopped before it began; the old version runs.
+    Withdrawn,
 }
 
 impl Outcome {
     /// The outcome as a word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::RolledBack => "rolled-back",
             Self::Interrupted => "interrupted",
             Self::Observed => "observed",
+            Self::Withdrawn => "withdrawn",
         }
+    }
+
+    /// Whether it is not known yet: the deploy waits, or is under way.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::Running)
     }
 }
 
@@ -271,7 +282,7 @@ pub(super) fn deploy(store: &Store, id: u64) -> Result<Option<Deploy>, Error> {
 pub(super) fn versions_under_way(store: &Store, name: &PluginName) -> Result<Vec<Digest>, Error> {
     let deploys = deploys(store)?.into_iter();
     let under_way = deploys.filter(|deploy| {
-        let is_open = deploy.outcome == Outcome::Running || deploy.is_restoring;
+        let is_open = deploy.outcome.is_open() || deploy.is_restoring;
         is_open && deploy.plugin == *name
     });
     Ok(under_way.map(|deploy| deploy.to).collect())
@@ -301,16 +312,17 @@ pub(super) fn delete_manifest(commit: &mut Commit, name: &str) {
     commit.delete(KeyKind::Manifest, manifest::key(name));
 }
 
-/// Drops the deploy that is too old once there is one with this number; not one that is not done with its state,
-/// without which pipelines would start on half of it, nor the one to which that goes back, without which it could not
-/// be run again.
+/// Drops the deploy that is too old once there is one with this number; not one that waits for a server, nor one that is
+/// not done with its state, without which pipelines would start on half of it, nor the one to which that goes back,
+/// without which it could not be run again.
 pub(super) fn drop_old_deploy(store: &Store, commit: &mut Commit, id: u64) -> Result<(), Error> {
     let Some(old) = id.checked_sub(KEPT_DEPLOYS) else {
         return Ok(());
     };
     let is_needed = |it: &Deploy| {
         let goes_back = matches!(it.mode, Mode::Rollback { restores: Some(id) } if id == old);
-        it.is_restoring && (it.id == old || goes_back)
+        let is_unfinished = it.is_restoring && (it.id == old || goes_back);
+        is_unfinished || (it.id == old && it.outcome == Outcome::Waiting)
     };
     if !deploys(store)?.iter().any(is_needed) {
         commit.delete(KeyKind::Deploy, deploy::key(old));

@@ -2,29 +2,26 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::error::unknown_version;
 use super::manifests::refusal;
 use super::records::{self, Deploy, Mode, Outcome, StoredPlugin};
-use super::{Deployments, Error, UnderWay};
+use super::{Deployments, Error};
 use crate::model::{PipelineName, PluginName};
 use crate::pipeline::{self, Refusal};
 use crate::plugin::{Digest, Plugin};
-use crate::storage::{self, Commit};
-
-/// How often whoever waits for a deploy looks whether its end can be noted at all.
-const HEALTH_CHECK: Duration = Duration::from_secs(1);
+use crate::storage::Commit;
 
 impl Deployments {
     /// Makes a version of a plugin current, and gives it to all pipelines that use the plugin, task by task.
     /// `by` is the name of the token with which it was asked for. Returns when it has ended; a canary or a shadow
-    /// when it has begun ([`wait_for`](Self::wait_for)).
+    /// when it has begun ([`wait_for`](Self::wait_for)), or, where no pipelines run, when it is noted that it waits for a
+    /// server.
     ///
     /// # Errors
-    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`], [`Error::UnsignedPlugin`],
-    /// [`Error::UntrustedSignature`]; [`Error::Offline`]; [`Error::DeployFailed`] if the
-    /// version cannot run in one of the pipelines: then all of them run what they ran before.
+    /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`], [`Error::Waiting`],
+    /// [`Error::UnsignedPlugin`], [`Error::UntrustedSignature`]; [`Error::DeployFailed`] if the version cannot run in one
+    /// of the pipelines: then all of them run what they ran before. [`Error::NoCanaryPartition`], [`Error::NotUsed`] of a
+    /// canary or a shadow.
     pub async fn deploy(
         &self,
         name: &PluginName,
@@ -33,29 +30,35 @@ impl Deployments {
         by: Option<String>,
     ) -> Result<Deploy, Error> {
         let is_trial = matches!(mode, Mode::Canary { .. } | Mode::Shadow { .. });
-        if is_trial && self.shared.pipelines.is_offline() {
-            return Err(Error::Offline);
-        }
+        let waits = is_trial && self.shared.pipelines.is_offline();
         let (this, name, digest) = (self.clone(), name.clone(), digest.clone());
         self.to_its_end(async move {
             let _change = this.shared.changes.lock().await;
-            let deploy = this.begin(&name, digest, mode, by).await?;
-            match deploy.mode.clone() {
-                Mode::All | Mode::Rollback { .. } => this.roll_out(deploy).await,
-                Mode::Canary {
-                    partitions,
-                    duration_ms,
-                } => {
-                    let duration = Duration::from_millis(duration_ms);
-                    this.start_canary(deploy, &partitions, duration).await
-                }
-                Mode::Shadow { duration_ms } => {
-                    let duration = Duration::from_millis(duration_ms);
-                    this.start_shadow(deploy, duration).await
-                }
+            if waits {
+                return this.postpone(&name, digest, mode, by).await;
             }
+            let deploy = this.begin(&name, digest, mode, by).await?;
+            this.carry_out(deploy).await
         })
         .await
+    }
+
+    /// Does what a deploy that has begun is about.
+    pub(super) async fn carry_out(&self, deploy: Deploy) -> Result<Deploy, Error> {
+        match deploy.mode.clone() {
+            Mode::All | Mode::Rollback { .. } => self.roll_out(deploy).await,
+            Mode::Canary {
+                partitions,
+                duration_ms,
+            } => {
+                let duration = Duration::from_millis(duration_ms);
+                self.start_canary(deploy, &partitions, duration).await
+            }
+            Mode::Shadow { duration_ms } => {
+                let duration = Duration::from_millis(duration_ms);
+                self.start_shadow(deploy, duration).await
+            }
+        }
     }
 
     /// Makes the version current again that was so before the last deploy of another one, and gives it to all
@@ -125,37 +128,6 @@ impl Deployments {
         Ok(found.filter(|(_, earlier)| stored.version(earlier).is_some()))
     }
 
-    pub(super) fn check_not_under_way(&self, name: &PluginName) -> Result<(), Error> {
-        match self.shared.under_way.lock().get(name) {
-            Some(under_way) => Err(Error::UnderWay {
-                name: name.clone(),
-                id: under_way.id,
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// Checks that no canary or shadow runs in any of these pipelines. None begins as long as whoever asks
-    /// [holds](Self::hold) everything.
-    ///
-    /// # Errors
-    /// [`Error::TriedOut`]
-    pub fn check_not_tried(&self, pipelines: &[PipelineName]) -> Result<(), Error> {
-        for pipeline in pipelines {
-            let Some(name) = self.shared.pipelines.plugin_of(pipeline) else {
-                continue;
-            };
-            if let Some(under_way) = self.shared.under_way.lock().get(&name) {
-                return Err(Error::TriedOut {
-                    pipeline: pipeline.clone(),
-                    name,
-                    id: under_way.id,
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Notes that a deploy begins.
     pub(super) async fn begin(
         &self,
@@ -163,6 +135,22 @@ impl Deployments {
         to: Digest,
         mode: Mode,
         by: Option<String>,
+    ) -> Result<Deploy, Error> {
+        let deploy = self.new_deploy(name, to, mode, by, Outcome::Running)?;
+        self.note_new(&deploy).await?;
+        self.take_checkpoint(&deploy);
+        tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
+        Ok(deploy)
+    }
+
+    /// A deploy that may begin, and that is noted nowhere yet.
+    pub(super) fn new_deploy(
+        &self,
+        name: &PluginName,
+        to: Digest,
+        mode: Mode,
+        by: Option<String>,
+        outcome: Outcome,
     ) -> Result<Deploy, Error> {
         self.check_not_under_way(name)?;
         if !matches!(mode, Mode::Rollback { restores: Some(_) }) {
@@ -173,7 +161,7 @@ impl Deployments {
         let version = version.ok_or_else(|| unknown_version(name, &to))?;
         self.check_signed(name, version)?;
         let signer = version.signer();
-        let deploy = Deploy {
+        Ok(Deploy {
             id: self.next_deploy_id(),
             plugin: name.clone(),
             from: Some(stored.current),
@@ -183,19 +171,21 @@ impl Deployments {
             by,
             signer,
             mode,
-            outcome: Outcome::Running,
+            outcome,
             reason: None,
             pipelines: self.users(name),
             report: None,
             is_restoring: false,
-        };
+        })
+    }
+
+    /// Stores a new deploy, in the place of one that is too old.
+    pub(super) async fn note_new(&self, deploy: &Deploy) -> Result<(), Error> {
         let mut commit = Commit::new();
         records::drop_old_deploy(&self.shared.store, &mut commit, deploy.id)?;
-        records::put_deploy(&mut commit, &deploy)?;
+        records::put_deploy(&mut commit, deploy)?;
         self.shared.store.commit(commit).await?;
-        self.take_checkpoint(&deploy);
-        tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
-        Ok(deploy)
+        Ok(())
     }
 
     /// Gives the new version to all pipelines and makes it current; or, if one cannot run it, to none.
@@ -221,92 +211,6 @@ impl Deployments {
             },
             other => other,
         })
-    }
-
-    /// Goes on with a deploy that takes its time, until it is stopped.
-    pub(super) fn go_on<F>(&self, deploy: &Deploy, work: impl FnOnce(watch::Receiver<bool>) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (stop, stopped) = watch::channel(false);
-        let (this, watched) = (self.clone(), deploy.clone());
-        let work = work(stopped);
-        // Before the work begins, which takes it out again.
-        let mut under_way = self.shared.under_way.lock();
-        let task = tokio::spawn(async move {
-            work.await;
-            fail::fail_point!("deploy::trial-over");
-            this.no_longer_under_way(&watched);
-            this.shared.ended.send_modify(|count| *count += 1);
-        });
-        under_way.insert(
-            deploy.plugin.clone(),
-            UnderWay {
-                id: deploy.id,
-                stop,
-                task,
-            },
-        );
-    }
-
-    fn no_longer_under_way(&self, deploy: &Deploy) {
-        let mut under_way = self.shared.under_way.lock();
-        if under_way
-            .get(&deploy.plugin)
-            .is_some_and(|it| it.id == deploy.id)
-        {
-            under_way.remove(&deploy.plugin);
-        }
-    }
-
-    /// Waits until a deploy has ended.
-    ///
-    /// # Errors
-    /// [`Error::UnknownDeploy`]; [`Error::Storage`] if the store takes no writes any more, so that the end of none can
-    /// be noted.
-    pub async fn wait_for(&self, id: u64) -> Result<Deploy, Error> {
-        let mut ended = self.shared.ended.subscribe();
-        loop {
-            ended.mark_unchanged();
-            let deploy = self.deploy_of(id)?;
-            if deploy.outcome != Outcome::Running {
-                return Ok(deploy);
-            }
-            if let Some(failure) = self.shared.store.health().failure {
-                return Err(storage::Error::from(failure).into());
-            }
-            // The sender lives as long as this.
-            let _ = tokio::time::timeout(HEALTH_CHECK, ended.changed()).await;
-        }
-    }
-
-    /// Ends a canary, of which the version is taken back, or a shadow before its time is over. Returns when that is done.
-    ///
-    /// # Errors
-    /// [`Error::UnknownDeploy`]
-    pub async fn stop_deploy(&self, id: u64) -> Result<Deploy, Error> {
-        for under_way in self.shared.under_way.lock().values() {
-            if under_way.id == id {
-                under_way.stop.send_replace(true);
-            }
-        }
-        self.wait_for(id).await
-    }
-
-    /// Ends everything that is under way.
-    pub(super) async fn stop_all(&self) {
-        let tasks: Vec<_> = {
-            let mut under_way = self.shared.under_way.lock();
-            let stopping = under_way.drain().map(|(_, it)| {
-                it.stop.send_replace(true);
-                it.task
-            });
-            stopping.collect()
-        };
-        for task in tasks {
-            // What it has to tell is in its record.
-            let _ = task.await;
-        }
     }
 
     async fn swap_all(&self, deploy: &Deploy) -> Result<(), Error> {

@@ -26,6 +26,7 @@ mod lane_progress;
 mod opening;
 mod outputs;
 mod parts;
+mod plugin_logs;
 mod plugins;
 mod processor;
 mod producer_task;
@@ -49,6 +50,7 @@ pub use call_counts::{CALL_BUCKETS_NS, CallCounts};
 pub use calls::MAX_THREADS;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use opening::open_once;
+pub use plugin_logs::stored_log_lines;
 pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use queues::ensure_queues;
@@ -61,7 +63,7 @@ pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::Progress;
 pub use supervisor::{
     Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped,
-    TaskState, TaskView, TrialView,
+    TaskState, TaskView, TrialView, check_shadow,
 };
 pub use timers::PendingTimers;
-pub use topics::{ensure_topics, instance_count};
+pub use topics::{ensure_topics, instance_count, task_count};

@@ -102,21 +102,25 @@ pub fn describe(
     groups: &Groups,
     name: &PipelineName,
 ) -> Result<PipelineDescription, Error> {
-    let all = stored(log.store())?;
+    let (name, stored) = find(log.store(), name)?;
+    describe_stored(log, queues, groups, name, stored)
+}
+
+/// One pipeline that has run on a data directory, as it is stored.
+pub(super) fn find(
+    store: &Store,
+    name: &PipelineName,
+) -> Result<(PipelineName, StoredPipeline), Error> {
+    let all = stored(store)?;
     let known: Vec<String> = all.iter().map(|(name, _)| format!("`{name}`")).collect();
-    match all.into_iter().find(|(stored, _)| stored == name) {
-        Some((name, stored)) => describe_stored(log, queues, groups, name, stored),
-        None => {
-            let hint = match known.is_empty() {
-                true => "; none has run here yet".to_owned(),
-                false => format!("; it knows {}", known.join(", ")),
-            };
-            Err(Error::UnknownPipeline {
-                name: name.clone(),
-                hint,
-            })
-        }
-    }
+    let found = all.into_iter().find(|(stored, _)| stored == name);
+    found.ok_or_else(|| Error::UnknownPipeline {
+        name: name.clone(),
+        hint: match known.is_empty() {
+            true => "; none has run here yet".to_owned(),
+            false => format!("; it knows {}", known.join(", ")),
+        },
+    })
 }
 
 fn describe_stored(

@@ -39,7 +39,7 @@ pub(super) struct PipelineRuntime {
     pub(super) limits: Limits,
     /// The plugin's own metrics, of all its instances together.
     pub(super) metrics: Arc<PluginMetrics>,
-    /// How much the plugin logs, all its instances together.
+    /// What the plugin logs, and how much, all its instances together.
     pub(super) log_limit: Arc<LogLimit>,
     /// Plugin calls that run, of all pipelines together.
     pub(super) calls: Arc<Calls>,

@@ -37,6 +37,14 @@ pub fn instance_count(manifest: &ResolvedManifest, log: Option<&Log>) -> u64 {
         .sum()
 }
 
+/// The tasks of a pipeline: as many as the topic with the most partitions has that it reads; one for a producer, and for
+/// one that reads queues only. A topic that does not exist counts as one partition.
+pub fn task_count(spec: &PipelineSpec, log: &Log) -> u32 {
+    let topics = spec.inputs.iter().filter_map(Target::topic);
+    let partitions = topics.map(|name| log.topic(name).map_or(1, |topic| topic.partition_count()));
+    partitions.max().unwrap_or(1)
+}
+
 /// The instances that a pipeline needs, if its topics have as many partitions as `partitions_of` says.
 pub(super) fn instances_of(spec: &PipelineSpec, partitions_of: impl Fn(&TopicName) -> u32) -> u64 {
     let topics = spec.inputs.iter().filter_map(Target::topic);

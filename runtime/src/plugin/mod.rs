@@ -64,7 +64,7 @@ pub use headers::EncodedHeaders;
 pub use host::{
     columns::MAX_KEYS_PER_CALL,
     guest_log::LogLimit,
-    log_tail::LogLine,
+    log_tail::{LineSink, LogLine, TailLines},
     metrics::{MAX_METRIC_NAMES, MetricValue, PluginMetrics},
     state::{
         MAX_RANGE_ENTRIES, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, NoState, RangeLimit,

@@ -95,8 +95,6 @@ codes! {
     RollbackUnfinished = "rollback-unfinished", CONFLICT, "A rollback with state is half done";
     /// The deploy has no checkpoint to which state could go back.
     UnknownCheckpoint = "unknown-checkpoint", NOT_FOUND, "There is no such checkpoint";
-    /// Only a running server can do it.
-    ServerNeeded = "server-needed", CONFLICT, "A running server is needed";
     /// There is no such plugin, or no such version of it.
     UnknownPlugin = "unknown-plugin", NOT_FOUND, "There is no such plugin";
     /// There is no such token.
@@ -332,7 +330,6 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownPlugin { .. }
             | deploy::Error::UnknownVersion { .. }
             | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
-            deploy::Error::Offline => Code::ServerNeeded,
             deploy::Error::NoCheckpoint { .. } => Code::UnknownCheckpoint,
             deploy::Error::RollbackUnfinished { .. } | deploy::Error::RollbackUnderWay { .. } => {
                 Code::RollbackUnfinished
@@ -346,6 +343,7 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. }
             | deploy::Error::UnderWay { .. }
+            | deploy::Error::Waiting { .. }
             | deploy::Error::TriedOut { .. }
             | deploy::Error::DeletedMeanwhile { .. } => Code::Conflict,
             deploy::Error::DeployFailed { .. } | deploy::Error::NotStartedAgain { .. } => {

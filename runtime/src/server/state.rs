@@ -303,12 +303,12 @@ impl State {
     /// What was deployed.
     ///
     /// # Errors
-    /// [`Code::ServerNeeded`] within a command that does without.
+    /// [`Code::Internal`] within a command that does without: a bug.
     pub(super) fn deployments(&self) -> Result<&Deployments, Problem> {
         self.deployments.as_ref().ok_or_else(|| {
             Problem::new(
-                Code::ServerNeeded,
-                "only a server has this, and none runs on this data directory; start one with `millstream serve`, or name one with --server",
+                Code::Internal,
+                "the command has not opened what was deployed; this is a bug of millstream, please report it",
             )
         })
     }

@@ -162,7 +162,7 @@ async fn a_redrive_waits_until_a_trial_is_over() {
         let id = deploy(&server, &new, mode.clone()).await;
         let (code, problem) = send(&server, "POST", "/v1/redrives", &redrive).await;
         assert_eq!((code, &problem["code"]), (409, &json!("conflict")));
-        let stop = format!("POST /v1/deploys/{id}/stop");
+        let stop = format!("millstream plugin stop-deploy {id}");
         assert!(problem["detail"].as_str().unwrap().contains(&stop));
         let dry = json!({"source": "a", "dry_run": true});
         assert_eq!(send(&server, "POST", "/v1/redrives", &dry).await.0, 202);

@@ -13,6 +13,9 @@ pub const PLUGINS: &str = "plugins";
 /// Checkpoints of the store, to which a deploy can be rolled back.
 pub const CHECKPOINTS: &str = "checkpoints";
 
+/// What the plugins of pipelines have logged.
+pub const LOGS: &str = "logs";
+
 /// `FORMAT` while it is written.
 pub(super) const NEW_FORMAT: &str = "FORMAT.new";
 
@@ -22,14 +25,15 @@ pub const SERVER: &str = "server.json";
 /// As [`SERVER`], while it is written.
 pub const NEW_SERVER: &str = "server.json.new";
 
-/// Whether a backup leaves an entry out: it says something about the running process only, is made
-/// again when it is missing, or is a copy itself.
+/// Whether a backup leaves an entry out: it says something about the running process only, or about what it has done and
+/// nothing needs, is made again when it is missing, or is a copy itself.
 pub fn is_transient(name: &str) -> bool {
     let names = [
         LOCK,
         NEW_FORMAT,
         PLUGIN_CACHE,
         CHECKPOINTS,
+        LOGS,
         SERVER,
         NEW_SERVER,
         // Of the file system.

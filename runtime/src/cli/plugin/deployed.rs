@@ -1,8 +1,9 @@
 //! How a deploy went, and what was found out about the version meanwhile, for people.
 
-use super::{none, short};
+use super::{WAITING, none, short};
 use crate::cli::exit::Ending;
 use crate::cli::output::{Column, Error, Output, Table};
+use crate::cli::progress::note;
 use crate::server::{DeployView, MissingView, ReportView, SampleView, ShadowView, UnsentView};
 
 /// Says how a deploy went. One that did not give its version to the pipelines, though it was to, has failed.
@@ -37,6 +38,14 @@ pub(super) fn write(deploy: &DeployView, output: &mut Output) -> anyhow::Result<
     })?;
     Ok(match deploy.outcome.as_str() {
         "succeeded" | "observed" => Ending::Done,
+        WAITING => {
+            output.flush()?;
+            note(&format!(
+                "no server runs on the data directory; the next `millstream serve` begins it when its pipelines run, and `millstream plugin stop-deploy {}` withdraws it",
+                deploy.id
+            ));
+            Ending::Done
+        }
         _ => Ending::Failed,
     })
 }

@@ -4,6 +4,7 @@ mod kills;
 mod signatures;
 mod state;
 mod trials;
+mod waiting;
 
 use std::path::Path;
 use std::time::Duration;
@@ -43,7 +44,8 @@ impl Server {
     async fn start_at(clock: Clock) -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let opened = Self::open(folder.path(), engine, SignatureRules::default(), clock).await;
+        let rules = SignatureRules::default();
+        let opened = Self::open(folder.path(), engine, rules, clock, None).await;
         Self {
             folder: Some(folder),
             ..opened
@@ -53,7 +55,8 @@ impl Server {
     /// In a folder of somebody else's.
     async fn open_at(path: &Path) -> Self {
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
-        Self::open(path, engine, SignatureRules::default(), Clock::system()).await
+        let rules = SignatureRules::default();
+        Self::open(path, engine, rules, Clock::system(), None).await
     }
 
     async fn open(
@@ -61,6 +64,7 @@ impl Server {
         engine: PluginEngine,
         signatures: SignatureRules,
         clock: Clock,
+        offline: Option<Offline>,
     ) -> Self {
         let options = StoreOptions {
             durability: Durability::Os,
@@ -71,9 +75,13 @@ impl Server {
         let log = Log::open(store.clone()).unwrap();
         let queues = Queues::open(store.clone()).unwrap();
         let groups = Groups::new(store);
-        let deployments = Deployments::open(&log, &queues, &groups, &engine, signatures)
-            .await
-            .unwrap();
+        let deployments = match offline {
+            Some(about) => {
+                Deployments::open_offline(&log, &queues, &groups, &engine, signatures, about).await
+            }
+            None => Deployments::open(&log, &queues, &groups, &engine, signatures).await,
+        };
+        let deployments = deployments.unwrap();
         Self {
             log,
             queues,
@@ -92,6 +100,18 @@ impl Server {
 
     /// As [`restart`](Self::restart), with rules for signatures.
     pub(super) async fn restart_with(self, signatures: SignatureRules) -> Self {
+        self.reopen(signatures, None).await
+    }
+
+    /// As [`restart`](Self::restart), for a command that changes what was deployed, which it knows.
+    pub(super) async fn go_offline(self) -> Self {
+        let about = Some(Offline::Changing);
+        let offline = self.reopen(SignatureRules::default(), about).await;
+        offline.deployments.restore().await.unwrap();
+        offline
+    }
+
+    async fn reopen(self, signatures: SignatureRules, offline: Option<Offline>) -> Self {
         self.deployments.stop().await;
         let Self {
             log,
@@ -106,7 +126,7 @@ impl Server {
         let path = folder.as_ref().unwrap().path().to_owned();
         Self {
             folder,
-            ..Self::open(&path, engine, signatures, clock).await
+            ..Self::open(&path, engine, signatures, clock, offline).await
         }
     }
 

@@ -7,7 +7,7 @@ use crate::plugin::tests::guest::RawImport;
 const HASTY: &str = "retry = { max-attempts = 2, initial = \"2ms\", jitter = \"none\" }";
 
 /// A server whose pipeline `a` passes records through, and another version of its plugin.
-async fn server(settings: &str, guest: &Guest) -> (Server, Digest, Digest) {
+pub(super) async fn server(settings: &str, guest: &Guest) -> (Server, Digest, Digest) {
     let server = Server::start().await;
     let old = server.upload("p", &Guest::passthrough()).await;
     let text = manifest("m", "a", settings);
@@ -16,7 +16,7 @@ async fn server(settings: &str, guest: &Guest) -> (Server, Digest, Digest) {
     (server, old.version.digest, new.version.digest)
 }
 
-fn canary(partitions: &[u32], duration: Duration) -> Mode {
+pub(super) fn canary(partitions: &[u32], duration: Duration) -> Mode {
     Mode::Canary {
         partitions: partitions.to_vec(),
         duration_ms: duration.as_millis().try_into().unwrap(),
@@ -24,7 +24,7 @@ fn canary(partitions: &[u32], duration: Duration) -> Mode {
 }
 
 /// Sends records while a deploy is under way, and returns how it went.
-async fn send_during(server: &Server, id: u64) -> Deploy {
+pub(super) async fn send_during(server: &Server, id: u64) -> Deploy {
     let mut from = 0;
     loop {
         let deploy = server.deployments.deploy_of(id).unwrap();

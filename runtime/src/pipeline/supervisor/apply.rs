@@ -195,7 +195,7 @@ impl Pipelines {
         plugin: &Plugin,
     ) -> Result<PipelineRuntime, Error> {
         let shared = &self.shared;
-        PipelineRuntime::open(
+        let opened = PipelineRuntime::open(
             spec,
             plugin.clone(),
             shared.native.clone(),
@@ -203,8 +203,10 @@ impl Pipelines {
             &shared.queues,
             &shared.groups,
             std::sync::Arc::clone(&shared.calls),
-        )
-        .await
+        );
+        let mut opened = opened.await?;
+        opened.log_limit = shared.logs.of(&spec.name);
+        Ok(opened)
     }
 
     async fn carry_out(

@@ -64,9 +64,9 @@ impl Pipelines {
         Ok(())
     }
 
-    /// Stops a pipeline at its next batch boundary, after its checkpoint, and forgets it. With `delete_data`
-    /// its keyed state, timers, parked records, consumer group and registry entry are deleted, too; without,
-    /// one that is applied again under this name goes on where this one has stopped.
+    /// Stops a pipeline at its next batch boundary, after its checkpoint, and forgets it and what its plugin has
+    /// logged. With `delete_data` its keyed state, timers, parked records, consumer group and registry entry are
+    /// deleted, too; without, one that is applied again under this name goes on where this one has stopped.
     ///
     /// # Errors
     /// [`Error::NotApplied`]; with `delete_data` it is enough that the pipeline has run once.
@@ -83,6 +83,7 @@ impl Pipelines {
         }
         self.stop_tasks(name).await;
         self.forget(name);
+        self.shared.logs.delete(name);
         if delete_data {
             registry::delete(store, name).await?;
         }

@@ -25,11 +25,12 @@ use tokio::task::JoinHandle;
 
 pub use self::apply::{Applied, Change};
 use self::managed::{Failures, Managed, refused_pipeline};
-pub use self::shadow::ShadowView;
+pub use self::shadow::{ShadowView, check_shadow};
 pub use self::swap::Swapped;
 pub use self::trial::TrialView;
 pub use self::view::{InputPosition, PipelineState, PipelineStatus, TaskState, TaskView};
 use super::calls::Calls;
+use super::plugin_logs::PluginLogs;
 use super::processor::NativeFunction;
 use super::status::Progress;
 use super::{Error, Failure, Plugins};
@@ -65,6 +66,7 @@ struct Shared {
     changes: tokio::sync::Mutex<()>,
     managed: Mutex<BTreeMap<PipelineName, Managed>>,
     failures: Failures,
+    logs: Arc<PluginLogs>,
 }
 
 impl Pipelines {
@@ -101,6 +103,7 @@ impl Pipelines {
                 changes: tokio::sync::Mutex::default(),
                 managed: Mutex::default(),
                 failures: Failures::default(),
+                logs: Arc::new(PluginLogs::new(log.store().path())),
             }),
         }
     }
@@ -209,7 +212,8 @@ impl Pipelines {
         self.shared.failures.lock().clone()
     }
 
-    /// Ends all tasks at their next batch boundary, after their checkpoints. The pipelines stay known.
+    /// Ends all tasks at their next batch boundary, after their checkpoints, and stores what their plugins have logged. The
+    /// pipelines stay known.
     pub async fn stop(&self) -> Vec<Failure> {
         let _change = self.shared.changes.lock().await;
         let stopping: Vec<JoinHandle<()>> = {
@@ -218,6 +222,9 @@ impl Pipelines {
             runs.flat_map(|run| run.begin_stop()).collect()
         };
         join(stopping).await;
+        let logs = Arc::clone(&self.shared.logs);
+        // It has no result.
+        let _ = tokio::task::spawn_blocking(move || logs.flush()).await;
         self.failures()
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Pipelines;
+use crate::manifest::PipelineSpec;
 use crate::model::PipelineName;
 use crate::pipeline::Error;
 use crate::pipeline::plugins::check_fit;
@@ -20,6 +21,28 @@ impl ShadowView {
     pub fn findings(&self) -> ShadowFindings {
         self.shadow.findings()
     }
+}
+
+/// Checks that a version of the plugin can run beside the one of a pipeline.
+///
+/// # Errors
+/// [`Error::NoShadow`], [`Error::Refused`], as [`Pipelines::start_shadow`] says.
+pub fn check_shadow(spec: &PipelineSpec, plugin: &Plugin) -> Result<(), Error> {
+    let none = |reason: &'static str| Error::NoShadow {
+        name: spec.name.clone(),
+        reason,
+    };
+    if spec.is_producer() {
+        return Err(none("it makes records, and a second one would make others"));
+    }
+    if plugin.calls_services() {
+        return Err(none("it calls services, which would be called twice"));
+    }
+    check_fit(spec, plugin).map_err(|refusal| Error::Refused {
+        name: spec.name.clone(),
+        plugin: spec.plugin.clone(),
+        refusal,
+    })
 }
 
 impl Pipelines {
@@ -45,23 +68,7 @@ impl Pipelines {
         let Some(run) = known.run.as_mut().filter(|run| run.is_running()) else {
             return Err(Error::NotRunning { name: name.clone() });
         };
-        let refused = |reason: &'static str| Error::NoShadow {
-            name: name.clone(),
-            reason,
-        };
-        if known.spec.is_producer() {
-            return Err(refused(
-                "it makes records, and a second one would make others",
-            ));
-        }
-        if plugin.calls_services() {
-            return Err(refused("it calls services, which would be called twice"));
-        }
-        check_fit(&known.spec, plugin).map_err(|refusal| Error::Refused {
-            name: name.clone(),
-            plugin: known.spec.plugin.clone(),
-            refusal,
-        })?;
+        check_shadow(&known.spec, plugin)?;
         let mut pipeline = run.pipeline.with_plugin(plugin.clone(), None);
         pipeline.metrics = Arc::default();
         let shadow = Shadow::new(pipeline);

@@ -160,6 +160,18 @@ fn changes(applied: &Applied) -> Vec<(&str, Change)> {
         .collect()
 }
 
+/// Fails when the process may end before the last lines are written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_plugins_have_logged_is_stored_before_the_end() {
+    let scene = Scene::new();
+    let name = "a".parse().unwrap();
+    scene.pipelines.shared.logs.log(&name, "last words");
+    scene.pipelines.stop().await;
+    let file = scene.log.store().path().join("logs/a.jsonl");
+    let stored = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(stored.contains("last words"), "{stored}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_not_changed_is_left_alone() {
     let scene = Scene::new();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tracing::Level;
 
-use super::log_tail::LogTail;
+use super::log_tail::{LineSink, LogTail};
 use crate::model::PipelineName;
 use crate::plugin::{
     line_rate::{LinePermit, LineRate},
@@ -26,7 +26,7 @@ const STDERR_LINES_PER_SECOND: u32 = 10;
 /// What is kept of stderr for the report of a trap, in bytes.
 const STDERR_TAIL_BYTES: usize = 2 * 1024;
 
-/// How much a plugin logs: one for all instances of a pipeline, since one that traps has many.
+/// How much a plugin logs, and the last of it: one for all instances of a pipeline, since one that traps has many.
 #[derive(Debug)]
 pub struct LogLimit {
     tail: LogTail,
@@ -50,6 +50,15 @@ impl Default for LogLimit {
 }
 
 impl LogLimit {
+    /// As the default, for lines that go to `sink` as well: those of level info and above, whatever the server's own log
+    /// shows. Earlier ones have numbers up to `forgotten`.
+    pub fn with_sink(sink: Arc<dyn LineSink>, forgotten: u64) -> Self {
+        Self {
+            tail: LogTail::with_sink(sink, forgotten),
+            ..Self::default()
+        }
+    }
+
     /// The last lines, of level info and above, whatever the server's own log shows.
     pub fn tail(&self) -> &LogTail {
         &self.tail
@@ -301,7 +310,7 @@ mod tests {
         for _ in 0..2 * MAX_LINES_PER_SECOND {
             log.line(Level::INFO, "", "kept");
         }
-        assert!(!log.limit.tail.after(0).is_empty());
+        assert!(!log.limit.tail.after(0).lines.is_empty());
         let permit = log.limit.lines.lock().take(Instant::now());
         assert_eq!(permit, LinePermit::Granted { dropped: 0 });
     }

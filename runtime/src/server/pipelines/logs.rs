@@ -1,16 +1,18 @@
-//! `GET /v1/pipelines/{pipeline}/logs`: what a pipeline's plugin logs.
+//! `GET /v1/pipelines/{pipeline}/logs`: what a pipeline's plugin logs, or has logged.
 
 use std::time::Duration;
 
 use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
+use tokio::task::block_in_place;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
-use super::super::problem::{Code, Problem};
+use super::super::problem::Problem;
 use super::super::state::State;
 use crate::model::PipelineName;
+use crate::pipeline;
 use crate::plugin::LogLine;
 
 const MAX_WAIT_MS: u64 = 60_000;
@@ -46,48 +48,59 @@ pub struct LogLineView {
     pub message: String,
 }
 
-impl From<LogLine> for LogLineView {
-    fn from(line: LogLine) -> Self {
+impl LogLineView {
+    fn of(line: &LogLine) -> Self {
         Self {
             number: line.number,
             time_ms: line.time_ms,
             level: line.level.as_str().to_ascii_lowercase(),
             partition: line.partition,
-            context: line.context,
-            message: line.message,
+            context: line.context.clone(),
+            message: line.message.clone(),
         }
     }
 }
 
-/// The last lines that a pipeline's plugin logged, of level info and above, oldest first.
+/// What a pipeline's plugin has logged, of level info and above, oldest first: the lines that are kept, also of earlier
+/// versions and before the server started.
 #[utoipa::path(get, path = "/pipelines/{pipeline}/logs", security(("token" = ["read"])), tag = "pipelines",
     params(("pipeline" = String, Path, description = "The pipeline's name"), After),
-    responses((status = 200, body = Vec<LogLineView>), (status = 404), (status = 409), (status = 429)))]
+    responses((status = 200, body = Vec<LogLineView>), (status = 404), (status = 429)))]
 pub(super) async fn logs(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
     QueryOf(After { after, wait_ms }): QueryOf<After>,
     standing: Standing,
 ) -> Result<axum::Json<Vec<LogLineView>>, Problem> {
-    let pipelines = state.deployments()?.pipelines();
-    let unknown = || {
-        Problem::new(
-            Code::UnknownPipeline,
-            format!(
-                "no pipeline `{name}` runs here; `millstream pipeline list` lists those that do"
-            ),
-        )
+    let pipelines = state.pipelines();
+    let read = || {
+        block_in_place(|| match pipelines {
+            Some(pipelines) => pipelines.logs_after(&name, after),
+            None => pipeline::stored_log_lines(state.data.log.store(), &name, after),
+        })
     };
-    let mut lines = pipelines.logs_after(&name, after).ok_or_else(unknown)?;
-    if lines.is_empty() && wait_ms > 0 {
+    // First: a line that comes after the look is not waited past.
+    let news = pipelines.and_then(|it| it.log_news(&name));
+    let mut lines = read()?;
+    // Where nothing runs, none will come.
+    if lines.is_empty() && wait_ms > 0 && pipelines.is_some() {
         let _waiting = state.may_wait()?;
+        let news = async {
+            match news {
+                // An error is its end, about which the next look has something to say.
+                Some(mut news) => {
+                    let _ = news.changed().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = pipelines.log_added(&name) => {}
+            () = news => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms.min(MAX_WAIT_MS))) => {}
             ended = state.let_go(&standing) => ended?,
         }
-        lines = pipelines.logs_after(&name, after).ok_or_else(unknown)?;
+        lines = read()?;
     }
-    let lines = lines.into_iter().map(LogLineView::from);
+    let lines = lines.iter().map(|line| LogLineView::of(line));
     Ok(axum::Json(lines.collect()))
 }

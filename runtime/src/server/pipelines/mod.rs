@@ -189,7 +189,7 @@ async fn delete(
 
 /// All manifests that were applied.
 #[utoipa::path(get, path = "/manifests", security(("token" = ["read"])), tag = "pipelines",
-    responses((status = 200, body = Vec<ManifestView>), (status = 409)))]
+    responses((status = 200, body = Vec<ManifestView>)))]
 async fn manifests(
     StateOf(state): StateOf<State>,
 ) -> Result<axum::Json<Vec<ManifestView>>, Problem> {

@@ -123,7 +123,7 @@ impl DeployRequest {
 
 /// All plugins that were uploaded, by name.
 #[utoipa::path(get, path = "/plugins", security(("token" = ["read"])), tag = "plugins",
-    responses((status = 200, body = Vec<PluginView>), (status = 409)))]
+    responses((status = 200, body = Vec<PluginView>)))]
 async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PluginView>>, Problem> {
     let deployments = state.deployments()?;
     let plugins = block_in_place(|| deployments.plugins())?.into_iter();
@@ -133,7 +133,7 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PluginVie
 /// A plugin's versions, and what the current one imports and exports.
 #[utoipa::path(get, path = "/plugins/{plugin}", security(("token" = ["read"])), tag = "plugins",
     params(("plugin" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = PluginDescription), (status = 404), (status = 409)))]
+    responses((status = 200, body = PluginDescription), (status = 404)))]
 async fn describe(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
@@ -241,7 +241,7 @@ async fn delete(
 
 /// What was deployed, the newest first: when, from which version, to which, by which token.
 #[utoipa::path(get, path = "/deploys", security(("token" = ["read"])), tag = "plugins",
-    responses((status = 200, body = Vec<DeployView>), (status = 409)))]
+    responses((status = 200, body = Vec<DeployView>)))]
 async fn deploys(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<DeployView>>, Problem> {
     let deployments = state.deployments()?;
     let deploys = block_in_place(|| deployments.deploys())?.into_iter();
@@ -271,7 +271,8 @@ async fn describe_deploy(
     Ok(axum::Json(DeployView::of(deploy)))
 }
 
-/// End a canary, of which the version is taken back, or a shadow, before its time is over.
+/// End a canary, of which the version is taken back, or a shadow, before its time is over, or withdraw one that has not
+/// begun.
 #[utoipa::path(post, path = "/deploys/{id}/stop", security(("token" = ["deploy"])), tag = "plugins",
     params(("id" = u64, Path, description = "Its number")),
     responses((status = 200, body = DeployView), (status = 404), (status = 409)))]

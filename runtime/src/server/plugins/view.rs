@@ -117,9 +117,9 @@ pub struct DeployView {
     pub from: Option<String>,
     /// SHA-256 of the version that was deployed.
     pub to: String,
-    /// When it began, in ms since the epoch.
+    /// When it began, or was asked for if it waits, in ms since the epoch.
     pub started_ms: u64,
-    /// When it ended, in ms since the epoch; null while it is under way.
+    /// When it ended, in ms since the epoch; null before.
     pub ended_ms: Option<u64>,
     /// The name of the token with which it was asked for; null without one.
     pub by: Option<String>,
@@ -129,7 +129,8 @@ pub struct DeployView {
     pub mode: String,
     /// What was found out about the version while it was tried out, or what a rollback could not take back.
     pub report: Option<ReportView>,
-    /// `running`, `succeeded`, `failed`, `rolled-back`, `observed` or `interrupted`.
+    /// `running`, `succeeded`, `failed`, `rolled-back`, `observed` or `interrupted`; of a canary or a shadow that was asked
+    /// for while no server ran also `waiting`, until the pipelines run, or `withdrawn`.
     pub outcome: String,
     /// Why, if it did not just succeed.
     pub reason: Option<String>,
