@@ -34,6 +34,7 @@ mod shared;
 mod take;
 #[cfg(test)]
 mod tests;
+mod visits;
 
 pub use attributes::{
     Attributes, DEDUPLICATION_ID, DELAY, EXPIRES_AT, GROUP, NOT_BEFORE, PRIORITY, TIME_TO_LIVE,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::visits::Visits;
 use crate::storage::schema::positions::{CHUNK_MESSAGES, Positions};
 
 /// The chunk that an offset lies in, and its position there.
@@ -20,6 +21,7 @@ pub(super) fn offset_at(chunk: u64, position: usize) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct OffsetSet {
     chunks: BTreeMap<u64, Box<Positions>>,
+    visits: Visits,
 }
 
 impl OffsetSet {
@@ -30,6 +32,7 @@ impl OffsetSet {
             let (chunk, position) = place(at);
             let end = to.min(offset_at(chunk + 1, 0));
             let count = (end - at) as usize;
+            self.visits.note();
             self.chunks
                 .entry(chunk)
                 .or_default()
@@ -41,6 +44,7 @@ impl OffsetSet {
     /// Removes an offset; `false` if it was not there.
     pub(super) fn remove(&mut self, offset: u64) -> bool {
         let (chunk, position) = place(offset);
+        self.visits.note();
         let Some(positions) = self.chunks.get_mut(&chunk) else {
             return false;
         };
@@ -55,6 +59,7 @@ impl OffsetSet {
 
     /// The first offset.
     pub(super) fn first(&self) -> Option<u64> {
+        self.visits.note();
         let (chunk, positions) = self.chunks.first_key_value()?;
         Some(offset_at(*chunk, positions.first_from(0)?))
     }
@@ -62,9 +67,15 @@ impl OffsetSet {
     /// Whether an offset is in the set.
     pub(super) fn contains(&self, offset: u64) -> bool {
         let (chunk, position) = place(offset);
+        self.visits.note();
         self.chunks
             .get(&chunk)
             .is_some_and(|positions| positions.contains(position))
+    }
+
+    #[cfg(test)]
+    pub(super) fn visit_count(&self) -> u64 {
+        self.visits.count()
     }
 
     /// Removes everything.

@@ -1,5 +1,5 @@
 //! Reads messages by offset. Batches that are read again soon, since a lease took a part of them, are
-//! kept: at most [`CACHE_BYTES`], and nothing of a batch that was read to its end.
+//! kept: at most [`CACHE_BYTES`], those that were used last, and nothing of a batch that was read to its end.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,10 @@ const READ_MESSAGES: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     batches: BTreeMap<u64, Batch>,
+    /// The base offsets of the batches by their last use: the lowest may be those that are read now, when messages of
+    /// a low priority come after many of a higher one.
+    by_use: BTreeMap<u64, u64>,
+    next_use: u64,
     bytes: usize,
     /// Where the last read from the store ended.
     read_to: u64,
@@ -31,6 +35,7 @@ struct Batch {
     records: Records,
     next_offset: u64,
     len_bytes: usize,
+    last_use: u64,
     /// The first record that was not passed yet, and where it lies.
     resume_offset: u64,
     resume: RecordPosition,
@@ -91,6 +96,12 @@ impl Reader {
             .next_back()
             .filter(|(_, batch)| offset < batch.next_offset)
             .ok_or_else(missing)?;
+        if batch.last_use + 1 < self.next_use {
+            self.by_use.remove(&batch.last_use);
+            self.by_use.insert(self.next_use, *base);
+            batch.last_use = self.next_use;
+            self.next_use += 1;
+        }
         let stored = batch.find(offset)?.ok_or_else(missing)?;
         if batch.resume_offset == batch.next_offset {
             let base = *base;
@@ -120,26 +131,29 @@ impl Reader {
             records: batch.records()?,
             next_offset: batch.next_offset(),
             len_bytes: batch.len_bytes(),
+            last_use: self.next_use,
             resume_offset: base,
             resume: RecordPosition::default(),
         };
         self.batches.insert(base, batch);
+        self.by_use.insert(self.next_use, base);
+        self.next_use += 1;
         Ok(())
     }
 
     fn remove(&mut self, base_offset: u64) {
         if let Some(batch) = self.batches.remove(&base_offset) {
+            self.by_use.remove(&batch.last_use);
             self.bytes -= batch.len_bytes;
         }
     }
 
     fn evict(&mut self) {
         while self.bytes > CACHE_BYTES && self.batches.len() > 1 {
-            let Some((base, _)) = self.batches.first_key_value() else {
+            let Some((_, base)) = self.by_use.first_key_value() else {
                 return;
             };
-            let base = *base;
-            self.remove(base);
+            self.remove(*base);
         }
     }
 }

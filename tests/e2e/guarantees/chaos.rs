@@ -42,7 +42,7 @@ impl History {
             seed: random.seed(),
             setting,
             sandbox: Sandbox::with_durability(setting.durability),
-            workload: Workload::new(&mut random),
+            workload: Workload::new(setting, &mut random),
             random,
             kill_count: 0,
         }
@@ -51,6 +51,10 @@ impl History {
     /// Runs it from its beginning to its end, and checks.
     #[track_caller]
     pub fn unfold(mut self) {
+        if self.setting.start == "latest" {
+            self.deploy(1);
+            self.workload.send_early(&self.sandbox, &mut self.random);
+        }
         // Compiles both versions, so that runs to come start fast.
         for version in [1, 0] {
             self.deploy(version);
@@ -91,10 +95,18 @@ impl History {
         let told = Told {
             setting: self.setting,
             sent: self.workload.sent(),
+            early_count: self.workload.early_count(),
             kill_count: self.kill_count,
             when,
         };
-        checks::assert_holds(&Ledger::read(&self.sandbox, told), self.seed);
+        let ledger = Ledger::read(&self.sandbox, told);
+        checks::assert_holds(&ledger, self.seed);
+        if self.setting.time_to_live.is_some() {
+            note(format_args!(
+                "{} messages have expired",
+                ledger.expired.len()
+            ));
+        }
     }
 
     fn next_kill(&mut self) -> Kill {

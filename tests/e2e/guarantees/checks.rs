@@ -12,7 +12,7 @@ const MAX_TOLD: usize = 4;
 /// A check: its name, and what it finds amiss.
 type Check = (&'static str, fn(&Ledger<'_>) -> Vec<String>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("one_outcome_each", one_outcome_each),
     ("order_of_each_key", order_of_each_key),
     ("state_is_a_fold", state_is_a_fold),
@@ -20,6 +20,7 @@ const CHECKS: [Check; 7] = [
     ("nothing_lost", nothing_lost),
     ("queue_counts_add_up", queue_counts_add_up),
     ("both_versions_did_something", both_versions_did_something),
+    ("some_have_expired", some_have_expired),
 ];
 
 /// Holds all checks against a ledger.
@@ -108,6 +109,10 @@ fn unexpected(
         _ => None,
     };
     match (outcome, expected) {
+        (Outcome::Letter(letter), _) if has_expired(letter, ledger) => {
+            let is_message = stage.number == 1 && letter.origin.0 == "queue:work";
+            (!is_message).then(|| "to live for ever".to_owned())
+        }
         (Outcome::Output(_), None) => None,
         (Outcome::Output(_), Some((reason, _))) => Some(format!("a dead letter: {reason}")),
         // A fault takes its whole batch with it, and nothing is tried again.
@@ -124,13 +129,14 @@ fn unexpected(
     }
 }
 
+/// Whether that is what has become of a message, in a history in which messages expire.
+fn has_expired(letter: &Letter, ledger: &Ledger<'_>) -> bool {
+    ledger.told.setting.time_to_live.is_some() && letter.reason == "expired"
+}
+
 /// Whether a letter names the pipeline and what the pipeline reads.
 fn is_of(letter: &Letter, ledger: &Ledger<'_>, stage: &Stage<'_>) -> bool {
-    let source = match (stage.number, &ledger.work_queue) {
-        (0, _) => "topic:in",
-        (_, None) => "topic:work",
-        (_, Some(_)) => "queue:work",
-    };
+    let source = ledger.told.setting.input(stage.number);
     letter.origin.0 == source && letter.pipeline == PIPELINES[stage.number]
 }
 
@@ -189,7 +195,8 @@ fn fold((count, hash): (u64, u64), number: u64) -> (u64, u64) {
     (count + 1, mixed.rotate_left(29))
 }
 
-/// No record has two outcomes, and none waits in the queue that has one.
+/// No record has two outcomes, and none waits in the queue that has one. What was sent with a deduplication id is
+/// there once, whoever has repeated it.
 fn nothing_doubled(ledger: &Ledger<'_>) -> Vec<String> {
     let mut amiss = Vec::new();
     if ledger.told.setting.is_at_least_once() {
@@ -203,6 +210,14 @@ fn nothing_doubled(ledger: &Ledger<'_>) -> Vec<String> {
             .filter(|outcomes| outcomes.len() > 1);
         let pipeline = PIPELINES[stage.number];
         amiss.extend(doubled.map(|outcomes| format!("{pipeline}: {}", several(outcomes))));
+    }
+    if ledger.source_queue.is_some() {
+        let mut numbers = BTreeMap::new();
+        for input in &ledger.inputs {
+            if let Some(other) = numbers.insert(input.number, input) {
+                amiss.push(format!("{other}, and {input}"));
+            }
+        }
     }
     let in_queue = ledger.work_queue.iter().flat_map(|queue| &queue.messages);
     let mut waiting = BTreeSet::new();
@@ -234,11 +249,15 @@ fn nothing_lost(ledger: &Ledger<'_>) -> Vec<String> {
         }
         stored[input.number as usize] = true;
     }
+    let source = ledger.told.setting.input(0);
     let numbered = (0..).zip(&stored);
     let lost = numbered.filter(|(_, is_stored)| !**is_stored);
-    amiss.extend(lost.map(|(number, _): (u64, _)| {
-        format!("record {number} was acknowledged and is not in topic:in")
-    }));
+    // A message that is tried again later is in no place that can be read.
+    if ledger.source_queue.is_none() || ledger.is_idle() {
+        amiss.extend(lost.map(|(number, _): (u64, _)| {
+            format!("record {number} was acknowledged and is not in {source}")
+        }));
+    }
     if ledger.work_queue.is_none() && ledger.work_topic.len() != ledger.outputs[0].len() {
         let [work, audit] = [ledger.work_topic.len(), ledger.outputs[0].len()];
         amiss.push(format!(
@@ -277,23 +296,29 @@ fn queue_counts_add_up(ledger: &Ledger<'_>) -> Vec<String> {
             ));
         }
     }
+    for queue in ledger.source_queue.iter().chain(&ledger.work_queue) {
+        let (name, waiting) = (queue.name, queue.messages.len() as u64);
+        if (waiting, waiting) != (queue.described, queue.described_by_pipeline) {
+            amiss.push(format!(
+                "{waiting} messages are in queue:{name}; it says {}, its pipeline {}",
+                queue.described, queue.described_by_pipeline
+            ));
+        }
+        if ledger.is_idle() {
+            let messages = queue.messages.iter();
+            amiss.extend(messages.map(|message| format!("{message} still waits")));
+        }
+    }
     let Some(queue) = &ledger.work_queue else {
         return amiss;
     };
-    let waiting = queue.messages.len() as u64;
-    if (waiting, waiting) != (queue.described, queue.described_by_pipeline) {
-        amiss.push(format!(
-            "{waiting} messages are in the queue; it says {}, its pipeline {}",
-            queue.described, queue.described_by_pipeline
-        ));
-    }
     let waiting = queue
         .messages
         .iter()
         .map(|message| (message.place, message));
     let sent = ledger.outputs[1].iter();
     let sent = sent.map(|entry| (entry.proofs[1].place, entry));
-    let letters = ledger.letters[1].iter();
+    let letters = ledger.letters[1].iter().chain(&ledger.expired);
     let letters = letters.map(|letter| (letter.origin.1, &letter.entry));
     let mut at: BTreeMap<u64, &Entry> = BTreeMap::new();
     for (place, entry) in waiting.chain(sent).chain(letters) {
@@ -307,18 +332,9 @@ fn queue_counts_add_up(ledger: &Ledger<'_>) -> Vec<String> {
     {
         amiss.push(format!("message {offset}: {entry}, of {enqueued} messages"));
     }
-    if ledger.is_idle() {
-        amiss.extend(
-            queue
-                .messages
-                .iter()
-                .map(|message| format!("{message} still waits")),
-        );
-        if !ledger.told.setting.is_at_most_once() {
-            let missing = (0..enqueued).filter(|offset| !at.contains_key(offset));
-            amiss
-                .extend(missing.map(|offset| format!("message {offset} of {enqueued} is nowhere")));
-        }
+    if ledger.is_idle() && !ledger.told.setting.is_at_most_once() {
+        let missing = (0..enqueued).filter(|offset| !at.contains_key(offset));
+        amiss.extend(missing.map(|offset| format!("message {offset} of {enqueued} is nowhere")));
     }
     amiss
 }
@@ -352,6 +368,20 @@ fn both_versions_did_something(ledger: &Ledger<'_>) -> Vec<String> {
         }
     }
     amiss
+}
+
+/// A time to live is one: some messages have expired, and others were processed.
+fn some_have_expired(ledger: &Ledger<'_>) -> Vec<String> {
+    if ledger.told.when != When::Over || ledger.told.setting.time_to_live.is_none() {
+        return Vec::new();
+    }
+    let [expired, sent] = [ledger.expired.len(), ledger.outputs[1].len()];
+    match expired.min(sent) {
+        0 => vec![format!(
+            "{expired} messages have expired, {sent} were processed"
+        )],
+        _ => Vec::new(),
+    }
 }
 
 fn by_key(entries: &[Entry]) -> BTreeMap<&str, Vec<&Entry>> {

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::Value as Json;
-
+use super::read;
 use super::scene::{Setting, Through};
 use super::workload::Sent;
-use crate::support::{Consumed, Sandbox};
+use crate::support::Sandbox;
 
 /// The pipelines, in the order in which a record passes them.
 pub const PIPELINES: [&str; 2] = ["first", "second"];
@@ -65,9 +64,11 @@ pub enum Outcome<'a> {
     Letter(&'a Letter),
 }
 
-/// The queue between the pipelines.
+/// A queue that a pipeline reads.
 #[derive(Debug)]
-pub struct WorkQueue {
+pub struct InputQueue {
+    /// Its name.
+    pub name: &'static str,
     /// The messages that it holds.
     pub messages: Vec<Entry>,
     /// What `queue describe` says that it holds, in any state.
@@ -92,6 +93,8 @@ pub struct Told<'a> {
     pub setting: Setting,
     /// By number; all of them are acknowledged.
     pub sent: &'a [Sent],
+    /// How many of them were sent before there was a pipeline, of which it is to have none.
+    pub early_count: u64,
     /// Runs that were killed so far.
     pub kill_count: u64,
     pub when: When,
@@ -100,7 +103,7 @@ pub struct Told<'a> {
 /// A ledger of a history.
 pub struct Ledger<'a> {
     pub told: Told<'a>,
-    /// The topic `in`.
+    /// The topic `in`; of a queue what waits there, and what has an outcome.
     pub inputs: Vec<Entry>,
     /// What each pipeline has sent: the topics `audit` and `out`, in order.
     pub outputs: [Vec<Entry>; 2],
@@ -108,10 +111,14 @@ pub struct Ledger<'a> {
     pub letters: [Vec<Letter>; 2],
     /// What `queue describe` says that each dead-letter queue holds.
     pub described_letters: [u64; 2],
+    /// What has expired in the queue `work`.
+    pub expired: Vec<Letter>,
     /// The topic `work`, if it is one.
     pub work_topic: Vec<Entry>,
+    /// The queue `in`, if it is one.
+    pub source_queue: Option<InputQueue>,
     /// The queue `work`, if it is one.
-    pub work_queue: Option<WorkQueue>,
+    pub work_queue: Option<InputQueue>,
 }
 
 /// One pipeline as the ledger shows it. A record is known by its place in `in`.
@@ -128,19 +135,38 @@ impl<'a> Ledger<'a> {
     /// Reads everything.
     #[track_caller]
     pub fn read(sandbox: &Sandbox, told: Told<'a>) -> Self {
-        let is_queue = told.setting.through == Through::Queue;
-        let work_queue = is_queue.then(|| read_work_queue(sandbox));
+        let Setting {
+            source,
+            through,
+            time_to_live,
+            ..
+        } = told.setting;
+        let queue = |name, pipeline| read::queue(sandbox, name, pipeline);
+        let source_queue = (source == Through::Queue).then(|| queue("in", PIPELINES[0]));
+        let is_queue = through == Through::Queue;
+        let work_queue = is_queue.then(|| queue("work", PIPELINES[1]));
+        let outputs = ["audit", "out"].map(|topic| read::topic(sandbox, topic));
+        let letters = PIPELINES.map(|pipeline| read::letters(sandbox, pipeline));
+        let inputs = match &source_queue {
+            None => read::topic(sandbox, "in"),
+            Some(queue) => read::of_source_queue(queue, &outputs[0], &letters[0]),
+        };
         Self {
             told,
-            inputs: read_topic(sandbox, "in"),
-            outputs: ["audit", "out"].map(|topic| read_topic(sandbox, topic)),
-            letters: PIPELINES.map(|pipeline| read_letters(sandbox, pipeline)),
+            inputs,
+            outputs,
+            letters,
+            expired: match time_to_live {
+                None => Vec::new(),
+                Some(_) => read::expired(sandbox),
+            },
             described_letters: PIPELINES
-                .map(|pipeline| held(sandbox, &format!("{pipeline}.dead-letters"))),
+                .map(|pipeline| read::held(sandbox, &format!("{pipeline}.dead-letters"))),
             work_topic: match is_queue {
                 true => Vec::new(),
-                false => read_topic(sandbox, "work"),
+                false => read::topic(sandbox, "work"),
             },
+            source_queue,
             work_queue,
         }
     }
@@ -162,7 +188,11 @@ impl<'a> Ledger<'a> {
                 let found = outcomes.entry(entry.place_in_in(number + 1)).or_default();
                 found.push(Outcome::Output(entry));
             }
-            for letter in &self.letters[number] {
+            let expired = match number {
+                0 => &[][..],
+                _ => &self.expired,
+            };
+            for letter in self.letters[number].iter().chain(expired) {
                 let place = match number {
                     0 => letter.origin.1,
                     _ => letter.entry.place_in_in(number),
@@ -174,6 +204,7 @@ impl<'a> Ledger<'a> {
                 number,
                 inputs: inputs
                     .iter()
+                    .filter(|entry| entry.number >= self.told.early_count)
                     .map(|entry| (entry.place_in_in(number), entry))
                     .collect(),
                 outcomes,
@@ -184,7 +215,7 @@ impl<'a> Ledger<'a> {
 
 impl Entry {
     #[track_caller]
-    fn new(seen: String, place: Place, key: &str, text: &str) -> Self {
+    pub fn new(seen: String, place: Place, key: &str, text: &str) -> Self {
         let mut fields = text.split(' ');
         let number = fields.next().and_then(|number| number.parse().ok());
         let proofs = fields.skip(2).map(Proof::parse).collect::<Option<_>>();
@@ -259,95 +290,4 @@ impl fmt::Display for Outcome<'_> {
             ),
         }
     }
-}
-
-#[track_caller]
-fn read_topic(sandbox: &Sandbox, topic: &str) -> Vec<Entry> {
-    let records = sandbox.consume(topic);
-    crate::support::records::assert_dense(&records);
-    let entry = |record: &Consumed| {
-        let place = Place {
-            partition: record.partition,
-            offset: record.offset,
-        };
-        Entry::new(
-            format!("topic:{topic}/{place}"),
-            place,
-            record.key_text(),
-            record.value_text(),
-        )
-    };
-    records.iter().map(entry).collect()
-}
-
-/// Messages of a queue, in any state.
-fn held(sandbox: &Sandbox, queue: &str) -> u64 {
-    let described = sandbox.json(&["queue", "describe", queue]);
-    ["waiting", "delayed", "leased"]
-        .iter()
-        .map(|count| number(&described[*count]))
-        .sum()
-}
-
-#[track_caller]
-fn read_work_queue(sandbox: &Sandbox) -> WorkQueue {
-    let printed = sandbox.succeed(&["consume", "queue:work", "--peek", "--output", "json"]);
-    let messages = printed.lines().map(|line| {
-        let message: Json = serde_json::from_str(line).unwrap();
-        let offset = number(&message["offset"]);
-        let place = Place {
-            partition: 0,
-            offset,
-        };
-        let seen = format!("queue:work/{offset}");
-        Entry::new(seen, place, text(&message["key"]), text(&message["value"]))
-    });
-    let pipeline = sandbox.json(&["pipeline", "describe", PIPELINES[1]]);
-    WorkQueue {
-        messages: messages.collect(),
-        described: held(sandbox, "work"),
-        described_by_pipeline: number(&pipeline["queues"][0]["messages"]),
-    }
-}
-
-#[track_caller]
-fn read_letters(sandbox: &Sandbox, pipeline: &str) -> Vec<Letter> {
-    let listed = sandbox.json(&["dead-letter", "list", pipeline, "--max", "1000000"]);
-    let letters = listed.as_array().unwrap().iter().map(|letter| {
-        let origin = text(&letter["origin"]);
-        let (name, offset) = origin.rsplit_once('/').unwrap();
-        let (name, partition) = match name.starts_with("topic:") {
-            true => name.rsplit_once('/').unwrap(),
-            false => (name, "0"),
-        };
-        let of_origin = Place {
-            partition: partition.parse().unwrap(),
-            offset: offset.parse().unwrap(),
-        };
-        let id = number(&letter["id"]);
-        let place = Place {
-            partition: 0,
-            offset: id,
-        };
-        let seen = format!("dead letter {id} of {pipeline}");
-        Letter {
-            entry: Entry::new(seen, place, text(&letter["key"]), text(&letter["value"])),
-            origin: (name.to_owned(), of_origin),
-            reason: text(&letter["reason"]).to_owned(),
-            attempts: number(&letter["attempts"]),
-            pipeline: text(&letter["pipeline"]).to_owned(),
-        }
-    });
-    letters.collect()
-}
-
-#[track_caller]
-fn text(json: &Json) -> &str {
-    json.as_str().unwrap_or_else(|| panic!("{json} is no text"))
-}
-
-#[track_caller]
-fn number(json: &Json) -> u64 {
-    json.as_u64()
-        .unwrap_or_else(|| panic!("{json} is no number"))
 }

@@ -104,12 +104,13 @@ impl LiveHistory {
     /// One that the environment's seed decides, or else the time.
     pub fn new(setting: Setting) -> Self {
         assert!(setting.keeps_state, "there is one version without state");
+        assert_eq!(setting.input(0), "topic:in", "it sends to a topic");
         let mut random = Random::from_environment();
         Self {
             seed: random.seed(),
             setting,
             sandbox: Sandbox::with_durability(setting.durability),
-            workload: Workload::new(&mut random),
+            workload: Workload::new(setting, &mut random),
             random,
             kill_count: 0,
             deployed: Deployed::default(),
@@ -199,6 +200,7 @@ impl LiveHistory {
         let told = Told {
             setting: self.setting,
             sent: self.workload.sent(),
+            early_count: self.workload.early_count(),
             kill_count: self.kill_count,
             when,
         };

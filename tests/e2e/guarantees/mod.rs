@@ -1,12 +1,13 @@
 //! The guarantees of docs/delivery-semantics.md, checked over whole histories.
 //!
-//! A history sends records of known effect (`workload.rs`) through two pipelines with a topic or a queue between
-//! them (`scene.rs`). One record in a hundred asks for another attempt, and one in a thousand is poison: it traps,
-//! loops, allocates without end, is rejected, or never ready. Meanwhile producer and run are killed at
-//! random moments and at the steps of a commit, and restarted, with the other version of the plugin (`chaos.rs`).
+//! A history sends records of known effect (`workload.rs`) to a topic or, with deduplication ids, to a queue, and
+//! through two pipelines with a topic or a queue between them, whose messages may expire (`scene.rs`). One record in
+//! a hundred asks for another attempt, and one in a thousand is poison: it traps, loops, allocates without end, is
+//! rejected, or never ready. Meanwhile producer and run are killed at random moments and at the steps of a commit, and
+//! restarted, with the other version of the plugin (`chaos.rs`).
 //! In some histories a server runs the pipelines, and the versions are deployed to it while records come (`live.rs`).
-//! After each kill, and at the end, a ledger (`ledger.rs`) is put together from everything that can be read, and
-//! held against what must be so (`checks.rs`).
+//! After each kill, and at the end, a ledger (`ledger.rs`) is put together from everything that can be read
+//! (`read.rs`), and held against what must be so (`checks.rs`).
 //!
 //! A seed decides what is sent, when what is killed and what is deployed. It is printed, and each failure names
 //! it: `MILLSTREAM_SEED=N cargo xtask test guarantees` sends and kills the same again. The threads of the
@@ -21,6 +22,10 @@
 //! | what a lane has done beyond the committed offset is not stored | `nothing_doubled`, `order_of_each_key` |
 //! | a parked record is removed by a commit of its own, before that of its outcome | `nothing_lost` |
 //! | at-most-once commits its progress after the call | `nothing_doubled` |
+//! | deduplication ids are not stored | `nothing_doubled` |
+//! | what has expired leaves its queue by a commit of its own, after that of its letter, or only in memory | `one_outcome_each`, `nothing_doubled` |
+//! | what has expired leaves no letter | `one_outcome_each`, `nothing_lost` |
+//! | `start = "latest"` counts again at the next start | `one_outcome_each`, `nothing_lost` |
 //!
 //! and one fault that was real: a second fold in one checkpoint made the state before it invisible, which
 //! `state_is_a_fold` found.
@@ -29,6 +34,7 @@ mod chaos;
 mod checks;
 mod ledger;
 mod live;
+mod read;
 mod scene;
 mod workload;
 
@@ -38,7 +44,10 @@ use scene::{Setting, Through};
 
 const CHAIN: Setting = Setting {
     delivery: "exactly-once",
+    source: Through::Topic,
     through: Through::Topic,
+    start: "earliest",
+    time_to_live: None,
     concurrency: 1,
     order: "key",
     durability: "os",
@@ -107,6 +116,34 @@ fn many_instances_without_state_do_everything_once() {
         ..CHAIN
     };
     History::new(setting).unfold();
+}
+
+#[test]
+fn a_queue_that_is_sent_to_again_and_again_takes_everything_once() {
+    let setting = Setting {
+        source: Through::Queue,
+        through: Through::Queue,
+        concurrency: 4,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn what_has_expired_has_no_other_outcome() {
+    let setting = Setting {
+        through: Through::Queue,
+        time_to_live: Some("600ms"),
+        concurrency: 4,
+        ..CHAIN
+    };
+    History::new(setting).unfold();
+}
+
+#[test]
+fn a_chain_that_starts_at_the_latest_record_misses_none_that_comes_later() {
+    let start = "latest";
+    History::new(Setting { start, ..CHAIN }).unfold();
 }
 
 #[test]

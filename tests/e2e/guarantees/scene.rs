@@ -1,11 +1,12 @@
-//! The manifest of a history: `in` → pipeline `first` → `work`, a topic or a queue → pipeline `second` → `out`.
+//! The manifest of a history: `in`, a topic or a queue → pipeline `first` → `work`, a topic or a queue → pipeline
+//! `second` → `out`.
 //!
 //! `first` sends what it makes to the topic `audit` as well. So everything that was ever sent to `work` can be read
 //! there, in order, and a checkpoint has outputs in several places.
 
 use crate::support::Sandbox;
 
-/// What lies between the two pipelines.
+/// What a pipeline reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Through {
     Topic,
@@ -17,8 +18,14 @@ pub enum Through {
 pub struct Setting {
     /// `delivery` of both pipelines.
     pub delivery: &'static str,
+    /// What is sent to. To a queue everything is sent with a deduplication id.
+    pub source: Through,
     /// Between the pipelines.
     pub through: Through,
+    /// `start` of the pipeline `first`.
+    pub start: &'static str,
+    /// `time-to-live` of the queue `work`: those that expire go to the queue `expired`.
+    pub time_to_live: Option<&'static str>,
     /// `concurrency` of both pipelines.
     pub concurrency: u32,
     /// `retry.order` of both pipelines.
@@ -64,11 +71,40 @@ impl Setting {
 
     /// Tasks of a pipeline.
     pub fn tasks(&self, pipeline: usize) -> u64 {
-        match (pipeline, self.through) {
-            (0, _) => PARTITIONS[0],
-            (_, Through::Topic) => PARTITIONS[1],
-            (_, Through::Queue) => 1,
+        match [self.source, self.through][pipeline] {
+            Through::Topic => PARTITIONS[pipeline],
+            Through::Queue => 1,
         }
+    }
+
+    /// What a pipeline reads, as it is written in the manifest.
+    pub fn input(&self, pipeline: usize) -> &'static str {
+        match (pipeline, [self.source, self.through][pipeline]) {
+            (0, Through::Topic) => "topic:in",
+            (0, Through::Queue) => "queue:in",
+            (_, Through::Topic) => "topic:work",
+            (_, Through::Queue) => "queue:work",
+        }
+    }
+
+    /// The tables of what the pipelines read.
+    fn inputs(&self) -> String {
+        let [of_in, of_work] = PARTITIONS;
+        let source = match self.source {
+            Through::Topic => format!("[topics.in]\npartitions = {of_in}"),
+            Through::Queue => "[queues.in]\ngroups = \"key\"".to_owned(),
+        };
+        let mut work = match self.through {
+            Through::Topic => format!("[topics.work]\npartitions = {of_work}"),
+            Through::Queue => "[queues.work]\ngroups = \"key\"".to_owned(),
+        };
+        if let Some(time_to_live) = self.time_to_live {
+            // A kill is a delivery, too.
+            work.push_str(&format!(
+                "\ntime-to-live = \"{time_to_live}\"\ndead-letter = \"expired\"\nmax-deliveries = 1000000"
+            ));
+        }
+        format!("{source}\n\n{work}")
     }
 
     /// Batches that run at a time in a pipeline.
@@ -88,13 +124,11 @@ impl Setting {
             true => VERSIONS[version],
             false => VERSIONS[VERSIONS_WITH_STATE],
         };
-        let [of_in, of_work] = PARTITIONS;
-        let (declared, work) = match self.through {
-            Through::Topic => (
-                format!("[topics.work]\npartitions = {of_work}"),
-                "topic:work",
-            ),
-            Through::Queue => ("[queues.work]\ngroups = \"key\"".to_owned(), "queue:work"),
+        let (inputs, source, work) = (self.inputs(), self.input(0), self.input(1));
+        // Of a queue there is no other.
+        let start = match self.source {
+            Through::Topic => format!("start = \"{}\"", self.start),
+            Through::Queue => String::new(),
         };
         let settings = format!(
             r#"plugin = "ledger"
@@ -108,10 +142,7 @@ limits = {{ deadline = "200ms", memory = "32MiB" }}"#
             r#"
 name = "guarantees"
 
-[topics.in]
-partitions = {of_in}
-
-{declared}
+{inputs}
 
 [topics.audit]
 partitions = 3
@@ -123,7 +154,8 @@ partitions = 3
 path = "{{{package}}}"
 
 [pipelines.first]
-from = "topic:in"
+from = "{source}"
+{start}
 to = {{ work = "{work}", audit = "topic:audit" }}
 {settings}
 

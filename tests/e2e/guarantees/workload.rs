@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::scene::{Setting, Through};
 use crate::failpoints;
 use crate::support::{Random, Sandbox, note};
 
@@ -24,6 +25,8 @@ const POISON: [&str; 5] = [
     "retry-9",
     "poison-memory",
 ];
+/// Records that are sent before there is a pipeline, if any are.
+const EARLY_RECORDS: u64 = 100;
 /// Lines given to `produce` at a time.
 const PORTION: usize = 40;
 /// Longer than `produce` waits for more lines before it sends what it has.
@@ -39,6 +42,11 @@ pub struct Sent {
 
 /// What has been sent.
 pub struct Workload {
+    target: &'static str,
+    /// Whether records get deduplication ids.
+    has_ids: bool,
+    /// Records that were sent before there was a pipeline.
+    early_count: u64,
     /// By number.
     sent: Vec<Sent>,
     poison_count: usize,
@@ -46,8 +54,11 @@ pub struct Workload {
 
 impl Workload {
     /// Nothing sent yet.
-    pub fn new(random: &mut Random) -> Self {
+    pub fn new(setting: Setting, random: &mut Random) -> Self {
         Self {
+            target: setting.input(0),
+            has_ids: setting.source == Through::Queue,
+            early_count: 0,
             sent: Vec::new(),
             poison_count: random.within(0..POISON.len() as u64) as usize,
         }
@@ -58,6 +69,17 @@ impl Workload {
         &self.sent
     }
 
+    /// How many of them were sent before there was a pipeline.
+    pub fn early_count(&self) -> u64 {
+        self.early_count
+    }
+
+    /// Sends records before there is a pipeline.
+    pub fn send_early(&mut self, sandbox: &Sandbox, random: &mut Random) {
+        self.send(sandbox, random, EARLY_RECORDS);
+        self.early_count = self.sent.len() as u64;
+    }
+
     /// The value of a record.
     pub fn value(number: u64, sent: &Sent) -> String {
         let [first, second] = sent.words;
@@ -65,12 +87,16 @@ impl Workload {
     }
 
     /// Sends more records to `in`. The producer may be killed; then another one goes on behind what was
-    /// acknowledged, and so sends some a second time if they were stored and not acknowledged.
+    /// acknowledged, and so sends some a second time if they were stored and not acknowledged. With ids one is
+    /// killed in any case, and the other sends everything.
     pub fn send(&mut self, sandbox: &Sandbox, random: &mut Random, count: u64) {
         let start = self.add(random, count);
         let mut from = start;
-        if random.within(0..2) == 0 {
-            from += self.send_until_killed(sandbox, random, start);
+        if random.within(0..2) == 0 || self.has_ids {
+            let acknowledged = self.send_until_killed(sandbox, random, start);
+            if !self.has_ids {
+                from += acknowledged;
+            }
         }
         self.send_from(sandbox, from);
     }
@@ -88,7 +114,9 @@ impl Workload {
     /// Sends the records from this number on.
     pub fn send_from(&self, sandbox: &Sandbox, from: usize) {
         let file = sandbox.write_lines("records.jsonl", self.lines(from));
-        sandbox.produce_records("in", &file);
+        let file = file.to_str().unwrap();
+        let produce = ["produce", self.target, "--format", "record", "--file", file];
+        sandbox.succeed(&[&produce[..], &["--manifest", "millstream.toml"]].concat());
     }
 
     fn next(&mut self, random: &mut Random) -> Sent {
@@ -119,7 +147,11 @@ impl Workload {
     pub fn lines(&self, from: usize) -> impl Iterator<Item = String> + '_ {
         let numbered = (0..).zip(&self.sent).skip(from);
         numbered.map(|(number, sent)| {
-            json!({ "key": sent.key, "value": Self::value(number, sent) }).to_string()
+            let mut line = json!({ "key": sent.key, "value": Self::value(number, sent) });
+            if self.has_ids {
+                line["headers"] = json!([["millstream-deduplication-id", number.to_string()]]);
+            }
+            line.to_string()
         })
     }
 
@@ -133,7 +165,7 @@ impl Workload {
         let kill_at = random.within(0..portions.len() as u64);
         let mut command = sandbox.command(&[
             "produce",
-            "topic:in",
+            self.target,
             "--manifest",
             "millstream.toml",
             "--format",

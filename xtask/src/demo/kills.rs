@@ -67,10 +67,9 @@ impl Kills {
             .with_context(|| format!("starting `{cmd}`"))?;
         thread::sleep(pause);
         let ended = child.try_wait();
-        if ended
-            .with_context(|| format!("waiting for `{cmd}`"))?
-            .is_some()
-        {
+        if let Some(status) = ended.with_context(|| format!("waiting for `{cmd}`"))? {
+            // What fails after a kill, and not when it is run again, has failed.
+            cmd.expect_success(status)?;
             println!("it came to its end before the kill");
             return Ok(false);
         }
@@ -90,5 +89,74 @@ impl Kills {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Longer than any kill takes to come.
+    const SLOW: &str = "0.4";
+
+    /// A command that takes that many seconds, and then adds a line to a file.
+    fn command(done: &Path, seconds: &str) -> Cmd {
+        let mut cmd = Cmd::new("sh");
+        cmd.args(["-c", "sleep $1 && echo done >> $0"]);
+        cmd.arg(done).arg(seconds);
+        cmd
+    }
+
+    /// How often a command has come to its end.
+    fn ends(done: &Path) -> usize {
+        fs::read_to_string(done).map_or(0, |text| text.lines().count())
+    }
+
+    #[test]
+    fn kills_come_to_each_place_in_turn_and_each_command_comes_to_its_end_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kills = Kills::new(7);
+        // The second command has two places: that of the two kills beyond the first five, and one of the others.
+        for (number, (places, done)) in [(1, 2), (2, 5), (1, 6), (1, 7)].into_iter().enumerate() {
+            let file = temp.path().join(number.to_string());
+            kills.run(&command(&file, SLOW), places).unwrap();
+            assert_eq!(kills.done(), done);
+            assert_eq!(ends(&file), 1);
+        }
+    }
+
+    #[test]
+    fn a_command_is_killed_however_quick_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("done");
+        let mut kills = Kills::new(5);
+        kills.run(&command(&file, "0"), PLACES).unwrap();
+        assert_eq!(kills.done(), 5);
+        assert!(ends(&file) >= 1);
+    }
+
+    #[test]
+    fn without_kills_a_command_runs_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("done");
+        let mut kills = Kills::new(0);
+        kills.run(&command(&file, "0"), PLACES).unwrap();
+        assert_eq!((kills.done(), ends(&file)), (0, 1));
+    }
+
+    #[test]
+    fn a_command_that_fails_once_has_failed() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut cmd = Cmd::new("sh");
+        // The file is there once it has failed. Most often that is before the kill; if not, it fails after it.
+        cmd.args([
+            "-c",
+            "[ -e $0 ] && exec sleep 0.2; echo failed > $0; exit 3",
+        ]);
+        cmd.arg(temp.path().join("failed"));
+        assert!(Kills::new(1).run(&cmd, PLACES).is_err());
     }
 }

@@ -4,9 +4,14 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use crate::queue::visits::Visits;
+
 /// The groups that have messages.
 #[derive(Debug, Default)]
-pub(super) struct Groups(HashMap<u64, Group>);
+pub(super) struct Groups {
+    groups: HashMap<u64, Group>,
+    pub(super) visits: Visits,
+}
 
 #[derive(Debug, Default)]
 struct Group {
@@ -19,7 +24,8 @@ struct Group {
 impl Groups {
     /// Adds a message that waits.
     pub(super) fn add(&mut self, group: u64, offset: u64) {
-        let waiting = &mut self.0.entry(group).or_default().waiting;
+        self.visits.note();
+        let waiting = &mut self.groups.entry(group).or_default().waiting;
         match waiting.back() {
             Some(last) if *last > offset => {
                 let at = waiting.partition_point(|waiting| *waiting < offset);
@@ -31,7 +37,8 @@ impl Groups {
 
     /// Takes a message out of those that wait, for somebody to hold.
     pub(super) fn hold(&mut self, group: u64, offset: u64) {
-        let Some(group) = self.0.get_mut(&group) else {
+        self.visits.note();
+        let Some(group) = self.groups.get_mut(&group) else {
             return;
         };
         if let Ok(at) = group.waiting.binary_search(&offset) {
@@ -42,26 +49,29 @@ impl Groups {
 
     /// A message is held no more.
     pub(super) fn let_go(&mut self, group: u64) {
-        let is_empty = self.0.get_mut(&group).is_some_and(|group| {
+        self.visits.note();
+        let is_empty = self.groups.get_mut(&group).is_some_and(|group| {
             group.held = group.held.saturating_sub(1);
             group.held == 0 && group.waiting.is_empty()
         });
         if is_empty {
-            self.0.remove(&group);
+            self.groups.remove(&group);
         }
     }
 
     /// The first message that waits.
     pub(super) fn first(&self, group: u64) -> Option<u64> {
-        self.0.get(&group)?.waiting.front().copied()
+        self.visits.note();
+        self.groups.get(&group)?.waiting.front().copied()
     }
 
     /// Whether somebody holds a message of the group.
     pub(super) fn is_held(&self, group: u64) -> bool {
-        self.0.get(&group).is_some_and(|group| group.held > 0)
+        self.visits.note();
+        self.groups.get(&group).is_some_and(|group| group.held > 0)
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.groups.clear();
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 
+use crate::queue::visits::Visits;
+
 /// A lease of some messages.
 pub(super) type LeaseId = u64;
 
@@ -14,6 +16,7 @@ pub(super) struct Leases {
     /// `(deadline, lease)`.
     deadlines: BTreeSet<(u64, LeaseId)>,
     next_id: LeaseId,
+    pub(super) visits: Visits,
 }
 
 #[derive(Debug)]
@@ -32,6 +35,7 @@ impl Leases {
 
     /// Adds a lease of these messages, under [`next_id`](Self::next_id).
     pub(super) fn add(&mut self, deadline_ms: u64, offsets: Vec<u64>) {
+        self.visits.note();
         let id = self.next_id;
         if offsets.is_empty() {
             return;
@@ -49,6 +53,7 @@ impl Leases {
 
     /// A message leaves its lease.
     pub(super) fn leave(&mut self, id: LeaseId) {
+        self.visits.note();
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };
@@ -62,21 +67,25 @@ impl Leases {
 
     /// Whether a lease has not ended.
     pub(super) fn contains(&self, id: LeaseId) -> bool {
+        self.visits.note();
         self.leases.contains_key(&id)
     }
 
     /// When a lease ends, in ms since the epoch.
     pub(super) fn deadline_ms(&self, id: LeaseId) -> Option<u64> {
+        self.visits.note();
         self.leases.get(&id).map(|lease| lease.deadline_ms)
     }
 
     /// When the first lease ends, in ms since the epoch.
     pub(super) fn first_deadline_ms(&self) -> Option<u64> {
+        self.visits.note();
         self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
     /// Ends the first lease, if its time has come; the messages named may have left it.
     pub(super) fn end_first(&mut self, now_ms: u64) -> Option<(LeaseId, Vec<u64>)> {
+        self.visits.note();
         let first = *self.deadlines.first()?;
         if first.0 > now_ms {
             return None;

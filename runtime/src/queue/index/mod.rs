@@ -8,14 +8,12 @@
 //! of a commit, and the index is told how that went (`finish`, `put_back`, `undo`).
 
 mod groups;
+mod keyed;
 mod leases;
 mod progress;
 
-use std::collections::BTreeSet;
-
-use hashbrown::HashMap;
-
 use self::groups::Groups;
+use self::keyed::{Messages, Times};
 use self::leases::{LeaseId, Leases};
 use self::progress::Progress;
 pub(super) use self::progress::{Hole, Trim};
@@ -97,12 +95,12 @@ pub(super) struct Counts {
 pub(super) struct Index {
     progress: Progress,
     ready: [OffsetSet; PRIORITIES],
-    messages: HashMap<u64, Message>,
+    messages: Messages,
     groups: Groups,
-    /// `(until, offset)`.
-    delayed: BTreeSet<(u64, u64)>,
-    /// `(expires at, offset)` of all that wait and some that are held.
-    expiring: BTreeSet<(u64, u64)>,
+    /// Until when messages are delayed.
+    delayed: Times,
+    /// When all expire that wait, and some that are held.
+    expiring: Times,
     leases: Leases,
     held: u64,
     leaving: u64,
@@ -114,10 +112,10 @@ impl Index {
         Self {
             progress: Progress::new(start),
             ready: Default::default(),
-            messages: HashMap::new(),
+            messages: Messages::default(),
             groups: Groups::default(),
-            delayed: BTreeSet::new(),
-            expiring: BTreeSet::new(),
+            delayed: Times::default(),
+            expiring: Times::default(),
             leases: Leases::default(),
             held: 0,
             leaving: 0,
@@ -183,16 +181,16 @@ impl Index {
 
     /// Lets a message that nobody holds wait for what it has to.
     fn wait(&mut self, offset: u64, until_ms: u64, now_ms: u64) {
-        let Some(message) = self.messages.get_mut(&offset) else {
+        let Some(message) = self.messages.get_mut(offset) else {
             return;
         };
         if message.expires_at_ms != u64::MAX {
-            self.expiring.insert((message.expires_at_ms, offset));
+            self.expiring.insert(message.expires_at_ms, offset);
         }
         let (group, priority) = (message.group, message.priority);
         if until_ms > now_ms {
             message.state = State::Delayed { until_ms };
-            self.delayed.insert((until_ms, offset));
+            self.delayed.insert(until_ms, offset);
         } else if group == 0 {
             message.state = State::Ready;
             self.insert_plain(offset, offset + 1, priority);
@@ -214,7 +212,7 @@ impl Index {
         let Some(first) = self.groups.first(group) else {
             return false;
         };
-        if let Some(message) = self.messages.get_mut(&first)
+        if let Some(message) = self.messages.get_mut(first)
             && message.state == State::Behind
         {
             message.state = State::Ready;
@@ -229,18 +227,18 @@ impl Index {
     pub(super) fn advance(&mut self, now_ms: u64) {
         while let Some((lease, offsets)) = self.leases.end_first(now_ms) {
             for offset in offsets {
-                let message = self.messages.get(&offset);
+                let message = self.messages.get(offset);
                 if message.is_some_and(|message| message.state == State::Leased { lease }) {
                     self.put_back(offset, 0, now_ms);
                 }
             }
         }
-        while let Some((until_ms, offset)) = self.delayed.first().copied() {
+        while let Some((until_ms, offset)) = self.delayed.first() {
             if until_ms > now_ms {
                 break;
             }
             self.delayed.pop_first();
-            let Some(message) = self.messages.get_mut(&offset) else {
+            let Some(message) = self.messages.get_mut(offset) else {
                 continue;
             };
             message.state = State::Behind;
@@ -257,8 +255,8 @@ impl Index {
     /// Forgets when messages have expired that somebody holds: time does not take them until they are put back, and
     /// until then they would wake whoever waits for the next event, again and again.
     fn forget_held_expired(&mut self, now_ms: u64) {
-        while let Some((expires_at_ms, offset)) = self.expiring.first().copied() {
-            let message = self.messages.get(&offset);
+        while let Some((expires_at_ms, offset)) = self.expiring.first() {
+            let message = self.messages.get(offset);
             let waits = message.is_some_and(|message| !message.state.is_held());
             if waits || expires_at_ms > now_ms {
                 return;
@@ -270,7 +268,7 @@ impl Index {
     /// Whether a message has expired that nobody holds; right after [`advance`](Self::advance).
     pub(super) fn has_expired(&self, now_ms: u64) -> bool {
         let first = self.expiring.first();
-        first.is_some_and(|(expires_at_ms, _)| *expires_at_ms <= now_ms)
+        first.is_some_and(|(expires_at_ms, _)| expires_at_ms <= now_ms)
     }
 
     /// Whether a message can be leased.
@@ -285,11 +283,9 @@ impl Index {
 
     /// When the next lease, delay or life ends, in ms since the epoch.
     pub(super) fn next_event_ms(&self) -> Option<u64> {
-        let delayed = self.delayed.first().map(|(until_ms, _)| *until_ms);
-        let expiring = self
-            .expiring
-            .first()
-            .map(|(expires_at_ms, _)| *expires_at_ms);
+        let delayed = self.delayed.first().map(|(until_ms, _)| until_ms);
+        let expiring = self.expiring.first();
+        let expiring = expiring.map(|(expires_at_ms, _)| expires_at_ms);
         let lease = self.leases.first_deadline_ms();
         [delayed, expiring, lease].into_iter().flatten().min()
     }
@@ -298,18 +294,14 @@ impl Index {
     pub(super) fn take_expired(&mut self, max: u64, now_ms: u64) -> Vec<u64> {
         let mut taken = Vec::new();
         while (taken.len() as u64) < max {
-            let Some(first) = self
-                .expiring
-                .first()
-                .copied()
-                .filter(|(at, _)| *at <= now_ms)
-            else {
+            let first = self.expiring.first();
+            let Some((_, offset)) = first.filter(|(at_ms, _)| *at_ms <= now_ms) else {
                 break;
             };
-            self.expiring.remove(&first);
+            self.expiring.pop_first();
             // One that is held expires when it is put back.
-            if self.give_up(first.1) {
-                taken.push(first.1);
+            if self.give_up(offset) {
+                taken.push(offset);
             }
         }
         taken
@@ -338,7 +330,7 @@ impl Index {
         if !self.take(offset) {
             return false;
         }
-        if let Some(message) = self.messages.get_mut(&offset)
+        if let Some(message) = self.messages.get_mut(offset)
             && let State::Settling {
                 before: Before::Waiting { until_ms },
             } = message.state
@@ -353,7 +345,7 @@ impl Index {
 
     /// Takes a message that waits out of where it waits; `false` if it does not.
     fn take(&mut self, offset: u64) -> bool {
-        let Some(message) = self.messages.get_mut(&offset) else {
+        let Some(message) = self.messages.get_mut(offset) else {
             let mut ready = (0..).zip(&self.ready);
             let Some((priority, _)) = ready.find(|(_, ready)| ready.contains(offset)) else {
                 return false;
@@ -367,7 +359,7 @@ impl Index {
             State::Behind => {}
             State::Delayed { until_ms: until } => {
                 until_ms = until;
-                self.delayed.remove(&(until_ms, offset));
+                self.delayed.remove(until_ms, offset);
             }
             State::Ready => {
                 if let Some(ready) = self.ready.get_mut(usize::from(message.priority)) {
@@ -417,11 +409,9 @@ impl Index {
             };
             ready.remove(offset);
             self.held += 1;
-            let message = self
-                .messages
-                .entry(offset)
-                // One of ten priorities.
-                .or_insert_with(|| Message::plain((priority - 1) as u8));
+            // One of ten priorities.
+            let plain = (priority - 1) as u8;
+            let message = self.messages.get_or_insert_plain(offset, plain);
             if message.delivery_count >= limit {
                 message.state = State::Settling {
                     before: Before::Leaving { until_ms: 0 },
@@ -458,7 +448,7 @@ impl Index {
         let Some(first) = self.groups.first(group) else {
             return;
         };
-        if let Some(message) = self.messages.get_mut(&first)
+        if let Some(message) = self.messages.get_mut(first)
             && message.state == State::Ready
         {
             message.state = State::Behind;
@@ -470,7 +460,7 @@ impl Index {
 
     /// Takes back a delivery that did not happen.
     pub(super) fn undo_lease(&mut self, receipt: Receipt, now_ms: u64) {
-        if let Some(message) = self.messages.get_mut(&receipt.offset)
+        if let Some(message) = self.messages.get_mut(receipt.offset)
             && message.delivery_count == receipt.delivery_count
             && message.state.is_held()
         {
@@ -484,7 +474,7 @@ impl Index {
     ///
     /// A lease that has ended is no obstacle as long as the message was not delivered again.
     pub(super) fn settle(&mut self, receipt: Receipt) -> bool {
-        let Some(message) = self.messages.get_mut(&receipt.offset) else {
+        let Some(message) = self.messages.get_mut(receipt.offset) else {
             return false;
         };
         if message.delivery_count != receipt.delivery_count || receipt.delivery_count == 0 {
@@ -504,7 +494,7 @@ impl Index {
 
     /// What was begun with `settle` or `take` did not happen: the message is what it was before.
     pub(super) fn undo_settle(&mut self, offset: u64, now_ms: u64) {
-        let Some(message) = self.messages.get_mut(&offset) else {
+        let Some(message) = self.messages.get_mut(offset) else {
             return;
         };
         let State::Settling { before } = message.state else {
@@ -524,7 +514,7 @@ impl Index {
     /// As [`settle`](Self::settle), but a message that was released with a delay stays released until
     /// that is over: then nothing can make it wait for less than what is stored.
     pub(super) fn settle_held(&mut self, receipt: Receipt) -> bool {
-        let message = self.messages.get(&receipt.offset);
+        let message = self.messages.get(receipt.offset);
         let is_delayed =
             message.is_some_and(|message| matches!(message.state, State::Delayed { .. }));
         !is_delayed && self.settle(receipt)
@@ -539,7 +529,7 @@ impl Index {
                 stale.push(*receipt);
                 continue;
             }
-            if let Some(message) = self.messages.get_mut(&receipt.offset) {
+            if let Some(message) = self.messages.get_mut(receipt.offset) {
                 if let State::Settling {
                     before: Before::Leased { lease: old },
                 } = message.state
@@ -569,7 +559,7 @@ impl Index {
     /// A held message leaves its lease; its group, or `None` if it is not held. The group still
     /// counts it.
     fn let_go(&mut self, offset: u64) -> Option<u64> {
-        let message = self.messages.get_mut(&offset)?;
+        let message = self.messages.get_mut(offset)?;
         match message.state {
             State::Leased { lease }
             | State::Settling {
@@ -591,10 +581,10 @@ impl Index {
     pub(super) fn finish(&mut self, offset: u64) -> bool {
         let mut has_ready = false;
         if let Some(group) = self.let_go(offset)
-            && let Some(message) = self.messages.remove(&offset)
+            && let Some(message) = self.messages.remove(offset)
         {
             if message.expires_at_ms != u64::MAX {
-                self.expiring.remove(&(message.expires_at_ms, offset));
+                self.expiring.remove(message.expires_at_ms, offset);
             }
             if group != 0 {
                 self.groups.let_go(group);
@@ -607,7 +597,7 @@ impl Index {
 
     /// The deliveries of a message so far, and what it waits for.
     pub(super) fn state(&self, offset: u64) -> (u32, State) {
-        match self.messages.get(&offset) {
+        match self.messages.get(offset) {
             Some(message) => (message.delivery_count, message.state),
             None => (0, State::Ready),
         }
@@ -643,15 +633,28 @@ impl Index {
         self.progress.trimmed(trim);
     }
 
+    /// Entries, and chunks of them, that were visited so far.
+    #[cfg(test)]
+    pub(super) fn visit_count(&self) -> u64 {
+        let of_ready = self.ready.iter().map(OffsetSet::visit_count);
+        of_ready.sum::<u64>()
+            + self.progress.visit_count()
+            + self.groups.visits.count()
+            + self.leases.visits.count()
+            + self.messages.visits.count()
+            + self.delayed.visits.count()
+            + self.expiring.visits.count()
+    }
+
     /// Finishes all messages, held ones too.
     pub(super) fn purge(&mut self) {
         for ready in &mut self.ready {
             ready.clear();
         }
-        self.messages = HashMap::new();
+        self.messages = Messages::default();
         self.groups.clear();
-        self.delayed.clear();
-        self.expiring.clear();
+        self.delayed = Times::default();
+        self.expiring = Times::default();
         self.leases.clear();
         self.held = 0;
         self.leaving = 0;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::queue::offset_set::{offset_at, place};
+use crate::queue::visits::Visits;
 use crate::storage::schema::positions::Positions;
 
 /// A done-with prefix of this many messages is removed from the store…
@@ -49,6 +50,7 @@ pub(super) struct Progress {
     chunks: VecDeque<Chunk>,
     /// The chunk of `prefix` when a trim was last considered.
     considered_chunk: u64,
+    visits: Visits,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,7 @@ impl Progress {
             first_chunk,
             chunks: VecDeque::new(),
             considered_chunk: first_chunk,
+            visits: Visits::default(),
         };
         if position > 0 {
             let mut before = Positions::default();
@@ -245,6 +248,7 @@ impl Progress {
         let mut bytes = 0;
         let last = (place(self.prefix).0 - self.first_chunk) as usize;
         for chunk in self.chunks.iter().take(last + 1) {
+            self.visits.note();
             if let Some(base) = chunk.first_base.filter(|base| *base <= self.prefix) {
                 trim.to = base;
                 trim.freed_bytes = bytes;
@@ -331,12 +335,19 @@ impl Progress {
         self.start = trim.to;
     }
 
+    #[cfg(test)]
+    pub(super) fn visit_count(&self) -> u64 {
+        self.visits.count()
+    }
+
     fn chunk(&self, number: u64) -> Option<&Chunk> {
+        self.visits.note();
         let index = number.checked_sub(self.first_chunk)?;
         self.chunks.get(usize::try_from(index).ok()?)
     }
 
     fn chunk_mut(&mut self, number: u64) -> Option<&mut Chunk> {
+        self.visits.note();
         let index = number.checked_sub(self.first_chunk)?;
         self.chunks.get_mut(usize::try_from(index).ok()?)
     }

@@ -1,16 +1,30 @@
 //! Kills. The test runs in a process of its own, which says what it has been told.
 
+mod deduplication;
+mod max_length;
+mod purge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Output};
 use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 use super::support::{block_on, message, name, receipts};
 use crate::queue::{GROUP, LeaseRequest, ORIGIN, Queue, QueueConfig, Queues, Receipt};
 use crate::storage::tests::support::{alone, alone_argument};
 use crate::storage::{Durability, Store, StoreOptions};
 
-fn open(path: &Path, durability: Durability) -> (Queues, Queue) {
+/// Messages that are enqueued together, at most.
+const MAX_BATCH: u64 = 40;
+/// Messages that are leased together, at most.
+const MAX_LEASED: usize = 37;
+/// How long each process goes on once everything is in motion, in ms.
+const KILLED_AFTER_MS: [u64; 3] = [60, 200, 120];
+
+fn open(path: &Path, durability: Durability, config: QueueConfig) -> (Queues, Queue) {
     let options = StoreOptions {
         durability,
         tail_bytes: 100_000,
@@ -18,12 +32,6 @@ fn open(path: &Path, durability: Durability) -> (Queues, Queue) {
         ..StoreOptions::default()
     };
     let queues = Queues::open(Store::open(path, options).unwrap()).unwrap();
-    let config = QueueConfig {
-        visibility_timeout_ms: 5,
-        max_deliveries: Some(3),
-        dead_letter: Some(name("dead")),
-        ..QueueConfig::default()
-    };
     let queue = block_on(queues.ensure_queue(&name("q"), config)).unwrap();
     (queues, queue)
 }
@@ -33,10 +41,73 @@ fn say(what: &str, which: impl std::fmt::Display) {
     println!("{what} {which} .");
 }
 
+/// The rest of the argument of the process that is killed, and the queue in the data directory that the argument
+/// names; `None` in the process that kills.
+fn open_alone(config: QueueConfig) -> Option<(String, Queues, Queue)> {
+    let argument = alone_argument()?;
+    // The test harness may have begun a line.
+    say("\nopening", "");
+    let mut words = argument.splitn(3, ' ');
+    let (durability, path) = (words.next().unwrap(), words.next().unwrap());
+    let (queues, queue) = open(Path::new(path), durability.parse().unwrap(), config);
+    Some((words.next().unwrap_or_default().to_owned(), queues, queue))
+}
+
+/// Runs tasks that go on until this process is killed.
+fn work(spawn: impl FnOnce(&mut JoinSet<()>)) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        spawn(&mut tasks);
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+    });
+}
+
+/// Kills a process that long after it has said a word for the first time. What it says is heard meanwhile: a process
+/// that waits for its listener is in the middle of nothing.
+fn hear_until_killed(
+    mut child: Child,
+    first: &str,
+    kill_after: Duration,
+    mut hear: impl FnMut(&str, &str),
+) {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut running, mut killer) = (Some(child), None);
+    for line in lines {
+        let line = line.unwrap();
+        // The last line may have been cut off by the kill.
+        let Some((what, which)) = line
+            .strip_suffix(" .")
+            .and_then(|line| line.split_once(' '))
+        else {
+            continue;
+        };
+        hear(what, which);
+        if what == first
+            && let Some(mut child) = running.take()
+        {
+            killer = Some(std::thread::spawn(move || {
+                std::thread::sleep(kill_after);
+                child.kill().unwrap();
+                child.wait_with_output().unwrap()
+            }));
+        }
+    }
+    let Output { status, stderr, .. } = match (killer, running) {
+        (Some(killer), _) => killer.join().unwrap(),
+        (None, child) => child.unwrap().wait_with_output().unwrap(),
+    };
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), None, "it ended by itself: {stderr}");
+}
+
 async fn enqueue_for_ever(queue: Queue) {
     for step in 0_u64.. {
         let group = (step % 5).to_string();
-        let messages: Vec<_> = (0..1 + step % 40)
+        let messages: Vec<_> = (0..1 + step % MAX_BATCH)
             .map(|number| match number % 4 {
                 0 => message("grouped", &[(GROUP, &group)]),
                 _ => message("plain", &[]),
@@ -52,7 +123,7 @@ async fn enqueue_for_ever(queue: Queue) {
 /// of its three deliveries.
 async fn work_for_ever(queue: Queue) {
     let request = LeaseRequest {
-        max_messages: 37,
+        max_messages: MAX_LEASED,
         wait: Duration::from_secs(60),
         ..LeaseRequest::default()
     };
@@ -83,49 +154,42 @@ async fn work_for_ever(queue: Queue) {
     }
 }
 
+fn config() -> QueueConfig {
+    QueueConfig {
+        visibility_timeout_ms: 5,
+        max_deliveries: Some(3),
+        dead_letter: Some(name("dead")),
+        ..QueueConfig::default()
+    }
+}
+
 #[test]
 fn a_kill_loses_no_message_and_no_count_and_brings_nothing_back() {
     let test = "a_kill_loses_no_message_and_no_count_and_brings_nothing_back";
-    if let Some(argument) = alone_argument() {
-        let (durability, path) = argument.split_once(' ').unwrap();
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
-        let (path, durability) = (Path::new(path).to_owned(), durability.parse().unwrap());
-        let (_queues, queue) = std::thread::spawn(move || open(&path, durability))
-            .join()
-            .unwrap();
-        return runtime.block_on(async move {
-            let mut tasks = vec![tokio::spawn(enqueue_for_ever(queue.clone()))];
-            tasks.extend((0..3).map(|_| tokio::spawn(work_for_ever(queue.clone()))));
-            for task in tasks {
-                task.await.unwrap();
+    if let Some((_, _queues, queue)) = open_alone(config()) {
+        return work(|tasks| {
+            tasks.spawn(enqueue_for_ever(queue.clone()));
+            for _ in 0..3 {
+                tasks.spawn(work_for_ever(queue.clone()));
             }
         });
     }
     for durability in ["os", "sync"] {
         let folder = tempfile::tempdir().unwrap();
         let mut said = Said::default();
-        for kill_after_ms in [60, 200, 120] {
+        for kill_after_ms in KILLED_AFTER_MS {
             let argument = format!("{durability} {}", folder.path().display());
-            let mut child = alone(module_path!(), test, &argument).spawn().unwrap();
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let mut line = || lines.next().map(Result::unwrap);
+            let child = alone(module_path!(), test, &argument).spawn().unwrap();
+            let kill_after = Duration::from_millis(kill_after_ms);
             // From the first acknowledgement on everything is in motion.
-            while let Some(line) = line() {
-                said.take_in(&line);
-                if line.starts_with("acknowledged ") {
-                    break;
-                }
-            }
-            std::thread::sleep(Duration::from_millis(kill_after_ms));
-            child.kill().unwrap();
-            std::iter::from_fn(&mut line).for_each(|line| said.take_in(&line));
-            child.wait().unwrap();
+            hear_until_killed(child, "acknowledged", kill_after, |what, which| {
+                said.take_in(what, which);
+            });
             said.check(folder.path());
         }
         assert!(said.acknowledged.len() > 10 && said.enqueued.len() > 100);
         assert!(said.delivered.values().any(|count| *count > 1));
-        let (queues, _) = open(folder.path(), Durability::Os);
+        let (queues, _) = open(folder.path(), Durability::Os, config());
         assert!(!dead_letters(&queues).is_empty());
     }
 }
@@ -148,6 +212,20 @@ fn dead_letters(queues: &Queues) -> BTreeSet<u64> {
     origins
 }
 
+/// The messages of a queue, with their delivery counts.
+fn held(queue: &Queue) -> BTreeMap<u64, u32> {
+    let peeked = block_on(queue.peek(0, usize::MAX)).unwrap();
+    let counted = block_on(queue.message_count()).unwrap();
+    assert_eq!(
+        peeked.len() as u64,
+        counted,
+        "messages that the queue counts"
+    );
+    let held = peeked.iter();
+    held.map(|message| (message.offset, message.delivery_count))
+        .collect()
+}
+
 /// What was said before the kills.
 #[derive(Default)]
 struct Said {
@@ -159,12 +237,7 @@ struct Said {
 }
 
 impl Said {
-    fn take_in(&mut self, line: &str) {
-        // The last line may have been cut off by the kill.
-        let Some(line) = line.strip_suffix(" .") else {
-            return;
-        };
-        let (what, which) = line.split_once(' ').unwrap();
+    fn take_in(&mut self, what: &str, which: &str) {
         match what {
             "enqueued" => {
                 let (base, count) = which.split_once(' ').unwrap();
@@ -194,25 +267,29 @@ impl Said {
     }
 
     fn check(&self, path: &Path) {
-        let (queues, queue) = open(path, Durability::Os);
-        let dead = dead_letters(&queues);
-        let peeked = block_on(queue.peek(0, usize::MAX)).unwrap();
-        let held: BTreeMap<_, _> = peeked
-            .iter()
-            .map(|message| (message.offset, message.delivery_count))
-            .collect();
+        let (queues, queue) = open(path, Durability::Os, config());
+        let (dead, held) = (dead_letters(&queues), held(&queue));
+        self.check_places(0, &held, &dead);
+        self.check_counts(&held);
+    }
+
+    /// What was acknowledged is nowhere, and everything else from an offset on is in one place.
+    fn check_places(&self, from: u64, held: &BTreeMap<u64, u32>, dead: &BTreeSet<u64>) {
         for offset in self.acknowledged.keys() {
             assert!(
                 !held.contains_key(offset) && !dead.contains(offset),
                 "{offset} came back"
             );
         }
-        for offset in &self.enqueued {
+        for offset in self.enqueued.range(from..) {
             let places = u32::from(held.contains_key(offset)) + u32::from(dead.contains(offset));
             assert!(places <= 1, "{offset} is there and a dead letter, too");
             let is_there = places == 1 || self.acknowledging.contains(offset);
             assert!(is_there, "{offset} is lost");
         }
+    }
+
+    fn check_counts(&self, held: &BTreeMap<u64, u32>) {
         for (offset, count) in &self.delivered {
             if let Some(stored) = held.get(offset) {
                 assert!(stored >= count, "{offset}: {stored} deliveries of {count}");

@@ -1,6 +1,7 @@
 //! Tests of queues as their users see them.
 
 mod concurrent;
+mod cost;
 mod crash;
 mod dead_letters;
 mod enqueuing;

@@ -23,7 +23,10 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) fn new() -> Self {
-        let directory = TestStore::new();
+        Self::of(TestStore::new())
+    }
+
+    pub(super) fn of(directory: TestStore) -> Self {
         let mut fixture = Self {
             clock: directory.clock.clone(),
             queues: None,

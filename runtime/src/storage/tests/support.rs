@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::test_runner::Config;
+use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use tempfile::TempDir;
 
 use crate::clock::Clock;
@@ -142,6 +143,32 @@ pub(crate) fn stored_records(store: &Store, partition: &Partition) -> Vec<(u64, 
         })
         .unwrap();
     records
+}
+
+/// What a thread has read from RocksDB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EngineReads {
+    /// Bytes of keys and values.
+    pub(crate) bytes: u64,
+    /// Entries that were passed over, since they are replaced or deleted.
+    pub(crate) skipped_entries: u64,
+}
+
+/// What this thread reads from RocksDB while it does something.
+pub(crate) fn engine_reads(work: impl FnOnce()) -> EngineReads {
+    let mut context = PerfContext::default();
+    context.reset();
+    set_perf_stats(PerfStatsLevel::EnableCount);
+    work();
+    set_perf_stats(PerfStatsLevel::Disable);
+    let sum = |metrics: [PerfMetric; 2]| metrics.map(|metric| context.metric(metric)).iter().sum();
+    EngineReads {
+        bytes: sum([PerfMetric::IterReadBytes, PerfMetric::GetReadBytes]),
+        skipped_entries: sum([
+            PerfMetric::InternalKeySkippedCount,
+            PerfMetric::InternalDeleteSkippedCount,
+        ]),
+    }
 }
 
 /// Set in the process that runs a test alone; the value is for the test.
