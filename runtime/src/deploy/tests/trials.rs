@@ -106,7 +106,8 @@ fn slow() -> Guest {
 async fn a_slow_canary_takes_itself_back() {
     for settings in [HASTY.to_owned(), format!("{HASTY}\nconcurrency = 2")] {
         let (server, old, new) = server(&settings, &slow()).await;
-        let mode = canary(&[1], Duration::from_millis(2_000));
+        // Long enough for a sample on a machine that is busy.
+        let mode = canary(&[1], Duration::from_millis(4_000));
         let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
         let deploy = send_during(&server, deploy.unwrap().id).await;
         assert_eq!(deploy.outcome, Outcome::RolledBack, "{deploy:?}");
