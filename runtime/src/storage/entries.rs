@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rocksdb::{BoundColumnFamily, ReadOptions};
 
 use super::schema::{Family, KeyKind, kind_prefix, prefix_end};
-use super::{Error, Scan};
+use super::{Error, Scan, Step};
 
 pub(super) type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
 
@@ -43,6 +43,37 @@ pub(super) fn scan(
         options.set_iterate_upper_bound(to);
     }
     scan_family(rocks, kind.family(), from, options, visit)
+}
+
+/// Visits entries of a kind between two keys: those to which `visit` goes, from `first` on.
+pub(super) fn walk(
+    rocks: &Rocks,
+    kind: KeyKind,
+    (from, to): (&[u8], Option<&[u8]>),
+    first: Step,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<Step, Error>,
+) -> Result<(), Error> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    let to = to.map(<[u8]>::to_vec);
+    if let Some(to) = to.or_else(|| prefix_end(&kind_prefix(kind))) {
+        options.set_iterate_upper_bound(to);
+    }
+    let mut iterator = rocks.raw_iterator_cf_opt(&family(rocks, kind.family()), options);
+    let mut step = first;
+    loop {
+        match step {
+            Step::Next => iterator.next(),
+            Step::To(key) => iterator.seek(key),
+            Step::LastTo(key) => iterator.seek_for_prev(key),
+            Step::Back => iterator.prev(),
+            Step::Stop => return Ok(()),
+        }
+        step = match iterator.item() {
+            Some((key, value)) => visit(key, value)?,
+            None => return iterator.status().map_err(Error::engine("walk")),
+        };
+    }
 }
 
 /// Visits the entries of a family with `from <= key`, within the bounds of the options, in order.

@@ -14,6 +14,7 @@ pub mod id_key;
 pub mod manifest;
 pub mod name_key;
 pub mod parked;
+pub mod parked_group;
 pub mod partition_head;
 pub mod pipeline;
 pub mod plugin;
@@ -104,6 +105,9 @@ pub enum KeyKind {
     Parked = 0x31,
     /// `(pipeline id, task, due at ms, key)` → a timer's payload. Family `changelog`.
     Timer = 0x32,
+    /// `(pipeline id, task, group)` → how many records of a large group wait to be tried again. Family
+    /// `changelog`.
+    ParkedGroup = 0x33,
 }
 
 impl KeyKind {
@@ -122,7 +126,9 @@ impl KeyKind {
             | KeyKind::Deploy
             | KeyKind::Token => Family::Meta,
             KeyKind::Batch => Family::Log,
-            KeyKind::Changelog | KeyKind::Parked | KeyKind::Timer => Family::Changelog,
+            KeyKind::Changelog | KeyKind::Parked | KeyKind::Timer | KeyKind::ParkedGroup => {
+                Family::Changelog
+            }
             KeyKind::State => Family::State,
             KeyKind::QueueChunk => Family::Queue,
         }
@@ -205,6 +211,7 @@ mod tests {
             (KeyKind::QueueChunk, 0x40),
             (KeyKind::Parked, 0x31),
             (KeyKind::Timer, 0x32),
+            (KeyKind::ParkedGroup, 0x33),
         ];
         for (kind, code) in codes {
             assert_eq!(kind_prefix(kind), [code]);
