@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Error, Store, WriteFailure};
+use crate::clock::Stopwatch;
 
 /// Free bytes on the disk of the data directory below which it runs low, if nothing else is said.
 pub const DEFAULT_MIN_FREE_DISK_BYTES: u64 = 256 << 20;
@@ -52,9 +53,9 @@ impl DiskSpace {
 pub(super) struct FreeDisk {
     min_free_bytes: AtomicU64,
     is_low: AtomicBool,
-    /// When the system is asked again, in ms since `opened`.
-    ask_at_ms: AtomicU64,
-    opened: Instant,
+    /// When the system is asked again, in ns since `opened`.
+    ask_at_ns: AtomicU64,
+    opened: Stopwatch,
 }
 
 impl Default for FreeDisk {
@@ -62,8 +63,8 @@ impl Default for FreeDisk {
         Self {
             min_free_bytes: AtomicU64::new(DEFAULT_MIN_FREE_DISK_BYTES),
             is_low: AtomicBool::new(false),
-            ask_at_ms: AtomicU64::new(0),
-            opened: Instant::now(),
+            ask_at_ns: AtomicU64::new(0),
+            opened: Stopwatch::start(),
         }
     }
 }
@@ -71,14 +72,14 @@ impl Default for FreeDisk {
 impl FreeDisk {
     fn keep(&self, bytes: u64) {
         self.min_free_bytes.store(bytes, Ordering::Relaxed);
-        self.ask_at_ms.store(0, Ordering::Relaxed);
+        self.ask_at_ns.store(0, Ordering::Relaxed);
     }
 
     fn is_low(&self, path: &Path) -> bool {
-        let now_ms = self.opened.elapsed().as_millis() as u64;
-        if now_ms >= self.ask_at_ms.load(Ordering::Relaxed) {
-            let ask_at_ms = now_ms + ASK_EVERY.as_millis() as u64;
-            self.ask_at_ms.store(ask_at_ms, Ordering::Relaxed);
+        let now_ns = self.opened.elapsed_ns();
+        if now_ns >= self.ask_at_ns.load(Ordering::Relaxed) {
+            let ask_at_ns = now_ns + ASK_EVERY.as_nanos() as u64;
+            self.ask_at_ns.store(ask_at_ns, Ordering::Relaxed);
             let is_low = self.ask(path);
             self.is_low.store(is_low, Ordering::Relaxed);
         }
