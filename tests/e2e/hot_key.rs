@@ -59,11 +59,16 @@ limits = {{ deadline = "30s" }}
     ));
 }
 
-/// A pipeline `suspect` of `testing-flaky` that reads records one by one, and what it logs of its room.
-fn run_with(failpoint: &str, retry: &str, records: &[(&str, &str)]) -> (Vec<String>, String) {
+/// The keys of the output of `testing-flaky`, which reads records one by one, and what it logs.
+fn run_with(
+    failpoint: &str,
+    concurrency: u32,
+    retry: &str,
+    records: &[(&str, &str)],
+) -> (Vec<String>, String) {
     let sandbox = Sandbox::new();
     let settings = format!(
-        "limits = {{ deadline = \"30s\" }}\nbatch = {{ max-records = 1 }}\n\
+        "limits = {{ deadline = \"30s\" }}\nbatch = {{ max-records = 1 }}\nconcurrency = {concurrency}\n\
          retry = {{ max-attempts = 1000000, jitter = \"none\", order = \"key\", {retry} }}"
     );
     sandbox.wire_suspect("testing-flaky", 1, &settings);
@@ -96,7 +101,7 @@ fn too_many_keys_stop_a_task_until_some_are_done() {
         ("a", "last"),
     ];
     let retry = "initial = \"5ms\", max = \"5ms\"";
-    let (keys, log) = run_with("retry::max-groups=return(3)", retry, &records);
+    let (keys, log) = run_with("retry::max-groups=return(3)", 1, retry, &records);
     assert_eq!(keys.len(), records.len());
     // The fourth key comes when the first one of the others is done.
     assert_eq!(keys[0], "a", "{keys:?}");
@@ -107,14 +112,33 @@ fn too_many_keys_stop_a_task_until_some_are_done() {
 
 #[test]
 fn a_disk_that_runs_low_stops_a_task_until_there_is_room() {
-    let records = [("a", "retry-200 first"), ("b", "other"), ("a", "behind")];
-    let retry = "initial = \"25ms\", max = \"25ms\"";
-    // Asked each second.
-    let (keys, log) = run_with("disk::is-low=2*return->off", retry, &records);
-    // The first key takes 5 s, and the disk has room again before.
-    assert_eq!(keys, ["b", "a", "a"]);
-    assert_eq!(log.matches(TAKES_NONE).count(), 1, "{log}");
-    assert_eq!(log.matches(TAKES_AGAIN).count(), 1, "{log}");
+    // The disk is asked each second. It has room again before the first key is done, which takes 5 s, or not at all: then
+    // the others come when nothing waits to be tried again.
+    for (failures, disk, expected) in [
+        (200, "2*return->off", ["b", "a", "a"]),
+        (20, "return", ["a", "b", "a"]),
+    ] {
+        let first = format!("retry-{failures} first");
+        let records = [("a", &*first), ("b", "other"), ("a", "last")];
+        let retry = "initial = \"25ms\", max = \"25ms\"";
+        let (keys, log) = run_with(&format!("disk::is-low={disk}"), 1, retry, &records);
+        assert_eq!(keys, expected, "{disk}");
+        assert_eq!(log.matches(TAKES_NONE).count(), 1, "{log}");
+        assert_eq!(log.matches(TAKES_AGAIN).count(), 1, "{log}");
+    }
+}
+
+/// As `too_many_keys_*`, with several instances.
+#[test]
+fn too_many_keys_stop_several_instances_until_some_are_done() {
+    let keys: Vec<String> = (0..30).map(|at| format!("k{at}")).collect();
+    let records: Vec<(&str, &str)> = keys.iter().map(|key| (&**key, "retry-5 first")).collect();
+    let retry = "initial = \"20ms\", max = \"20ms\"";
+    let (done, log) = run_with("retry::max-groups=return(3)", 2, retry, &records);
+    assert_eq!(done.len(), records.len());
+    let stops = log.matches(TAKES_NONE).count();
+    assert!(stops >= 1, "{log}");
+    assert_eq!(log.matches(TAKES_AGAIN).count(), stops, "{log}");
 }
 
 /// Several instances that keep state: each key has its own. What a key that heals has left waiting is long, and the
