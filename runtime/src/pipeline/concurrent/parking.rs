@@ -23,7 +23,6 @@ use crate::pipeline::lane_progress::OffsetRanges;
 use crate::pipeline::retry::{self, Further, GroupId};
 use crate::pipeline::settle::fresh;
 use crate::queue::Receipt;
-use crate::storage::schema::parked::ParkedRecord;
 
 /// Bytes of records that go into one commit together: far below what one takes.
 const MAX_PORTION_BYTES: usize = 16 << 20;
@@ -41,7 +40,7 @@ struct ToPark {
     sequence: Option<u64>,
 }
 
-/// The first record of an input in a group that has only waited so far.
+/// The first record of an input in a group that has only waited so far. (Before one that has run, everything had ended.)
 struct FirstWaiting {
     offset: u64,
     sequence: u64,
@@ -49,11 +48,6 @@ struct FirstWaiting {
 
 /// By input and group.
 type FirstWaitings = HashMap<(usize, GroupId), FirstWaiting>;
-
-/// Whether a record has not run: for one that has failed, or is held, what is before it had ended.
-fn has_only_waited(record: &ParkedRecord) -> bool {
-    record.attempt_count == 0 && !record.is_held()
-}
 
 impl ConcurrentTask {
     /// If the backlog is full of records that wait for others, parks them behind those; if it is full of records of
@@ -145,7 +139,7 @@ impl ConcurrentTask {
             } = waiting;
             if let Some(turn) = self.turn_of(record.input)
                 && self.is_queue(turn)
-                && has_only_waited(&record)
+                && record.has_only_waited()
             {
                 let offset = record.record.base_offset();
                 let entry = first.entry((turn, group));
@@ -176,7 +170,7 @@ impl ConcurrentTask {
             let number = self.pipeline.input_number(self.inputs[turn].index);
             let found = parked.find(group, lowest, |record| {
                 let is_beyond = record.record.base_offset() > lowest;
-                record.input == number && is_beyond && has_only_waited(record)
+                record.input == number && is_beyond && record.has_only_waited()
             })?;
             if let Some(found) = found {
                 let offset = found.parked.record.base_offset();

@@ -289,6 +289,42 @@ fn a_group_of_which_much_is_parked_leaves_others_their_turn() {
     assert!(parked.contains(7) && largest == 128, "{largest}");
 }
 
+/// What is looked for is found in its group, and a visit that needs only the first ones sees only these.
+#[test]
+fn records_are_looked_up_by_group() {
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    for group in [3, 7, u64::MAX] {
+        park(&directory, &mut parked, group, 100);
+    }
+    let find = |parked: &Parked, group, from, offset| {
+        let is_meant = |record: &ParkedRecord| record.record.base_offset() >= offset;
+        let found = parked.find(group, from, is_meant).unwrap();
+        found.map(|found| (found.group, found.sequence))
+    };
+    for parked in [&parked, &open(&directory)] {
+        assert_eq!(find(parked, 7, 0, 50), Some((7, 150)));
+        assert_eq!(find(parked, 7, 99, 99), Some((7, 199)));
+        assert_eq!(find(parked, 7, 0, 100), None);
+        assert_eq!(find(parked, 5, 0, 0), None);
+        // None of it has such an offset, so that it is not read.
+        assert_eq!(find(parked, 7, 100, 0), None);
+        assert!(parked.has_record_of(0).unwrap() && !parked.has_record_of(1).unwrap());
+    }
+    let mut seen = Vec::new();
+    let mut visit = |further| {
+        let mut take = |waiting: Waiting| {
+            seen.push((waiting.group, waiting.sequence));
+            further
+        };
+        parked.visit(&mut take).unwrap();
+        std::mem::take(&mut seen)
+    };
+    assert_eq!(visit(Further::Group), [(3, 0), (7, 100), (u64::MAX, 200)]);
+    assert_eq!(visit(Further::Record).len(), 300);
+    assert_eq!(visit(Further::Nothing), [(3, 0)]);
+}
+
 /// Looking for a free place passes over what is taken, and asks for nothing else.
 #[test]
 fn a_free_place_is_found_before_many_that_are_taken() {

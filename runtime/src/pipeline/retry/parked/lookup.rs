@@ -4,7 +4,7 @@ use super::opening::task_range;
 use super::{GroupId, Parked, Waiting};
 use crate::storage::schema::KeyKind;
 use crate::storage::schema::parked::{self, ParkedRecord};
-use crate::storage::{Error, Scan, Step};
+use crate::storage::{Error, Scan, Step, Store};
 
 /// Where a visit of parked records goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,35 +13,35 @@ pub(in crate::pipeline) enum Further {
     Record,
     /// With the next group.
     Group,
+    /// Nowhere.
+    Nothing,
 }
 
 impl Parked {
     /// Visits the records that are parked, group by group, in the order of each.
     pub(in crate::pipeline) fn visit(
         &self,
-        mut visit: impl FnMut(Waiting) -> Further,
+        visit: impl FnMut(Waiting) -> Further,
     ) -> Result<(), Error> {
-        let (pipeline_id, task) = (self.pipeline_id, self.task);
-        let (from, to) = task_range(pipeline_id, task);
-        let range = (&from[..], Some(&to[..]));
-        let first = Step::To(from.to_vec());
-        self.store
-            .walk(KeyKind::Parked, range, first, |key, value| {
-                let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-                let parked = parse(value)?;
-                let further = visit(Waiting {
-                    group,
-                    sequence,
-                    parked,
-                });
-                Ok(match (further, group.checked_add(1)) {
-                    (Further::Record, _) => Step::Next,
-                    (Further::Group, Some(next)) => {
-                        Step::To(parked::key(pipeline_id, task, next, 0).to_vec())
-                    }
-                    (Further::Group, None) => Step::Stop,
-                })
-            })
+        visit_in(&self.store, self.pipeline_id, self.task, visit)
+    }
+
+    /// Whether the first record of any group of a task is meant.
+    pub(in crate::pipeline) fn any_first(
+        store: &Store,
+        pipeline_id: u32,
+        task: u32,
+        is_meant: impl Fn(&ParkedRecord) -> bool,
+    ) -> Result<bool, Error> {
+        let mut is_any = false;
+        visit_in(store, pipeline_id, task, |first| {
+            is_any |= is_meant(&first.parked);
+            match is_any {
+                true => Further::Nothing,
+                false => Further::Group,
+            }
+        })?;
+        Ok(is_any)
     }
 
     /// The first record of a group that is meant, if any of them can have an offset from this one on.
@@ -129,6 +129,33 @@ impl Parked {
                 Ok(visit(sequence, parse(value)?))
             })
     }
+}
+
+fn visit_in(
+    store: &Store,
+    pipeline_id: u32,
+    task: u32,
+    mut visit: impl FnMut(Waiting) -> Further,
+) -> Result<(), Error> {
+    let (from, to) = task_range(pipeline_id, task);
+    let range = (&from[..], Some(&to[..]));
+    let first = Step::To(from.to_vec());
+    store.walk(KeyKind::Parked, range, first, |key, value| {
+        let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
+        let parked = parse(value)?;
+        let further = visit(Waiting {
+            group,
+            sequence,
+            parked,
+        });
+        Ok(match (further, group.checked_add(1)) {
+            (Further::Record, _) => Step::Next,
+            (Further::Group, Some(next)) => {
+                Step::To(parked::key(pipeline_id, task, next, 0).to_vec())
+            }
+            (Further::Group, None) | (Further::Nothing, _) => Step::Stop,
+        })
+    })
 }
 
 pub(super) fn parse(value: &[u8]) -> Result<ParkedRecord, Error> {
