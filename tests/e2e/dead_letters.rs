@@ -387,6 +387,22 @@ fn a_redrive_leaves_what_has_nowhere_to_go() {
     assert_eq!(left[0]["reason"], "max-length");
 }
 
+/// Letters for a pipeline in which too many keys wait to be tried again stay until some are done.
+///
+/// Fails when a redrive parks more whatever waits.
+#[test]
+fn a_redrive_leaves_what_a_pipeline_has_no_room_for() {
+    let sandbox = with_rejected(50, 5, 1);
+    let redrive = ["dead-letter", "redrive", "suspect", "--max", "3"];
+    assert_eq!(sandbox.json(&redrive)["redriven"], 3);
+    let mut command = sandbox.command(&redrive[..3]);
+    command.env("FAILPOINTS", "retry::max-groups=return(1)");
+    let finished = sandbox.start_command(command).wait().expect_code(1);
+    finished.expect_error(&["7 dead letters stay: records of", "wait to be tried again"]);
+    assert_eq!(letter_count(&sandbox), 7);
+    assert_eq!(sandbox.json(&redrive[..3])["redriven"], 7);
+}
+
 /// Letters of one version of the plugin are listed, exported, sent back and deleted, by its digest or the start of it;
 /// the start of several digests stands for none of them.
 ///

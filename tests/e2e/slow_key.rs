@@ -7,6 +7,7 @@
 //! |---|---|
 //! | a full backlog is not parked, or not what came from a queue | `a_flood_*` |
 //! | after a restart what was parked runs before the record that it waited for | `a_kill_*` |
+//! | a single instance does not look for what was parked before its turn | `a_kill_leaves_the_order_*` |
 //! | messages that wait in memory are not leased for longer | `messages_that_wait_*` |
 //! | messages of a batch that waits are not leased for longer | `a_message_that_waits_for_an_output_*` |
 //! | records wait in memory for an instance that is busy, however many they are | `a_slow_key_with_state_*` |
@@ -213,6 +214,13 @@ fn a_flood_of_a_slow_key_in_a_queue_does_not_hold_up_the_others() {
 /// others pass it again.
 #[track_caller]
 fn kill_with(source: Source) {
+    let (gate, sandbox) = killed(source);
+    source.produce(&sandbox, quick(200));
+    assert_in_order(&gate.run(&sandbox, FLOOD + 201));
+}
+
+#[track_caller]
+fn killed(source: Source) -> (Gate, Sandbox) {
     let gate = Gate::start(200);
     let sandbox = Sandbox::new();
     gate.wire(&sandbox, source);
@@ -222,8 +230,20 @@ fn kill_with(source: Source) {
     let mut run = sandbox.start_command(command);
     run.wait_for_error("parked records behind others");
     assert!(run.kill().0, "the run ended by itself");
-    source.produce(&sandbox, quick(200));
-    assert_in_order(&gate.run(&sandbox, FLOOD + 201));
+    (gate, sandbox)
+}
+
+/// As `a_kill_leaves_*`; and the next run has one instance.
+#[test]
+fn a_kill_leaves_the_order_to_a_single_instance_too() {
+    for source in [Source::Topic, Source::Queue] {
+        let (_gate, sandbox) = killed(source);
+        source.wire(&sandbox, "passthrough", "", "concurrency = 1");
+        run(&sandbox);
+        let out = values(&sandbox);
+        assert_eq!(out.len(), FLOOD + 1);
+        assert_in_order(&out);
+    }
 }
 
 #[test]

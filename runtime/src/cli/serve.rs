@@ -80,7 +80,8 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().waiting_consumers)]
     max_waiting_consumers: usize,
 
-    /// Free space on the disk below which `/readyz` says no
+    /// Free space on the disk below which `/readyz` says no, and pipelines with records that wait to be tried again
+    /// take no new ones
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
     min_free_disk: u64,
 
@@ -142,6 +143,7 @@ pub(super) async fn run(
         groups,
     } = DataDirectory::open_with(global, Access::Create, true)?;
     let store = log.store().clone();
+    store.keep_free_disk(args.min_free_disk);
     let engine = PluginEngine::new(EngineOptions {
         cache_dir: Some(global.data_dir.join(layout::PLUGIN_CACHE)),
         max_instances: args.max_instances,

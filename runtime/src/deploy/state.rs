@@ -22,10 +22,11 @@ use crate::storage::{self, Commit, Partition, ReadOnlyStore, Scan};
 /// Bytes of a commit after which the next one begins.
 const COMMIT_BYTES: usize = 16 << 20;
 /// Kinds of entries that belong to a pipeline, and whose keys begin with its id.
-const OWN_KINDS: [KeyKind; 4] = [
+const OWN_KINDS: [KeyKind; 5] = [
     KeyKind::State,
     KeyKind::Changelog,
     KeyKind::Parked,
+    KeyKind::ParkedGroup,
     KeyKind::Timer,
 ];
 

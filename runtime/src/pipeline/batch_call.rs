@@ -162,7 +162,9 @@ impl BatchRunner {
     /// be tried again.
     fn overtaken(&self, batch: &Batch, selection: &[usize], failed: &[Failed]) -> Vec<usize> {
         let mut overtaken = Vec::new();
-        if failed.is_empty() || self.pipeline.spec.retry.order == RetryOrder::None {
+        // Parked records of one group leave it in their order, whatever order was asked for when they were parked.
+        let has_order = self.pipeline.spec.retry.order != RetryOrder::None || batch.is_parked();
+        if failed.is_empty() || !has_order {
             return overtaken;
         }
         let mut waiting: HashSet<GroupId> = HashSet::new();

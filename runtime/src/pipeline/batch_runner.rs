@@ -34,7 +34,11 @@ pub(super) fn open_parked(
     let parked = Parked::open(pipeline.log.store().clone(), pipeline.id, task)?;
     status.set_parked(parked.len(), parked.group_count());
     for number in parked.inputs() {
-        parked_input(pipeline, *number)?;
+        if let Err(error) = parked_input(pipeline, *number)
+            && parked.has_record_of(*number)?
+        {
+            return Err(error);
+        }
     }
     Ok(Arc::new(Mutex::new(parked)))
 }

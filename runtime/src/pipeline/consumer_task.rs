@@ -13,6 +13,7 @@ use super::batch_runner::{BatchRunner, open_parked, parked_input};
 use super::checkpoint::Checkpoint;
 use super::control::TaskControl;
 use super::input::{Input, any_readable, commit_start};
+use super::retry::{NoRoom, ROOM_PAUSE, note_room};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
 use super::timers;
@@ -37,6 +38,8 @@ pub(super) struct ConsumerTask {
     /// The input read last; the next one has its turn first.
     turn: usize,
     batch: Columns,
+    /// Why it takes no new records, as of the last turn.
+    no_room: Option<NoRoom>,
 }
 
 impl ConsumerTask {
@@ -54,6 +57,7 @@ impl ConsumerTask {
             runner: BatchRunner::open(pipeline, task, parked, None, control, status)?,
             turn: 0,
             batch: Columns::new(),
+            no_room: None,
             inputs,
         })
     }
@@ -79,6 +83,7 @@ impl ConsumerTask {
                 self.runner.settle_checkpoint().await?;
             }
             self.runner.swap_if_asked().await;
+            self.note_room();
             let next = if self.must_wait() {
                 None
             } else {
@@ -99,6 +104,10 @@ impl ConsumerTask {
                 } else {
                     self.inputs.as_slice()
                 };
+                let pause = match self.no_room {
+                    Some(NoRoom::Disk) => Some(pause.map_or(ROOM_PAUSE, |it| it.min(ROOM_PAUSE))),
+                    Some(NoRoom::Groups) | None => pause,
+                };
                 wait_for_records(inputs, pause, &self.runner.status, stop).await;
                 continue;
             };
@@ -108,11 +117,17 @@ impl ConsumerTask {
         Ok(())
     }
 
+    fn note_room(&mut self) {
+        let runner = &self.runner;
+        let parked = runner.parked.lock();
+        self.no_room = note_room(&runner.pipeline, runner.task, &runner.status, &parked);
+    }
+
     /// Whether no new records may be taken until parked ones are done.
     fn must_wait(&self) -> bool {
         let parked = self.runner.parked.lock();
         let blocks = self.runner.pipeline.spec.retry.order == RetryOrder::Partition;
-        (blocks && !parked.is_empty()) || parked.is_full()
+        (blocks && !parked.is_empty()) || self.no_room.is_some()
     }
 
     /// How long until a parked record is due, or a timer.

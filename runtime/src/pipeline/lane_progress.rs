@@ -63,8 +63,9 @@ impl OffsetRanges {
         self.0.insert(start, end);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The offset after the last one in the set.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.0.last_key_value().map(|(_, end)| *end)
     }
 
     pub(super) fn contains(&self, offset: u64) -> bool {

@@ -10,18 +10,19 @@ use super::opening::{context_of, grants_of, limits_of};
 use super::outputs::{Destination, Outputs};
 use super::processor::NativeFunction;
 use super::registry::{self, StoredPipeline};
-use super::retry::GiveUpLog;
+use super::retry::{GiveUpLog, Parked};
 use super::task_state::TaskState;
 use super::timers;
 use super::trial::Trial;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
-use crate::manifest::{DeadLetter, PipelineSpec, Start};
+use crate::manifest::{DeadLetter, PipelineSpec, RetryOrder, Start};
 use crate::model::{PortName, TIMERS_INPUT, Target};
 use crate::plugin::{
     ComputeSlot, Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics,
 };
 use crate::queue::{Queue, QueueConfig, Queues};
+use crate::storage::schema::parked::ParkedRecord;
 use crate::storage::{self, Partition, Store};
 
 /// A pipeline, ready for its tasks. All tasks share it but while a plugin is swapped.
@@ -196,6 +197,25 @@ impl PipelineRuntime {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a run with several instances a task may have parked messages before those that they wait for had ended:
+    /// these come out of their queue again.
+    pub(super) fn has_overtaken(&self, task: u32) -> Result<bool, super::TaskError> {
+        let queues = self
+            .task_inputs(task)
+            .into_iter()
+            .filter_map(|(index, input)| {
+                matches!(input, TaskInput::Queue(_)).then(|| self.input_number(index))
+            });
+        let queues: Vec<u32> = queues.collect();
+        if queues.is_empty() || self.spec.retry.order == RetryOrder::None {
+            return Ok(false);
+        }
+        let has_overtaken =
+            |first: &ParkedRecord| queues.contains(&first.input) && first.has_only_waited();
+        let store = self.log.store();
+        Ok(Parked::any_first(store, self.id, task, has_overtaken)?)
     }
 
     /// The number by which parked records name an input, or timers.

@@ -318,9 +318,12 @@ impl BatchRunner {
     }
 
     pub(super) async fn submit(&mut self, checkpoint: Checkpoint) -> Result<(), TaskError> {
-        let Checkpoint { commit, counts, .. } = checkpoint;
+        let Checkpoint {
+            mut commit, counts, ..
+        } = checkpoint;
         {
-            let parked = self.parked.lock();
+            let mut parked = self.parked.lock();
+            parked.complete(&mut commit);
             self.status.set_parked(parked.len(), parked.group_count());
         }
         Ok(self

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::batch_run::{Batch, Origin};
 use super::call_counts::{Call, CallCounters, CallCounts};
+use super::retry::NoRoom;
 use super::runtime::TaskInput;
 use crate::group::{self, Groups};
 use crate::plugin::Fault;
@@ -28,6 +29,8 @@ pub struct Progress {
     pub parked_records: u64,
     /// What they wait by: keys, partitions or records, as `retry.order` says.
     pub parked_groups: u64,
+    /// Tasks that take no new records now, since too many keys wait to be tried again or the disk runs low.
+    pub tasks_without_room: u64,
     /// What the linear memories of the instances take now.
     pub memory_bytes: u64,
     /// Failures after which a record is tried again, since the start.
@@ -182,6 +185,8 @@ pub(super) struct TaskStatus {
     parked: AtomicU64,
     /// Groups of records of which one waits to be tried again.
     parked_groups: AtomicU64,
+    /// Why it takes no new records.
+    no_room: Mutex<Option<NoRoom>>,
     /// What the linear memories of the task's instances take.
     pub(super) memory_bytes: AtomicU64,
     idle: AtomicBool,
@@ -200,6 +205,7 @@ impl TaskStatus {
             calls: CallCounters::default(),
             parked: AtomicU64::new(0),
             parked_groups: AtomicU64::new(0),
+            no_room: Mutex::default(),
             memory_bytes: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -236,6 +242,11 @@ impl TaskStatus {
     pub(super) fn set_parked(&self, records: u64, groups: u64) {
         self.parked_groups.store(groups, Ordering::Relaxed);
         self.parked.store(records, Ordering::Release);
+    }
+
+    /// Says why it takes no new records, if it takes none. Returns what was said before.
+    pub(super) fn set_no_room(&self, no_room: Option<NoRoom>) -> Option<NoRoom> {
+        std::mem::replace(&mut self.no_room.lock(), no_room)
     }
 
     pub(super) fn count(&self, counts: Counts) {
@@ -287,6 +298,7 @@ impl TaskStatus {
         progress.dead_letters += self.dead_letters.load(Ordering::Relaxed);
         progress.parked_records += self.parked.load(Ordering::Relaxed);
         progress.parked_groups += self.parked_groups.load(Ordering::Relaxed);
+        progress.tasks_without_room += u64::from(self.no_room.lock().is_some());
         progress.memory_bytes += self.memory_bytes.load(Ordering::Relaxed);
         progress.calls.add(&self.calls.counts());
         progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();

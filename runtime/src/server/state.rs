@@ -19,6 +19,7 @@ use crate::log::Log;
 use crate::model::PipelineName;
 use crate::pipeline::{PipelineState, Pipelines};
 use crate::queue::Queues;
+use crate::storage::DEFAULT_MIN_FREE_DISK_BYTES;
 
 /// What the API works on: an open data directory.
 #[derive(Clone)]
@@ -71,7 +72,7 @@ impl Default for Limits {
             plugin_bytes: 128 << 20,
             connections: 10_000,
             waiting_consumers: 5_000,
-            free_disk_bytes: 256 << 20,
+            free_disk_bytes: DEFAULT_MIN_FREE_DISK_BYTES,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::outcome::Outcome;
@@ -11,6 +12,7 @@ use super::schema::changelog::{self, Change};
 use super::schema::group_gaps;
 use super::schema::group_offset::{self, CommittedOffset};
 use super::schema::parked::{self, ParkedRecord};
+use super::schema::parked_group::{self, GroupChange, ParkedGroup};
 use super::schema::{
     KeyKind, batch, is_of_kind, kind_prefix, pipeline_prefix, prefix_end, state, timer,
 };
@@ -94,6 +96,8 @@ pub struct Commit {
     /// The partitions, by topic id and index, that group offsets are recorded for.
     pub(super) offsets: Vec<(u32, u32)>,
     pub(super) outcomes: Vec<Outcome>,
+    /// How the groups of parked records change, of the one task whose records it parks and removes.
+    parked_groups: HashMap<u64, GroupChange>,
     bytes: usize,
 }
 
@@ -111,6 +115,7 @@ impl Commit {
             heads,
             offsets,
             outcomes,
+            parked_groups,
             bytes,
         } = other;
         self.appends.extend(appends);
@@ -118,6 +123,9 @@ impl Commit {
         self.heads.extend(heads);
         self.offsets.extend(offsets);
         self.outcomes.extend(outcomes);
+        for (group, change) in parked_groups {
+            self.parked_groups.entry(group).or_default().add(&change);
+        }
         self.bytes += bytes;
     }
 
@@ -251,10 +259,49 @@ impl Commit {
         self.put(KeyKind::Parked, key, parked::value(parked));
     }
 
-    /// Removes a parked record.
+    /// As [`park`](Self::park), of a record that is not parked there already: notes how its group changes.
+    pub(crate) fn park_new(
+        &mut self,
+        pipeline_id: u32,
+        task: u32,
+        group: u64,
+        sequence: u64,
+        parked: &ParkedRecord,
+    ) {
+        self.park(pipeline_id, task, group, sequence, parked);
+        let change = self.parked_groups.entry(group).or_default();
+        let offset = parked.record.base_offset();
+        change.added.add(sequence, parked.input, offset);
+    }
+
+    /// Takes out how the groups of parked records change.
+    pub(crate) fn take_parked_groups(&mut self) -> HashMap<u64, GroupChange> {
+        std::mem::take(&mut self.parked_groups)
+    }
+
+    /// Says how much of a group of a task is parked; `None` if so little that it is not kept.
+    pub(crate) fn set_parked_group(
+        &mut self,
+        pipeline_id: u32,
+        task: u32,
+        group: u64,
+        parked: Option<&ParkedGroup>,
+    ) {
+        let key = parked_group::key(pipeline_id, task, group);
+        match parked {
+            Some(parked) => {
+                let value = Bytes::copy_from_slice(&parked_group::value(parked));
+                self.put(KeyKind::ParkedGroup, key, value);
+            }
+            None => self.delete(KeyKind::ParkedGroup, key),
+        }
+    }
+
+    /// Removes a parked record, and notes how its group changes.
     pub fn unpark(&mut self, pipeline_id: u32, task: u32, group: u64, sequence: u64) {
         let key = parked::key(pipeline_id, task, group, sequence);
         self.delete(KeyKind::Parked, key);
+        self.parked_groups.entry(group).or_default().removed_count += 1;
     }
 
     /// Sets a timer of a task, or replaces its payload.
@@ -282,6 +329,7 @@ impl Commit {
             KeyKind::State,
             KeyKind::Changelog,
             KeyKind::Parked,
+            KeyKind::ParkedGroup,
             KeyKind::Timer,
         ] {
             let from = pipeline_prefix(kind, pipeline_id);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rocksdb::ReadOptions;
 
 use super::schema::{KeyKind, Region, is_of_kind, kind_prefix, prefix_end};
-use super::{Error, Scan};
+use super::{Error, Scan, Step};
 
 pub(super) type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
 
@@ -47,6 +47,38 @@ pub(super) fn scan_region(
         options.set_iterate_upper_bound(to);
     }
     scan_within(rocks, from.max(&[*codes.start()]), options, visit)
+}
+
+/// Visits entries of a kind between two keys: those to which `visit` goes, from `first` on.
+pub(super) fn walk(
+    rocks: &Rocks,
+    kind: KeyKind,
+    (from, to): (&[u8], Option<&[u8]>),
+    first: Step,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<Step, Error>,
+) -> Result<(), Error> {
+    debug_assert!(is_of_kind(kind, from), "{kind:?}: {from:?}");
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    let to = to.map(<[u8]>::to_vec);
+    if let Some(to) = to.or_else(|| prefix_end(&kind_prefix(kind))) {
+        options.set_iterate_upper_bound(to);
+    }
+    let mut iterator = rocks.raw_iterator_opt(options);
+    let mut step = first;
+    loop {
+        match step {
+            Step::Next => iterator.next(),
+            Step::To(key) => iterator.seek(key),
+            Step::LastTo(key) => iterator.seek_for_prev(key),
+            Step::Back => iterator.prev(),
+            Step::Stop => return Ok(()),
+        }
+        step = match iterator.item() {
+            Some((key, value)) => visit(key, value)?,
+            None => return iterator.status().map_err(Error::engine("walk")),
+        };
+    }
 }
 
 fn scan_within(

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use super::commit_thread::{CommitThread, Request};
 use super::directory::Directory;
 use super::entries::{self, Rocks};
+use super::health::FreeDisk;
 use super::schema::{
     KeyKind, Region, batch as batch_key, kind_prefix, partition_head, prefix_end, queue,
     queue_chunk, topic,
@@ -67,6 +68,7 @@ pub(super) struct Database {
     pub(super) failure: OnceLock<WriteFailure>,
     /// Whether a write has failed, for those who wait for it.
     has_failed: watch::Sender<bool>,
+    pub(super) free_disk: FreeDisk,
     /// Groups committed since the store was opened.
     pub(super) commits: AtomicU64,
     pub(super) counters: CommitCounters,
@@ -147,6 +149,21 @@ impl WriteStatistics {
     }
 }
 
+/// Where a walk over entries goes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// To the next entry.
+    Next,
+    /// To the first entry from this key on.
+    To(Vec<u8>),
+    /// To the last entry up to this key, itself included.
+    LastTo(Vec<u8>),
+    /// To the entry before.
+    Back,
+    /// No further.
+    Stop,
+}
+
 /// What a scan does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {
@@ -167,6 +184,7 @@ impl Store {
             rocks,
             failure: OnceLock::new(),
             has_failed: watch::Sender::new(false),
+            free_disk: FreeDisk::default(),
             commits: AtomicU64::new(0),
             counters: CommitCounters::new(),
             options: db_options,
@@ -286,6 +304,11 @@ impl Store {
         &self.database.options
     }
 
+    /// How much of the disk is kept free.
+    pub(super) fn free_disk(&self) -> &FreeDisk {
+        &self.database.free_disk
+    }
+
     /// What the commit thread counts.
     pub(super) fn commit_counters(&self) -> &CommitCounters {
         &self.database.counters
@@ -316,6 +339,18 @@ impl Store {
     ) -> Result<(), Error> {
         let options = ReadOptions::default();
         entries::scan(&self.database.rocks, kind, from, to, options, visit)
+    }
+
+    /// Visits entries of a kind with `from <= key`, and `key < to` if given: those to which `visit` goes. It begins
+    /// with `first`, and ends where there is none.
+    pub(crate) fn walk(
+        &self,
+        kind: KeyKind,
+        (from, to): (&[u8], Option<&[u8]>),
+        first: Step,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<Step, Error>,
+    ) -> Result<(), Error> {
+        entries::walk(&self.database.rocks, kind, (from, to), first, visit)
     }
 
     /// Visits all entries of a kind, in order.

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::catalog::Catalog;
 use super::problem::Problem;
 use crate::storage::schema::{
-    batch, changelog, deduplication, group_gaps, group_offset, parked, partition_head, pipeline,
-    queue, queue_chunk, state, timer, topic,
+    batch, changelog, deduplication, group_gaps, group_offset, parked, parked_group,
+    partition_head, pipeline, queue, queue_chunk, state, timer, topic,
 };
 
 /// Adds to a problem what a key says about its place.
@@ -46,8 +46,9 @@ pub(super) fn task_of(key: &[u8]) -> Option<(u32, u32)> {
     let changelog = changelog::parse_key(key).map(|(id, task, _)| (id, task));
     let state = state::parse_key(key).map(|(id, task, _)| (id, task));
     let parked = parked::parse_key(key).map(|(id, task, ..)| (id, task));
+    let group = parked_group::parse_key(key).map(|(id, task, _)| (id, task));
     let timer = timer::parse_key(key).map(|(id, task, ..)| (id, task));
-    changelog.or(state).or(parked).or(timer)
+    changelog.or(state).or(parked).or(group).or(timer)
 }
 
 /// Adds the partition with this id and index to a problem.

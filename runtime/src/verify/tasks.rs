@@ -8,7 +8,7 @@ use super::problem::{Problem, ProblemKind};
 use super::walk::{self, Visit};
 use super::{Counts, Report};
 use crate::storage::ReadOnlyStore;
-use crate::storage::schema::{KeyKind, Region, changelog, parked, state, timer};
+use crate::storage::schema::{KeyKind, Region, changelog, parked, parked_group, state, timer};
 
 /// Looks at all of it.
 pub(super) fn look_at(store: &ReadOnlyStore, catalog: &Catalog, report: &mut Report) {
@@ -48,6 +48,13 @@ fn entry(
         if let Err(error) = record.verify_crc().and_then(|()| record.validate_records()) {
             let reason = format!("a record that waits to be tried again is damaged: {error}");
             return Err(Problem::new(ProblemKind::PipelineData, reason));
+        }
+    } else if is(KeyKind::ParkedGroup) {
+        parked_group::parse_key(key).ok_or_else(malformed_key)?;
+        if parked_group::parse_value(value).is_none() {
+            return Err(malformed(
+                "how many records of a key wait to be tried again is",
+            ));
         }
     } else if is(KeyKind::Timer) {
         counts.timers += 1;

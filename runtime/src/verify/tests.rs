@@ -11,6 +11,7 @@ use crate::model::{Compression, Record, RecordBatch};
 use crate::queue::{LeaseRequest, QueueConfig, Queues};
 use crate::storage::schema::group_offset::{self, CommittedOffset};
 use crate::storage::schema::parked::{self, ParkedRecord};
+use crate::storage::schema::parked_group::{self, ParkedGroup};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{
     KeyKind, batch as batch_key, changelog, deduplication, deploy, group_gaps, manifest, pipeline,
@@ -170,6 +171,9 @@ fn add_pipeline(commit: &mut Commit) {
         parked::key(PIPELINE, 1, 0, 0),
         parked::value(&parked),
     );
+    let group = parked_group::value(&ParkedGroup::default());
+    let key = parked_group::key(PIPELINE, 1, 0);
+    commit.put(KeyKind::ParkedGroup, key, group.to_vec().into());
 }
 
 /// What lies as the component of the plugin.
@@ -456,7 +460,7 @@ fn malformed_entries_of_every_kind_are_named() {
     };
     let other_current = format!(r#"{{"current":"{}","versions":[]}}"#, "0".repeat(64));
     let no_digest = r#"{"current":"../x","versions":[{"digest":"../x"}]}"#;
-    let cases: [(KeyKind, Vec<u8>, Vec<u8>, ProblemKind); 20] = [
+    let cases: [(KeyKind, Vec<u8>, Vec<u8>, ProblemKind); 21] = [
         (
             KeyKind::Topic,
             vec![0x01, 0, 0, 0, 9],
@@ -526,6 +530,12 @@ fn malformed_entries_of_every_kind_are_named() {
         (
             KeyKind::Parked,
             parked::key(PIPELINE, 0, 0, 0).into(),
+            vec![1, 0],
+            ProblemKind::PipelineData,
+        ),
+        (
+            KeyKind::ParkedGroup,
+            parked_group::key(PIPELINE, 0, 0).into(),
             vec![1, 0],
             ProblemKind::PipelineData,
         ),

@@ -155,6 +155,17 @@ impl Backlog {
         }
     }
 
+    /// The lowest offset of each group among the records of each input.
+    pub(super) fn lowest_offsets(&self) -> HashMap<(usize, GroupId), u64> {
+        let mut lowest = HashMap::new();
+        for waiting in &self.waiting {
+            let (of, offset) = ((waiting.fetched.turn, waiting.group), waiting.offset());
+            let known = lowest.entry(of).or_insert(offset);
+            *known = offset.min(*known);
+        }
+        lowest
+    }
+
     /// Whether no lane is at a group.
     fn is_free(&self, group: GroupId) -> bool {
         !self.occupied.contains_key(&group)

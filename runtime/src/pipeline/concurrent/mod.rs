@@ -34,7 +34,7 @@ use super::checkpoint::Checkpoints;
 use super::control::TaskControl;
 use super::input::{Input, Source, commit_start};
 use super::lane_progress::{LaneProgress, OffsetRanges, SharedProgress};
-use super::retry::Parked;
+use super::retry::{NoRoom, Parked, ROOM_PAUSE, note_room};
 use super::runtime::PipelineRuntime;
 use super::status::TaskStatus;
 use super::timers::{self, TaskTimers};
@@ -54,11 +54,13 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 /// has few neighbours, and quick ones share the cost of a call.
 const CALL_TARGET: Duration = Duration::from_millis(2);
 
-/// The timers of a lane.
-struct LaneTimers {
+/// What a lane runs in turn.
+struct LaneTurns {
     timers: Arc<Mutex<TaskTimers>>,
-    /// Whether the lane ran some last: records have their turn then.
-    had_turn: bool,
+    /// Whether the lane ran timers last, of those and new records: these have their turn then.
+    had_timers: bool,
+    /// Whether the lane ran parked records last: timers and new records have their turn then.
+    had_parked: bool,
 }
 
 /// A task with several instances.
@@ -73,7 +75,7 @@ pub(in crate::pipeline) struct ConcurrentTask {
     backlog: Backlog,
     lanes: Lanes,
     /// By lane.
-    timers: Vec<LaneTimers>,
+    turns: Vec<LaneTurns>,
     done: mpsc::UnboundedReceiver<Done>,
     progress: SharedProgress,
     /// What this task does by itself, beside the lanes.
@@ -83,6 +85,8 @@ pub(in crate::pipeline) struct ConcurrentTask {
     /// The lanes are being given another version of the plugin.
     swapping: Option<LaneSwap>,
     status: Arc<TaskStatus>,
+    /// Why it takes no new records, as of the last turn.
+    no_room: Option<NoRoom>,
     /// What a record takes, in seconds, as of late.
     record_seconds: f64,
     /// Since when all that is read waits for lanes that are busy, while others are free.
@@ -103,7 +107,7 @@ impl ConcurrentTask {
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
         let parked = open_parked(&pipeline, task, &status)?;
         let (report, done) = mpsc::unbounded_channel();
-        let (mut lanes, mut timers) = (Vec::new(), Vec::new());
+        let (mut lanes, mut turns) = (Vec::new(), Vec::new());
         for number in 0..count {
             let lane = LaneProgress::new(number, progress.clone());
             let (parked, status) = (Arc::clone(&parked), Arc::clone(&status));
@@ -118,9 +122,10 @@ impl ConcurrentTask {
                     status,
                 )
             })?;
-            timers.push(LaneTimers {
+            turns.push(LaneTurns {
                 timers: Arc::clone(&runner.timers),
-                had_turn: false,
+                had_timers: false,
+                had_parked: false,
             });
             lanes.push(Lane::start(number, runner, report.clone()));
         }
@@ -140,10 +145,11 @@ impl ConcurrentTask {
             own_checkpoints: Checkpoints::new(pipeline.log.store().clone()),
             backlog: Backlog::new(&pipeline),
             lanes: Lanes::new(lanes),
-            timers,
+            turns,
             turn: 0,
             record_seconds: CALL_TARGET.as_secs_f64(),
             stalled_since: None,
+            no_room: None,
             pipeline,
             task,
             inputs,
@@ -179,6 +185,7 @@ impl ConcurrentTask {
             while let Ok(done) = self.done.try_recv() {
                 self.take_done(done)?;
             }
+            self.note_room();
             let dispatched = self.dispatch()?;
             let fetched = self.fetch(stop).await?;
             if !dispatched && !fetched {
@@ -250,11 +257,7 @@ impl ConcurrentTask {
         let mut has_dispatched = false;
         let len = self.batch_len();
         for lane in self.lanes.all_free() {
-            let batch = match self.next_parked(lane, len)? {
-                Some(batch) => Some(batch),
-                None => self.next_in_turn(lane, len)?,
-            };
-            if let Some(batch) = batch {
+            if let Some(batch) = self.next_batch(lane, len)? {
                 self.lanes.send(lane, batch)?;
                 has_dispatched = true;
             }
@@ -262,31 +265,47 @@ impl ConcurrentTask {
         Ok(has_dispatched)
     }
 
+    /// Parked records that are due, or something new, for a lane: in turn, if there are both. A key of which much is
+    /// parked leaves the others of its lane their turn.
+    fn next_batch(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
+        let turns = self.turns.get_mut(lane as usize);
+        let had_parked = turns.is_some_and(|turns| std::mem::take(&mut turns.had_parked));
+        if had_parked && let Some(batch) = self.next_new(lane, len)? {
+            return Ok(Some(batch));
+        }
+        let parked = self.next_parked(lane, len)?;
+        if let (Some(_), Some(turns)) = (&parked, self.turns.get_mut(lane as usize)) {
+            turns.had_parked = true;
+        }
+        match parked {
+            None if !had_parked => self.next_new(lane, len),
+            parked => Ok(parked),
+        }
+    }
+
     /// Timers that are due, or records, for a lane: in turn, if there are both.
-    fn next_in_turn(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
-        let had_turn = self
-            .timers
-            .get_mut(lane as usize)
-            .is_some_and(|of_lane| std::mem::take(&mut of_lane.had_turn));
-        if !had_turn && let Some(batch) = self.next_timers(lane, len)? {
+    fn next_new(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
+        let turns = self.turns.get_mut(lane as usize);
+        let had_timers = turns.is_some_and(|turns| std::mem::take(&mut turns.had_timers));
+        if !had_timers && let Some(batch) = self.next_timers(lane, len)? {
             return Ok(Some(batch));
         }
         let records = self.backlog.next_batch(lane, len, &mut self.parked.lock());
         match records {
-            None if had_turn => self.next_timers(lane, len),
+            None if had_timers => self.next_timers(lane, len),
             records => Ok(records),
         }
     }
 
     /// Timers of a lane that are due. The lane is free, so that what it has set is in the store.
     fn next_timers(&mut self, lane: u32, len: usize) -> Result<Option<Batch>, TaskError> {
-        let mut parked = self.parked.lock();
-        let Some(of_lane) = self.timers.get_mut(lane as usize) else {
-            return Ok(None);
-        };
-        if parked.is_full() {
+        if self.no_room.is_some() {
             return Ok(None);
         }
+        let mut parked = self.parked.lock();
+        let Some(of_lane) = self.turns.get_mut(lane as usize) else {
+            return Ok(None);
+        };
         let (pipeline, task) = (&self.pipeline, self.task);
         let due =
             block_in_place(|| timers::due_batch(pipeline, task, &mut of_lane.timers.lock(), len))?;
@@ -294,7 +313,7 @@ impl ConcurrentTask {
             return Ok(None);
         };
         batch.reserved = Some(parked.reserve(batch.columns.len() as u64));
-        of_lane.had_turn = true;
+        of_lane.had_timers = true;
         Ok(Some(batch))
     }
 
@@ -328,7 +347,7 @@ impl ConcurrentTask {
 
     /// Reads records, if there is room for them. Returns whether there were any.
     async fn fetch(&mut self, stop: &mut watch::Receiver<bool>) -> Result<bool, TaskError> {
-        if self.parked.lock().is_full() {
+        if self.no_room.is_some() {
             return Ok(false);
         }
         let count = self.inputs.len();
@@ -350,6 +369,11 @@ impl ConcurrentTask {
             return self.fill(turn, limits, stop).await;
         }
         Ok(false)
+    }
+
+    fn note_room(&mut self) {
+        let parked = self.parked.lock();
+        self.no_room = note_room(&self.pipeline, self.task, &self.status, &parked);
     }
 
     async fn fill(
@@ -414,7 +438,7 @@ impl ConcurrentTask {
             return Ok(());
         }
         let is_behind = is_idle && self.progress.lock().await.is_behind();
-        let has_room = self.backlog.has_room() && !self.parked.lock().is_full();
+        let has_room = self.backlog.has_room() && self.no_room.is_none();
         let readable: &[Input] = match has_room && self.lanes.any_free() {
             true => &self.inputs,
             false => &[],
@@ -436,7 +460,11 @@ impl ConcurrentTask {
         let until_parked = self
             .stalled_since
             .map(|since| STALL_PAUSE.saturating_sub(since.elapsed()));
-        let tick = [until_extended, until_parked]
+        let until_room = match self.no_room {
+            Some(NoRoom::Disk) => Some(ROOM_PAUSE),
+            Some(NoRoom::Groups) | None => None,
+        };
+        let tick = [until_extended, until_parked, until_room]
             .into_iter()
             .flatten()
             .fold(tick, Duration::min);
@@ -477,12 +505,12 @@ impl ConcurrentTask {
         let parked_ms = parked.next_due_ms_of(can_run);
         let parked_ms = parked_ms.map(|due_ms| due_ms.saturating_sub(now_ms));
         let of_lane = |lane: &u32| {
-            let of_lane = self.timers.get(*lane as usize)?;
+            let of_lane = self.turns.get(*lane as usize)?;
             timers::pause_ms(&self.pipeline, &of_lane.timers.lock())
         };
-        let timers_ms = match parked.is_full() {
-            true => None,
-            false => free.iter().filter_map(of_lane).min(),
+        let timers_ms = match self.no_room {
+            Some(_) => None,
+            None => free.iter().filter_map(of_lane).min(),
         };
         let pause_ms = parked_ms.into_iter().chain(timers_ms).min()?;
         // The clock may be set meanwhile.

@@ -19,7 +19,8 @@ use crate::manifest::RetryOrder;
 use crate::pipeline::TaskError;
 use crate::pipeline::checkpoint::Checkpoint;
 use crate::pipeline::input::Source;
-use crate::pipeline::retry::{self, GroupId};
+use crate::pipeline::lane_progress::OffsetRanges;
+use crate::pipeline::retry::{self, Further, GroupId};
 use crate::pipeline::settle::fresh;
 use crate::queue::Receipt;
 
@@ -39,11 +40,14 @@ struct ToPark {
     sequence: Option<u64>,
 }
 
-/// The first record of an input in a group that has only waited so far.
+/// The first record of an input in a group that has only waited so far. (Before one that has run, everything had ended.)
 struct FirstWaiting {
     offset: u64,
     sequence: u64,
 }
+
+/// By input and group.
+type FirstWaitings = HashMap<(usize, GroupId), FirstWaiting>;
 
 impl ConcurrentTask {
     /// If the backlog is full of records that wait for others, parks them behind those; if it is full of records of
@@ -86,17 +90,29 @@ impl ConcurrentTask {
         &mut self,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), TaskError> {
-        let first = block_in_place(|| self.first_waiting())?;
+        let has_order = self.pipeline.spec.retry.order != RetryOrder::None;
+        if self.parked.lock().is_empty() || !has_order {
+            return Ok(());
+        }
+        let mut first = block_in_place(|| self.first_messages())?;
         for turn in 0..self.inputs.len() {
-            let of_input = first.iter().filter(|((of, _), _)| *of == turn);
-            if let Some(last) = of_input.map(|(_, first)| first.offset).max() {
-                self.read_before(turn, last, stop).await?;
+            let before = match &self.inputs[turn].source {
+                // What it has parked beyond its offset is done there.
+                Source::Topic(_) => self.resumed.get(turn).and_then(OffsetRanges::end),
+                Source::Queue(_) => {
+                    let of_input = first.iter().filter(|((of, _), _)| *of == turn);
+                    of_input.map(|(_, first)| first.offset).max()
+                }
+            };
+            if let Some(before) = before {
+                self.read_before(turn, before, stop).await?;
             }
         }
         if *stop.borrow() {
             // Not all that may belong there has been read: the next run does it.
             return Ok(());
         }
+        block_in_place(|| self.add_first_records(&mut first))?;
         let overtaken = self.backlog.take_where(|waiting| {
             let first = first.get(&(waiting.fetched.turn, waiting.group));
             first.is_some_and(|first| waiting.offset() < first.offset)
@@ -106,42 +122,68 @@ impl ConcurrentTask {
         Ok(())
     }
 
-    /// By input and group: the first of the records that wait behind others and were perhaps parked before those had
+    /// By queue and group: the first of the messages that wait behind others and were perhaps parked before those had
     /// ended.
-    fn first_waiting(&self) -> Result<HashMap<(usize, GroupId), FirstWaiting>, TaskError> {
-        let mut first = HashMap::new();
-        let mut inputs = self.inputs.iter().zip(&self.resumed);
-        let may_have_overtaken = inputs.any(|(input, done)| match input.source {
-            Source::Topic(_) => !done.is_empty(),
-            Source::Queue(_) => true,
-        });
+    fn first_messages(&self) -> Result<FirstWaitings, TaskError> {
+        let mut first = FirstWaitings::new();
         let parked = self.parked.lock();
-        let has_order = self.pipeline.spec.retry.order != RetryOrder::None;
-        if parked.is_empty() || !may_have_overtaken || !has_order {
+        let mut inputs = self.inputs.iter();
+        if !inputs.any(|input| matches!(input.source, Source::Queue(_))) {
             return Ok(first);
         }
-        parked.read_all(|waiting| {
+        parked.visit(|waiting| {
             let retry::Waiting {
                 group,
                 sequence,
-                parked,
+                parked: record,
             } = waiting;
-            let Some(turn) = self.turn_of(parked.input) else {
-                return;
-            };
-            let offset = parked.record.base_offset();
-            let is_beyond = match &self.inputs[turn].source {
-                Source::Topic(cursor) => offset >= cursor.offset(),
-                Source::Queue(_) => true,
-            };
-            // One that has failed, or is held, has run: what is before it had ended.
-            let has_run = parked.attempt_count > 0 || parked.is_held();
-            if is_beyond && !has_run {
+            if let Some(turn) = self.turn_of(record.input)
+                && self.is_queue(turn)
+                && record.has_only_waited()
+            {
+                let offset = record.record.base_offset();
                 let entry = first.entry((turn, group));
                 entry.or_insert(FirstWaiting { offset, sequence });
             }
+            let is_known = |turn| first.contains_key(&(turn, group));
+            let mut turns = (0..self.inputs.len()).filter(|turn| self.is_queue(*turn));
+            let may_have_others = turns.any(|turn| {
+                let number = self.pipeline.input_number(self.inputs[turn].index);
+                parked.inputs_of(group).may_contain(number) && !is_known(turn)
+            });
+            match may_have_others {
+                true => Further::Record,
+                false => Further::Group,
+            }
         })?;
         Ok(first)
+    }
+
+    /// Adds, for the records of topics that have been read and that an earlier run has not ended: the first of those of
+    /// their group that wait behind them.
+    fn add_first_records(&self, first: &mut FirstWaitings) -> Result<(), TaskError> {
+        let parked = self.parked.lock();
+        for ((turn, group), lowest) in self.backlog.lowest_offsets() {
+            if self.is_queue(turn) {
+                continue;
+            }
+            let number = self.pipeline.input_number(self.inputs[turn].index);
+            let found = parked.find(group, lowest, |record| {
+                let is_beyond = record.record.base_offset() > lowest;
+                record.input == number && is_beyond && record.has_only_waited()
+            })?;
+            if let Some(found) = found {
+                let offset = found.parked.record.base_offset();
+                let sequence = found.sequence;
+                first.insert((turn, group), FirstWaiting { offset, sequence });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_queue(&self, turn: usize) -> bool {
+        let input = self.inputs.get(turn);
+        input.is_some_and(|input| matches!(input.source, Source::Queue(_)))
     }
 
     /// Which input of the task parked records name by a number; none if they are timers.
@@ -180,21 +222,26 @@ impl ConcurrentTask {
     fn before(
         &self,
         overtaken: Vec<Waiting>,
-        first: &HashMap<(usize, GroupId), FirstWaiting>,
+        first: &FirstWaitings,
     ) -> Result<Vec<ToPark>, TaskError> {
         let parked = self.parked.lock();
         let mut taken: HashSet<(GroupId, u64)> = HashSet::new();
+        // What lies between the first one that waits and the place that was found last is passed over once.
+        let mut found: HashMap<(usize, GroupId), u64> = HashMap::new();
         let mut to_park = Vec::new();
         // The last ones first: then what a kill leaves undone still is before all that is parked.
         for waiting in overtaken.into_iter().rev() {
             let group = waiting.group;
-            let sequence = match first.get(&(waiting.fetched.turn, group)) {
-                Some(first) => parked.free_before(group, first.sequence, |sequence| {
-                    taken.contains(&(group, sequence))
-                })?,
+            let of_input = (waiting.fetched.turn, group);
+            let before = found.get(&of_input).copied();
+            let before = before.or_else(|| first.get(&of_input).map(|first| first.sequence));
+            let sequence = match before {
+                Some(before) => parked
+                    .free_before(group, before, |sequence| taken.contains(&(group, sequence)))?,
                 None => None,
             };
             taken.extend(sequence.map(|sequence| (group, sequence)));
+            found.extend(sequence.map(|sequence| (of_input, sequence)));
             to_park.push(ToPark { waiting, sequence });
         }
         Ok(to_park)
@@ -251,11 +298,13 @@ impl ConcurrentTask {
     /// Commits something of the task itself, and waits until it is durable.
     async fn submit_own(&mut self, mut checkpoint: Checkpoint) -> Result<(), TaskError> {
         let now_ms = self.now_ms();
+        // Commits are completed in the order in which they are submitted, which this lock is for.
+        let mut progress = self.progress.lock().await;
         {
-            let parked = self.parked.lock();
+            let mut parked = self.parked.lock();
+            parked.complete(&mut checkpoint.commit);
             self.status.set_parked(parked.len(), parked.group_count());
         }
-        let mut progress = self.progress.lock().await;
         self.own_progress
             .add_to(&mut progress, now_ms, &mut checkpoint.commit);
         let (commit, counts) = (checkpoint.commit, checkpoint.counts);

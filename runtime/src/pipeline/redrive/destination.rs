@@ -8,7 +8,7 @@ use crate::log::Topic;
 use crate::manifest::RetryOrder;
 use crate::model::{BatchBuilder, HeadersBuf, PipelineName, RecordRef, batch};
 use crate::pipeline::Error;
-use crate::pipeline::retry::{Parked, record_group};
+use crate::pipeline::retry::{NoRoom, Parked, record_group};
 use crate::queue::{MessageBatch, Queue, letter};
 use crate::storage::schema::parked::ParkedRecord;
 use crate::storage::{Commit, Partition, Store};
@@ -185,11 +185,25 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Why nothing more can go there for now; `None` if it can.
+    pub(super) fn no_room(&self) -> Option<String> {
+        match self {
+            Self::Task { parked, .. } if parked.no_room() == Some(NoRoom::Groups) => Some(format!(
+                "records of {} keys wait to be tried again in the pipeline that they come from, and no more are taken; redrive them when some are done",
+                parked.group_count()
+            )),
+            Self::Task { .. } | Self::Partition { .. } | Self::Queue(_) => None,
+        }
+    }
+
     /// Completes a commit.
     pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), Error> {
         match self {
             // Records of a topic that is deleted are of no use to a pipeline.
-            Self::Task { partition, .. } => {
+            Self::Task {
+                partition, parked, ..
+            } => {
+                parked.complete(commit);
                 if let Some(partition) = partition {
                     commit.require_partition(partition);
                 }

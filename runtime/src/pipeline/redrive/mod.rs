@@ -175,6 +175,10 @@ impl Redrive {
                 destination.open(self.log.store())?
             }
         };
+        if let Some(reason) = outgoing.no_room() {
+            self.strand(number, reason);
+            return Ok(Some(Sent::default()));
+        }
         let mut commit = Commit::new();
         let offsets: Vec<u64> = batch.iter().map(|planned| planned.letter).collect();
         let taken = self

@@ -11,12 +11,14 @@ mod give_up_log;
 mod parked;
 mod recent;
 mod recorder;
+mod room;
 
 pub(super) use backoff::backoff_ms;
 pub(super) use dead_letter::{DeadLetters, Letter};
 pub(super) use give_up_log::GiveUpLog;
-pub(super) use parked::{Parked, Waiting};
+pub(super) use parked::{Further, NoRoom, Parked, Waiting};
 pub(super) use recorder::{ChangedState, FailedCall, Recorder};
+pub(super) use room::{ROOM_PAUSE, note_room};
 
 use crate::manifest::RetryOrder;
 use crate::model::{HeadersRef, key_hash};

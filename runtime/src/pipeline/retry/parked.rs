@@ -3,19 +3,28 @@
 //! Memory holds one entry for each group, not for each record, so that a key which fails for hours
 //! takes no more of it however many records queue up behind. The records themselves lie in the store; the
 //! first ones of a group are kept in memory besides (`recent.rs`), since most are tried again soon.
+//!
+//! A task that starts reads the first record of each group, not all of them (`parked/opening.rs`). How many there are is
+//! stored apart (`parked/counts.rs`), and shown: what is tried next, and whether a group has more, never depends on it.
+
+mod counts;
+mod lookup;
+mod opening;
 
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 
+pub(in crate::pipeline) use self::lookup::Further;
 use super::GroupId;
 use super::recent::{Head, Recent};
-use crate::storage::schema::KeyKind;
-use crate::storage::schema::parked::{self, ParkedRecord};
+use crate::storage::schema::parked::ParkedRecord;
+use crate::storage::schema::parked_group::{InputSet, ParkedGroup};
 use crate::storage::{Commit, Error, Scan, Store};
 
-/// Parked records of a task from which on it takes no new ones until some are done.
-const MAX_PARKED: u64 = 1_000_000;
+/// Groups of a task from which on it takes no new records until some are done: what is in memory of them then takes
+/// about 150 MB.
+const MAX_GROUPS: usize = 900_000;
 /// Records of a group that are tried in one call after the first failure of it.
 const FIRST_RUN: u32 = 16;
 /// Bytes of parked records that a task keeps in memory besides the store.
@@ -29,7 +38,12 @@ pub(in crate::pipeline) struct Parked {
     groups: HashMap<GroupId, Group>,
     /// Groups by the time at which their first record is due.
     due: BTreeSet<(u64, GroupId)>,
+    /// Groups of which nothing is parked any more, until the commits are on their way that say so.
+    leaving: HashMap<GroupId, ParkedGroup>,
     count: u64,
+    /// When records were taken last, in ms since the epoch.
+    taken_at_ms: u64,
+    max_groups: usize,
     /// Bytes of the records that are in memory.
     recent_bytes: usize,
     next_sequence: u64,
@@ -47,13 +61,27 @@ struct Group {
     has_faulted: bool,
     /// None of its records lies before this.
     first_sequence: u64,
-    count: u64,
+    /// The place of its last record.
+    last_sequence: u64,
+    /// How much of it is parked, as of the commits that are on their way or stored.
+    stored: ParkedGroup,
     /// How many of its records are tried in one call at most. Those behind one that fails again have run for
     /// nothing, so it halves with each failure, and grows by each record that goes through: otherwise a key of
     /// which every record fails once would cost a whole batch for each of them.
     max_run: u32,
     /// Its first records, if they are in memory.
     recent: Recent,
+    /// Whether these are all.
+    has_all_recent: bool,
+}
+
+/// Why a task takes no new records for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pipeline) enum NoRoom {
+    /// Too many groups are parked.
+    Groups,
+    /// The disk runs low.
+    Disk,
 }
 
 /// A parked record that is due, and where it lies.
@@ -65,60 +93,24 @@ pub(in crate::pipeline) struct Waiting {
 }
 
 impl Parked {
-    /// Reads which records of a task are parked. What a trial has held is due at once.
-    pub(in crate::pipeline) fn open(
-        store: Store,
-        pipeline_id: u32,
-        task: u32,
-    ) -> Result<Self, Error> {
-        let mut opened = Self {
-            store: store.clone(),
-            pipeline_id,
-            task,
-            groups: HashMap::new(),
-            due: BTreeSet::new(),
-            count: 0,
-            recent_bytes: 0,
-            next_sequence: 0,
-            inputs: BTreeSet::new(),
-            holding_until_ms: None,
-        };
-        scan(&store, pipeline_id, task, |group, sequence, mut record| {
-            if record.is_held() {
-                record.due_ms = 0;
-            }
-            opened.insert(group, sequence, &record);
-            opened.inputs.insert(record.input);
-            opened.next_sequence = opened.next_sequence.max(sequence.saturating_add(1));
-        })?;
-        Ok(opened)
-    }
-
-    /// Reads all records that are parked, group by group, in the order of each.
-    pub(in crate::pipeline) fn read_all(
-        &self,
-        mut visit: impl FnMut(Waiting),
-    ) -> Result<(), Error> {
-        let (pipeline_id, task) = (self.pipeline_id, self.task);
-        scan(&self.store, pipeline_id, task, |group, sequence, parked| {
-            visit(Waiting {
-                group,
-                sequence,
-                parked,
-            });
-        })
-    }
-
     pub(in crate::pipeline) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// The numbers of the inputs that records came from, as of the start.
+    /// The numbers of the inputs that records came from, as of the start; and perhaps of some of which there is none
+    /// any more.
     pub(in crate::pipeline) fn inputs(&self) -> &BTreeSet<u32> {
         &self.inputs
     }
 
-    /// How many records are parked.
+    /// The inputs that the records of a group came from, as of the start; and perhaps some of which there is none any
+    /// more.
+    pub(in crate::pipeline) fn inputs_of(&self, group: GroupId) -> InputSet {
+        let of = self.groups.get(&group);
+        of.map(|of| of.stored.inputs).unwrap_or_default()
+    }
+
+    /// How many records are parked, as of the commits that are [complete](Self::complete).
     pub(in crate::pipeline) fn len(&self) -> u64 {
         self.count
     }
@@ -128,9 +120,16 @@ impl Parked {
         self.groups.len() as u64
     }
 
-    /// Whether the task must not take new records, so that what is parked stays within bounds.
-    pub(in crate::pipeline) fn is_full(&self) -> bool {
-        self.count >= MAX_PARKED
+    /// Why the task must not take new records, so that what is parked stays within bounds: memory that of groups, the
+    /// disk that of records.
+    pub(in crate::pipeline) fn no_room(&self) -> Option<NoRoom> {
+        if self.groups.len() >= self.max_groups {
+            Some(NoRoom::Groups)
+        } else if !self.is_empty() && self.store.is_disk_low() {
+            Some(NoRoom::Disk)
+        } else {
+            None
+        }
     }
 
     /// Whether a record of this group has to wait behind others.
@@ -196,25 +195,9 @@ impl Parked {
         record: &ParkedRecord,
         commit: &mut Commit,
     ) {
-        commit.park(self.pipeline_id, self.task, group, sequence, record);
+        commit.park_new(self.pipeline_id, self.task, group, sequence, record);
         self.insert(group, sequence, record);
         self.keep(group, sequence, record);
-    }
-
-    /// The last place in a group that is free, and not `is_taken`, before another one; `None` if there is none.
-    pub(in crate::pipeline) fn free_before(
-        &self,
-        group: GroupId,
-        sequence: u64,
-        is_taken: impl Fn(u64) -> bool,
-    ) -> Result<Option<u64>, Error> {
-        for place in (0..sequence).rev().filter(|place| !is_taken(*place)) {
-            let key = parked::key(self.pipeline_id, self.task, group, place);
-            if self.store.get(KeyKind::Parked, &key)?.is_none() {
-                return Ok(Some(place));
-            }
-        }
-        Ok(None)
     }
 
     /// Keeps a record in memory that was parked now, if there is room.
@@ -223,9 +206,7 @@ impl Parked {
             return;
         };
         let before = of.recent.len_bytes();
-        // Without the record itself.
-        let are_all_here = of.recent.len() as u64 + 1 == of.count;
-        of.recent.keep(sequence, record, are_all_here);
+        of.has_all_recent = of.recent.keep(sequence, record, of.has_all_recent);
         self.recent_bytes = self.recent_bytes + of.recent.len_bytes() - before;
         if self.recent_bytes <= MAX_RECENT_BYTES {
             return;
@@ -238,6 +219,7 @@ impl Parked {
             if let Some(of) = self.groups.get_mut(group) {
                 self.recent_bytes -= of.recent.len_bytes();
                 of.recent = Recent::default();
+                of.has_all_recent = false;
             }
         }
     }
@@ -269,30 +251,23 @@ impl Parked {
         }
     }
 
-    /// Removes a record that has an outcome; the next one of its group is due at once.
+    /// Removes a record that has an outcome, the first one of its group; the next one is due at once, behind the groups
+    /// that are due already: one of which much is parked leaves the others their turn.
     pub(in crate::pipeline) fn remove(&mut self, done: &Waiting, commit: &mut Commit) {
         commit.unpark(self.pipeline_id, self.task, done.group, done.sequence);
-        self.count = self.count.saturating_sub(1);
         let Some(group) = self.groups.get_mut(&done.group) else {
             return;
         };
-        group.count = group.count.saturating_sub(1);
         group.max_run = group.max_run.saturating_add(1);
         let before = group.recent.len_bytes();
         group.recent.remove(done.sequence);
         self.recent_bytes = self.recent_bytes + group.recent.len_bytes() - before;
-        if group.count == 0 {
-            self.due.remove(&(group.due_ms, done.group));
-            self.groups.remove(&done.group);
+        if done.sequence >= group.last_sequence {
+            self.forget(done.group);
         } else {
             // What was removed need not be passed over again.
             group.first_sequence = done.sequence + 1;
-            // Not before everything else: whoever has been due for longer comes first.
-            let due_ms = match done.parked.is_held() {
-                true => 0,
-                false => done.parked.due_ms,
-            };
-            self.set_first(done.group, due_ms, false);
+            self.set_first(done.group, self.taken_at_ms, false);
         }
     }
 
@@ -307,6 +282,7 @@ impl Parked {
         max_bytes: usize,
         is_elsewhere: impl Fn(GroupId) -> bool,
     ) -> Result<Vec<Waiting>, Error> {
+        self.taken_at_ms = now_ms;
         let mut taken: Vec<Waiting> = Vec::new();
         let mut bytes = 0;
         let due: Vec<GroupId> = self
@@ -371,40 +347,47 @@ impl Parked {
             of.recent.add_to(&mut head);
             return Ok(head.into_found());
         }
-        let from = parked::key(self.pipeline_id, self.task, group, of.first_sequence);
-        let to = parked::key(self.pipeline_id, self.task, group, u64::MAX);
-        self.store
-            .scan(KeyKind::Parked, &from, Some(&to), |key, value| {
-                let (_, _, _, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-                let value = bytes::Bytes::copy_from_slice(value);
-                let parked = parked::parse_value(&value).ok_or_else(damaged)?;
-                Ok(match head.add(sequence, parked) {
-                    true => Scan::Continue,
-                    false => Scan::Stop,
-                })
-            })?;
+        self.scan_group(group, of.first_sequence, |sequence, parked| {
+            match head.add(sequence, parked) {
+                true => Scan::Continue,
+                false => Scan::Stop,
+            }
+        })?;
         Ok(head.into_found())
     }
 
     fn insert(&mut self, id: GroupId, sequence: u64, record: &ParkedRecord) {
-        self.count += 1;
-        let Some(group) = self.groups.get_mut(&id) else {
-            let group = Group {
-                due_ms: record.due_ms,
-                has_faulted: record.has_faulted,
-                first_sequence: sequence,
-                count: 1,
-                max_run: FIRST_RUN,
-                recent: Recent::default(),
-            };
-            self.groups.insert(id, group);
-            self.due.insert((record.due_ms, id));
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.last_sequence = group.last_sequence.max(sequence);
+            if sequence < group.first_sequence {
+                group.first_sequence = sequence;
+                self.set_first(id, record.due_ms, record.has_faulted);
+            }
+            return;
+        }
+        let group = Group {
+            due_ms: record.due_ms,
+            has_faulted: record.has_faulted,
+            first_sequence: sequence,
+            last_sequence: sequence,
+            stored: self.leaving.remove(&id).unwrap_or_default(),
+            max_run: FIRST_RUN,
+            recent: Recent::default(),
+            has_all_recent: true,
+        };
+        self.groups.insert(id, group);
+        self.due.insert((record.due_ms, id));
+    }
+
+    /// Forgets a group of which nothing is parked any more.
+    fn forget(&mut self, id: GroupId) {
+        let Some(group) = self.groups.remove(&id) else {
             return;
         };
-        group.count += 1;
-        if sequence < group.first_sequence {
-            group.first_sequence = sequence;
-            self.set_first(id, record.due_ms, record.has_faulted);
+        self.due.remove(&(group.due_ms, id));
+        self.recent_bytes -= group.recent.len_bytes();
+        if group.stored.record_count > 0 {
+            self.leaving.insert(id, group.stored);
         }
     }
 
@@ -418,30 +401,7 @@ impl Parked {
     }
 }
 
-/// Reads the parked records of a task: group, place and record.
-fn scan(
-    store: &Store,
-    pipeline_id: u32,
-    task: u32,
-    mut visit: impl FnMut(GroupId, u64, ParkedRecord),
-) -> Result<(), Error> {
-    let from = parked::key(pipeline_id, task, 0, 0);
-    let to = parked::key(pipeline_id, task, u64::MAX, u64::MAX);
-    store.scan(KeyKind::Parked, &from, Some(&to), |key, value| {
-        let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-        let value = bytes::Bytes::copy_from_slice(value);
-        let record = parked::parse_value(&value).ok_or_else(damaged)?;
-        visit(group, sequence, record);
-        Ok(Scan::Continue)
-    })
-}
-
-fn damaged() -> Error {
-    Error::Damaged {
-        what: "a parked record".to_owned(),
-        reason: "malformed".to_owned(),
-    }
-}
-
+#[cfg(test)]
+mod bounds_tests;
 #[cfg(test)]
 mod tests;

@@ -24,21 +24,23 @@ impl Recent {
         self.records.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// What they take in memory.
     pub(super) fn len_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Keeps a record that was parked now, if none lies before it that is left out. `are_all_here`: none is.
-    pub(super) fn keep(&mut self, sequence: u64, record: &ParkedRecord, are_all_here: bool) {
+    /// Keeps a record that was parked now, if none lies before it that is left out. `are_all_here`: none is. Returns
+    /// whether none is then.
+    pub(super) fn keep(
+        &mut self,
+        sequence: u64,
+        record: &ParkedRecord,
+        are_all_here: bool,
+    ) -> bool {
         let at = self.position(sequence);
         let is_last = at == self.records.len();
         if is_last && (!are_all_here || self.records.len() >= MAX_RECORDS) {
-            return;
+            return false;
         }
         self.bytes += size_bytes(record);
         self.records.insert(at, (sequence, record.clone()));
@@ -46,7 +48,9 @@ impl Recent {
             && let Some((_, last)) = self.records.pop_back()
         {
             self.bytes -= size_bytes(&last);
+            return false;
         }
+        are_all_here
     }
 
     /// Replaces a record that was parked again in its place.

@@ -291,9 +291,7 @@ impl Pipelines {
 
     /// Drops what is known of a pipeline, whose tasks have ended.
     pub(super) fn forget(&self, name: &PipelineName) -> Option<Managed> {
-        let mut failures = self.shared.failures.lock();
-        failures.retain(|failure| failure.pipeline != *name);
-        drop(failures);
+        self.forget_failures(name);
         self.shared.managed.lock().remove(name)
     }
 

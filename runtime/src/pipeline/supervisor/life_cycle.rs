@@ -53,9 +53,7 @@ impl Pipelines {
         let pipeline = self.open(&spec, &plugin).await?;
         // A pipeline that has failed may have tasks that have not ended yet.
         self.stop_tasks(name).await;
-        let mut failures = self.shared.failures.lock();
-        failures.retain(|failure| failure.pipeline != *name);
-        drop(failures);
+        self.forget_failures(name);
         let mut managed = self.shared.managed.lock();
         if let Some(managed) = managed.get_mut(name) {
             managed.is_paused = false;
@@ -116,13 +114,14 @@ impl Pipelines {
     }
 
     /// Ends a pipeline's tasks at their next batch boundary, and starts it again with a version of its plugin, whether or
-    /// not that can be opened: for tasks that could not be given it while they ran. One that is paused or has failed
-    /// does not start.
+    /// not that can be opened: for tasks that could not be given it while they ran. One that is paused does not start. One
+    /// that has failed does: it has failed with the version that this one takes the place of.
     ///
     /// # Errors
     /// [`Error::Storage`]: what it runs cannot be noted.
     pub async fn restart(&self, name: &PipelineName, plugin: &Plugin) -> Result<(), Error> {
         let _change = self.shared.changes.lock().await;
+        self.forget_failures(name);
         self.restart_now(name, plugin).await;
         registry::set_digest(self.shared.log.store(), name, plugin.digest()).await
     }
@@ -139,6 +138,12 @@ impl Pipelines {
             known.run = Some(self.run(pipeline, Some(run), starts));
             known.plugin = Ok(plugin.clone());
         }
+    }
+
+    /// Forgets why tasks of a pipeline have failed, before it starts again.
+    pub(super) fn forget_failures(&self, name: &PipelineName) {
+        let mut failures = self.shared.failures.lock();
+        failures.retain(|failure| failure.pipeline != *name);
     }
 
     /// Whether a task of a pipeline has failed since it was started.

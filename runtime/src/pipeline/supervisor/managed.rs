@@ -181,7 +181,10 @@ async fn run_task(
     if pipeline.spec.is_producer() {
         let task = block_in_place(|| ProducerTask::open(pipeline, control, status))?;
         task.run().await
-    } else if pipeline.spec.concurrency > 1 || pipeline.has_gaps(task)? {
+    } else if pipeline.spec.concurrency > 1
+        || pipeline.has_gaps(task)?
+        || block_in_place(|| pipeline.has_overtaken(task))?
+    {
         let task = ConcurrentTask::open(pipeline, task, control, status).await?;
         task.run().await
     } else {

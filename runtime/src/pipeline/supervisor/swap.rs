@@ -150,8 +150,8 @@ impl Pipelines {
     }
 
     /// Gives tasks back what they ran before. If one cannot swap, all of the pipeline start again, with the version that
-    /// it starts with.
-    async fn swap_back(&self, name: &PipelineName, targets: &[&Target]) {
+    /// it starts with, also if they have failed meanwhile: they ran before the swap.
+    pub(super) async fn swap_back(&self, name: &PipelineName, targets: &[&Target]) {
         for target in targets {
             let Err(reason) = self.swap_task(name, target, &target.from).await else {
                 continue;
@@ -163,6 +163,7 @@ impl Pipelines {
                 run.map(|run| Arc::clone(&run.pipeline))
             };
             if let Some(main) = main {
+                self.forget_failures(name);
                 self.restart_now(name, &main.plugin).await;
             }
             return;
@@ -231,9 +232,7 @@ impl Pipelines {
             return Err(error);
         }
         self.stop_tasks(name).await;
-        let mut failures = self.shared.failures.lock();
-        failures.retain(|failure| failure.pipeline != *name);
-        drop(failures);
+        self.forget_failures(name);
         let mut managed = self.shared.managed.lock();
         if let Some(managed) = managed.get_mut(name) {
             let pipeline = PipelineRuntime::clone(&opened);
@@ -244,7 +243,7 @@ impl Pipelines {
 }
 
 /// The tasks that are to swap, and what to.
-fn targets(
+pub(super) fn targets(
     managed: &Managed,
     partitions: Option<&[u32]>,
     plugin: &Plugin,

@@ -471,6 +471,50 @@ async fn a_version_that_does_not_open_changes_nothing() {
     assert_eq!(scene.records("out"), scene.records("in"));
 }
 
+/// A version stops a pipeline, and is taken back: when some tasks have it already and another one cannot be given it, or
+/// when all have it, and another pipeline cannot.
+///
+/// Fails when what has failed with it keeps the pipeline from running with the one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_taken_back_leaves_no_failure() {
+    let scene = Scene::new();
+    let [old, new] = [scene.plugin(&passthrough()), scene.plugin(&traps())];
+    let settings = "dead-letter = \"stop\"\nretry = { max-attempts = 1 }";
+    let text = manifest("m", "a", settings);
+    scene.apply(&text, &old).await.unwrap();
+    let (pipelines, a) = (&scene.pipelines, name("a"));
+    for (at, is_midway) in [(0, true), (1, false)] {
+        let mut swapped = Vec::new();
+        if is_midway {
+            let (to, targets) = {
+                let managed = pipelines.shared.managed.lock();
+                swap::targets(&managed[&a], None, &new, None).unwrap()
+            };
+            for target in &targets {
+                pipelines.swap_task(&a, target, &to).await.unwrap();
+            }
+            swapped = targets;
+        } else {
+            pipelines.swap(&a, None, &new).await.unwrap();
+        }
+        scene.send(at * 40..(at + 1) * 40).await;
+        while scene.status("a").state != PipelineState::Failed {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match is_midway {
+            true => {
+                let targets: Vec<_> = swapped.iter().collect();
+                pipelines.swap_back(&a, &targets).await;
+            }
+            false => pipelines.restart(&a, &old).await.unwrap(),
+        }
+        scene.wait_until_idle().await;
+        assert_eq!(scene.status("a").state, PipelineState::Running, "{at}");
+        assert_eq!(scene.task_digests("a"), vec![old.digest().clone(); 4]);
+        assert_eq!(scene.records("out"), scene.records("in"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_pipeline_starts_with_what_was_swapped_in() {
     let scene = Scene::new();

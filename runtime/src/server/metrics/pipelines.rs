@@ -62,6 +62,12 @@ const OF_PIPELINES: &[OfPipelines] = &[
         value: |status| status.totals.parked_groups as f64,
     },
     OfPipelines {
+        name: "millstream_pipeline_tasks_without_room",
+        help: "Tasks that take no new records, since too many keys wait to be tried again or the disk runs low",
+        kind: MetricType::Gauge,
+        value: |status| status.totals.tasks_without_room as f64,
+    },
+    OfPipelines {
         name: "millstream_pipeline_instances",
         help: "Instances of the plugin",
         kind: MetricType::Gauge,

@@ -106,6 +106,9 @@ pub struct TotalsView {
     pub lag_records: u64,
     /// Records that wait to be tried again now.
     pub parked_records: u64,
+    /// Tasks that take no new records now, since too many keys wait to be tried again or the disk runs low.
+    #[serde(default)]
+    pub tasks_without_room: u64,
 }
 
 /// A task: the pipeline on one partition of its inputs.
@@ -195,6 +198,7 @@ impl TotalsView {
             dead_letters: progress.dead_letters,
             lag_records: progress.lag_records,
             parked_records: progress.parked_records,
+            tasks_without_room: progress.tasks_without_room,
         }
     }
 }

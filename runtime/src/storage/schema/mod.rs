@@ -18,6 +18,7 @@ pub mod id_key;
 pub mod manifest;
 pub mod name_key;
 pub mod parked;
+pub mod parked_group;
 pub mod partition_head;
 pub mod pipeline;
 pub mod plugin;
@@ -104,6 +105,8 @@ pub enum KeyKind {
     Parked = 0x31,
     /// `(pipeline id, task, due at ms, key)` → a timer's payload.
     Timer = 0x32,
+    /// `(pipeline id, task, group)` → how many records of a large group wait to be tried again.
+    ParkedGroup = 0x33,
 }
 
 /// Whether a key is of a kind.
@@ -187,6 +190,7 @@ mod tests {
             (KeyKind::QueueChunk, 0x40),
             (KeyKind::Parked, 0x31),
             (KeyKind::Timer, 0x32),
+            (KeyKind::ParkedGroup, 0x33),
         ];
         for (kind, code) in codes {
             assert_eq!(kind_prefix(kind), [code]);

@@ -48,6 +48,11 @@ impl ParkedRecord {
     pub fn is_held(&self) -> bool {
         self.attempt_count == 0 && self.first_failed_ms > 0
     }
+
+    /// Whether it has not run, but waits behind another one, or did when it was parked.
+    pub fn has_only_waited(&self) -> bool {
+        self.attempt_count == 0 && !self.is_held()
+    }
 }
 
 /// The start of all keys of a task.

@@ -9,7 +9,7 @@ use crate::storage::tests::support::{START_MS, TestStore, cases};
 const PIPELINE: u32 = 3;
 const TASK: u32 = 1;
 
-fn record(offset: u64, attempt_count: u32, due_ms: u64) -> ParkedRecord {
+pub(super) fn record(offset: u64, attempt_count: u32, due_ms: u64) -> ParkedRecord {
     let mut builder = BatchBuilder::new(Compression::None);
     builder
         .push(1, Some(b"key"), Some(b"value"), HeadersRef::EMPTY)
@@ -26,7 +26,13 @@ fn record(offset: u64, attempt_count: u32, due_ms: u64) -> ParkedRecord {
     }
 }
 
-fn open(directory: &TestStore) -> Parked {
+/// Completes a commit and stores it.
+pub(super) fn store(directory: &TestStore, parked: &mut Parked, mut commit: Commit) {
+    parked.complete(&mut commit);
+    directory.commit(commit);
+}
+
+pub(super) fn open(directory: &TestStore) -> Parked {
     Parked::open(directory.store().clone(), PIPELINE, TASK).unwrap()
 }
 
@@ -44,9 +50,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0u64..4, 1usize..40).prop_map(|(group, count)| Step::Park { group, count }),
+        4 => (0u64..4, 1usize..90).prop_map(|(group, count)| Step::Park { group, count }),
         2 => (0u64..4).prop_map(|group| Step::ParkLate { group }),
-        6 => (1usize..20, 0usize..20).prop_map(|(max_records, done)| Step::Try { max_records, done }),
+        6 => (1usize..60, 0usize..60).prop_map(|(max_records, done)| Step::Try { max_records, done }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -68,7 +74,11 @@ fn assert_as_stored(parked: &Parked, directory: &TestStore) {
     let bytes: usize = parked.groups.values().map(|of| of.recent.len_bytes()).sum();
     assert_eq!(parked.recent_bytes, bytes);
     for (group, of) in &parked.groups {
-        assert_eq!(of.count, stored.groups[group].count);
+        assert_eq!(
+            of.stored.record_count,
+            stored.groups[group].stored.record_count
+        );
+        assert_eq!(of.last_sequence, stored.groups[group].last_sequence);
         stored.groups.get_mut(group).unwrap().max_run = of.max_run;
         let expected = told(&stored.head_of(*group, 50, 1 << 20).unwrap());
         let found = told(&parked.head_of(*group, 50, 1 << 20).unwrap());
@@ -124,7 +134,7 @@ proptest! {
                 }
                 Step::Reopen => parked = open(&directory),
             }
-            directory.commit(commit);
+            store(&directory, &mut parked, commit);
             assert_as_stored(&parked, &directory);
         }
     }
@@ -139,7 +149,7 @@ fn a_record_that_was_overtaken_finds_its_place_again() {
     let running = parked.reserve(3);
     parked.park_at(running, 7, &record(5, 1, START_MS), &mut commit);
     parked.park(7, &record(8, 0, START_MS), &mut commit);
-    directory.commit(commit);
+    store(&directory, &mut parked, commit);
     let mut parked = open(&directory);
     let behind = running + 3;
     let free = |parked: &Parked, taken: &[u64]| {
@@ -153,11 +163,14 @@ fn a_record_that_was_overtaken_finds_its_place_again() {
     for (place, offset) in [(running + 2, 7), (running + 1, 6)] {
         parked.park_at(place, 7, &record(offset, 0, START_MS), &mut commit);
     }
-    directory.commit(commit);
+    store(&directory, &mut parked, commit);
     assert_as_stored(&parked, &directory);
     let mut offsets = Vec::new();
     parked
-        .read_all(|waiting| offsets.push(waiting.parked.record.base_offset()))
+        .visit(|waiting| {
+            offsets.push(waiting.parked.record.base_offset());
+            Further::Record
+        })
         .unwrap();
     assert_eq!(offsets, [5, 6, 7, 8]);
 }
@@ -173,7 +186,7 @@ fn a_group_of_which_each_record_fails_once_costs_little() {
     for offset in 0..RECORDS {
         parked.park(7, &record(offset, 0, START_MS), &mut commit);
     }
-    directory.commit(commit);
+    store(&directory, &mut parked, commit);
     let mut run_count = 0;
     while !parked.is_empty() {
         let mut commit = Commit::new();
@@ -189,7 +202,7 @@ fn a_group_of_which_each_record_fails_once_costs_little() {
             parked.park_again(&again, &mut commit);
             break;
         }
-        directory.commit(commit);
+        store(&directory, &mut parked, commit);
     }
     // Each of them twice, and what waited behind it.
     assert!(run_count <= 4 * RECORDS, "{run_count}");
@@ -205,7 +218,7 @@ fn a_group_that_goes_through_is_done_in_large_batches() {
     for offset in 0..RECORDS {
         parked.park(7, &record(offset, 0, START_MS), &mut commit);
     }
-    directory.commit(commit);
+    store(&directory, &mut parked, commit);
     let mut calls = 0;
     while !parked.is_empty() {
         let mut commit = Commit::new();
@@ -214,7 +227,7 @@ fn a_group_that_goes_through_is_done_in_large_batches() {
         for waiting in &due {
             parked.remove(waiting, &mut commit);
         }
-        directory.commit(commit);
+        store(&directory, &mut parked, commit);
     }
     assert!(calls <= 20, "{calls}");
 }
@@ -257,7 +270,7 @@ fn what_a_trial_has_held_is_due_when_it_ends() {
         }
         // Fails for another reason, and keeps its time.
         parked.park(5, &record(1, 1, HELD_UNTIL_MS), &mut commit);
-        directory.commit(commit);
+        store(&directory, &mut parked, commit);
         let due = parked.take_due(START_MS, 512, 1 << 20, |_| false);
         assert!(due.unwrap().is_empty());
         match is_reopened {
@@ -273,7 +286,7 @@ fn what_a_trial_has_held_is_due_when_it_ends() {
             for waiting in &due.unwrap() {
                 parked.remove(waiting, &mut commit);
             }
-            directory.commit(commit);
+            store(&directory, &mut parked, commit);
         }
         assert_eq!(
             (parked.len(), parked.next_due_ms()),
@@ -286,7 +299,7 @@ fn what_a_trial_has_held_is_due_when_it_ends() {
         {
             parked.remove(waiting, &mut commit);
         }
-        directory.commit(commit);
+        store(&directory, &mut parked, commit);
         assert!(parked.is_empty());
     }
 }
@@ -309,14 +322,14 @@ fn a_trial_holds_what_it_has_held_and_nothing_else() {
     parked.release();
     parked.hold(second_ms);
     parked.park(5, &held(second_ms), &mut commit);
-    directory.commit(commit);
+    store(&directory, &mut parked, commit);
     for is_held in [false, true] {
         let mut commit = Commit::new();
         let due = parked.take_due(START_MS, 512, 1 << 20, |_| false).unwrap();
         assert_eq!(due.len(), 1);
         assert_eq!((due[0].group, due[0].parked.is_held()), (3, is_held));
         parked.remove(&due[0], &mut commit);
-        directory.commit(commit);
+        store(&directory, &mut parked, commit);
     }
     assert_eq!((parked.len(), parked.next_due_ms()), (1, Some(second_ms)));
 }
@@ -359,7 +372,7 @@ fn each_state_of_a_record_is_due_in_its_time() {
             };
             assert_eq!(record.is_held(), is_held, "{case}");
             parked.park(3, &record, &mut commit);
-            directory.commit(commit);
+            store(&directory, &mut parked, commit);
             match turn {
                 "ends" => parked.release(),
                 "ends, and another one begins" => {
