@@ -245,7 +245,7 @@ fn exit_codes_are_those_of_the_help() {
     sandbox
         .run(&["topic", "list"])
         .expect_code(3)
-        .expect_error(&["has format 99", "reads formats up to 1"]);
+        .expect_error(&["has format 99", "reads format 2"]);
     fs::remove_dir_all(sandbox.data_dir()).unwrap();
     fs::create_dir(sandbox.data_dir()).unwrap();
     fs::write(sandbox.data_dir().join("thesis.txt"), "").unwrap();

