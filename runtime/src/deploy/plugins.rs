@@ -193,7 +193,7 @@ impl Deployments {
                     report: None,
                     is_restoring: false,
                 };
-                records::drop_old_deploy(&self.shared.store, &mut commit, first.id)?;
+                records::drop_old_deploys(&self.shared.store, &mut commit, first.id)?;
                 records::put_deploy(&mut commit, &first)?;
                 StoredPlugin {
                     current: version.digest.clone(),
@@ -331,7 +331,7 @@ impl Deployments {
     /// Deletes a plugin with all its versions.
     ///
     /// # Errors
-    /// [`Error::UnknownPlugin`], [`Error::PluginInUse`], [`Error::UnderWay`]
+    /// [`Error::UnknownPlugin`], [`Error::PluginInUse`], [`Error::UnderWay`], [`Error::Waiting`]
     pub async fn delete_plugin(&self, name: &PluginName) -> Result<(), Error> {
         let (this, name) = (self.clone(), name.clone());
         self.to_its_end(async move { this.delete_plugin_now(&name).await })

@@ -312,20 +312,24 @@ pub(super) fn delete_manifest(commit: &mut Commit, name: &str) {
     commit.delete(KeyKind::Manifest, manifest::key(name));
 }
 
-/// Drops the deploy that is too old once there is one with this number; not one that waits for a server, nor one that is
+/// Drops the deploys that are too old once there is one with this number; none that waits for a server, nor one that is
 /// not done with its state, without which pipelines would start on half of it, nor the one to which that goes back,
 /// without which it could not be run again.
-pub(super) fn drop_old_deploy(store: &Store, commit: &mut Commit, id: u64) -> Result<(), Error> {
-    let Some(old) = id.checked_sub(KEPT_DEPLOYS) else {
+pub(super) fn drop_old_deploys(store: &Store, commit: &mut Commit, id: u64) -> Result<(), Error> {
+    let Some(last) = id.checked_sub(KEPT_DEPLOYS) else {
         return Ok(());
     };
-    let is_needed = |it: &Deploy| {
-        let goes_back = matches!(it.mode, Mode::Rollback { restores: Some(id) } if id == old);
-        let is_unfinished = it.is_restoring && (it.id == old || goes_back);
-        is_unfinished || (it.id == old && it.outcome == Outcome::Waiting)
+    let deploys = deploys(store)?;
+    let unfinished = || deploys.iter().filter(|it| it.is_restoring);
+    let is_needed = |old: &Deploy| {
+        let is_goal =
+            |it: &Deploy| matches!(it.mode, Mode::Rollback { restores: Some(id) } if id == old.id);
+        old.is_restoring || old.outcome == Outcome::Waiting || unfinished().any(is_goal)
     };
-    if !deploys(store)?.iter().any(is_needed) {
-        commit.delete(KeyKind::Deploy, deploy::key(old));
+    for old in deploys.iter().filter(|it| it.id <= last) {
+        if !is_needed(old) {
+            commit.delete(KeyKind::Deploy, deploy::key(old.id));
+        }
     }
     Ok(())
 }

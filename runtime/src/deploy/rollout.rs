@@ -182,7 +182,7 @@ impl Deployments {
     /// Stores a new deploy, in the place of one that is too old.
     pub(super) async fn note_new(&self, deploy: &Deploy) -> Result<(), Error> {
         let mut commit = Commit::new();
-        records::drop_old_deploy(&self.shared.store, &mut commit, deploy.id)?;
+        records::drop_old_deploys(&self.shared.store, &mut commit, deploy.id)?;
         records::put_deploy(&mut commit, deploy)?;
         self.shared.store.commit(commit).await?;
         Ok(())

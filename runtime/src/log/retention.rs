@@ -1,7 +1,5 @@
 //! Retention: old batches go by age and by size.
 
-use std::sync::Arc;
-
 use super::maintenance::blocking;
 use super::{Error, Log, Topic, TopicConfig};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -30,10 +28,13 @@ impl Log {
                 let mut commit = Commit::new();
                 commit.trim_partition(partition, start_offset, freed);
                 self.store().commit(commit).await?;
-                let (store, partition) = (self.store().clone(), Arc::clone(partition));
-                blocking(move || store.compact_partition(&partition, 0..start_offset)).await?;
                 freed_bytes += freed;
             }
+        }
+        if freed_bytes > 0 {
+            // Once for all of them: it flushes what is in memory.
+            let (store, topic_id) = (self.store().clone(), topic.id());
+            blocking(move || store.compact_topic(topic_id)).await?;
         }
         Ok(freed_bytes)
     }

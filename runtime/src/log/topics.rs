@@ -247,12 +247,7 @@ impl Log {
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), Error> {
         let topic = self.delete(name).await?;
         let store = self.store.clone();
-        blocking(move || {
-            for partition in topic.partitions() {
-                store.compact_partition(partition, 0..u64::MAX);
-            }
-        })
-        .await
+        blocking(move || store.compact_topic(topic.id())).await
     }
 
     async fn delete(&self, name: &TopicName) -> Result<Topic, Error> {

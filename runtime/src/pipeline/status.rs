@@ -244,9 +244,14 @@ impl TaskStatus {
         self.parked.store(records, Ordering::Release);
     }
 
-    /// Says why it takes no new records, if it takes none. Returns what was said before.
-    pub(super) fn set_no_room(&self, no_room: Option<NoRoom>) -> Option<NoRoom> {
-        std::mem::replace(&mut self.no_room.lock(), no_room)
+    /// Says why it takes no new records, if it takes none.
+    pub(super) fn set_no_room(&self, no_room: Option<NoRoom>) {
+        *self.no_room.lock() = no_room;
+    }
+
+    /// Why the task takes no new records, if it does not.
+    pub(super) fn no_room(&self) -> Option<NoRoom> {
+        *self.no_room.lock()
     }
 
     pub(super) fn count(&self, counts: Counts) {
@@ -298,7 +303,8 @@ impl TaskStatus {
         progress.dead_letters += self.dead_letters.load(Ordering::Relaxed);
         progress.parked_records += self.parked.load(Ordering::Relaxed);
         progress.parked_groups += self.parked_groups.load(Ordering::Relaxed);
-        progress.tasks_without_room += u64::from(self.no_room.lock().is_some());
+        let is_stopped = self.stopped.load(Ordering::Acquire);
+        progress.tasks_without_room += u64::from(!is_stopped && self.no_room().is_some());
         progress.memory_bytes += self.memory_bytes.load(Ordering::Relaxed);
         progress.calls.add(&self.calls.counts());
         progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();

@@ -476,7 +476,7 @@ impl Commit {
         from: impl AsRef<[u8]>,
         to: impl AsRef<[u8]>,
     ) {
-        debug_assert!(is_within_kind(kind, from.as_ref(), to.as_ref()), "{kind:?}");
+        assert!(is_within_kind(kind, from.as_ref(), to.as_ref()), "{kind:?}");
         let (from, to) = (
             Bytes::copy_from_slice(from.as_ref()),
             Bytes::copy_from_slice(to.as_ref()),

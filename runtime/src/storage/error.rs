@@ -17,7 +17,7 @@ pub enum Error {
         /// ` (pid N)` if the holder left its process id, else empty.
         holder: String,
     },
-    /// The directory was written by a later version of Millstream.
+    /// The directory was written by a version of Millstream with another format.
     #[error(
         "the data directory {path} has format {found}, this version of millstream reads format {supported}; use the version that wrote it"
     )]

@@ -69,7 +69,7 @@ pub struct StoreOptions {
     pub tail_bytes: usize,
     /// Bytes of RocksDB's block cache.
     pub block_cache_bytes: usize,
-    /// Bytes of one memtable; up to twelve exist at a time.
+    /// Bytes of one memtable; several exist at a time.
     pub memtable_bytes: usize,
     /// Whether RocksDB counts the bytes that it writes (for [`super::Store::write_statistics`]).
     pub statistics: bool,

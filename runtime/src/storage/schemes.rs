@@ -12,7 +12,7 @@ use rocksdb::{
 };
 
 use super::schema::batch as batch_key;
-use super::store::{BACKGROUND_THREADS, MEMTABLES};
+use super::store::{BACKGROUND_THREADS, MEMTABLES, TEXT_OPTIONS};
 use super::{DiskUsage, Error, WriteStatistics};
 
 type Rocks = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
@@ -64,7 +64,6 @@ impl Scheme {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_max_background_jobs(BACKGROUND_THREADS);
-        options.set_max_total_wal_size(512 << 20);
         options.set_bytes_per_sync(8 << 20);
         options.set_stats_dump_period_sec(0);
         options.enable_statistics();
@@ -116,7 +115,10 @@ impl SchemeLog {
     /// # Errors
     /// [`Error::Engine`]
     pub fn open(path: &Path, scheme: Scheme, memtable_bytes: usize) -> Result<Self, Error> {
-        let options = scheme.options(memtable_bytes);
+        let complete = scheme
+            .options(memtable_bytes)
+            .get_options_from_string(TEXT_OPTIONS);
+        let options = complete.map_err(Error::engine("set options"))?;
         let rocks = Rocks::open(&options, path).map_err(Error::engine("open its files"))?;
         Ok(Self { rocks, options })
     }

@@ -46,7 +46,7 @@ pub(super) const BACKGROUND_THREADS: i32 = 8;
 /// What RocksDB's C interface has as text alone. Its writers are slowed down to 16 MiB/s otherwise, once all memtables but
 /// one are full, which is far slower than a disk. And a write-ahead log knows how the one before it ended: nothing is
 /// replayed behind a log that a power loss has shortened.
-const TEXT_OPTIONS: &str = "delayed_write_rate=1073741824;track_and_verify_wals=true";
+pub(super) const TEXT_OPTIONS: &str = "delayed_write_rate=1073741824;track_and_verify_wals=true";
 /// What is compacted again and again is not compressed, what has settled is.
 const COMPRESSION: [DBCompressionType; 7] = [
     DBCompressionType::None,
@@ -72,6 +72,8 @@ pub(super) struct Database {
     /// Groups committed since the store was opened.
     pub(super) commits: AtomicU64,
     pub(super) counters: CommitCounters,
+    /// Bytes of garbage in blob files that the last [`Store::reclaim_blobs`] could not free.
+    garbage_left: AtomicU64,
     options: Options,
     directory: Directory,
 }
@@ -178,6 +180,7 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, Error> {
         let directory = Directory::open(path)?;
         let db_options = rocks_options(&options)?;
+        remove_if_never_written(&directory.store_path())?;
         let rocks = Rocks::open(&db_options, directory.store_path())
             .map_err(Error::engine("open its files"))?;
         let database = Arc::new(Database {
@@ -187,6 +190,7 @@ impl Store {
             free_disk: FreeDisk::default(),
             commits: AtomicU64::new(0),
             counters: CommitCounters::new(),
+            garbage_left: AtomicU64::new(0),
             options: db_options,
             directory,
         });
@@ -469,6 +473,13 @@ impl Store {
         Ok(found)
     }
 
+    /// Gives the space of deleted batches of a topic back to the file system.
+    pub(crate) fn compact_topic(&self, topic_id: u32) {
+        let from = batch_key::key(topic_id, 0, 0);
+        let to = batch_key::key(topic_id, u32::MAX, u64::MAX);
+        self.database.rocks.compact_range(Some(from), Some(to));
+    }
+
     /// Gives the space of deleted batches of a partition back to the file system.
     pub(crate) fn compact_partition(&self, partition: &Partition, offsets: Range<u64>) {
         let from = batch_key::key(partition.topic_id(), partition.index(), offsets.start);
@@ -479,32 +490,45 @@ impl Store {
     /// Rewrites the blob files if at least half of their bytes belong to what was deleted, so that
     /// no more than one byte is written for each that is freed. Returns the bytes freed.
     ///
-    /// Files of which nothing is left go without it: batches that retention deletes lie together.
+    /// Files of which nothing is left go without it: batches that retention deletes were written together.
     pub(crate) fn reclaim_blobs(&self) -> Result<u64, Error> {
         let before = self.blobs()?;
-        if !before.are_half_garbage() {
+        let left_bytes = self.database.garbage_left.load(Ordering::Relaxed);
+        if !before.are_half_garbage(left_bytes) {
             return Ok(0);
         }
-        let collect = |enabled: &str| {
-            let options = [
-                ("enable_blob_garbage_collection", enabled),
-                ("blob_garbage_collection_age_cutoff", "1.0"),
-            ];
-            let set = self.database.rocks.set_options(&options);
-            set.map_err(Error::engine("set options"))
-        };
-        collect("true")?;
-        // Almost all blobs are batches, and their keys are few.
+        self.collect_garbage(true)?;
+        let rewritten = self.rewrite_blobs(left_bytes);
+        self.collect_garbage(false)?;
+        rewritten?;
+        let after = self.blobs()?;
+        let left = &self.database.garbage_left;
+        left.store(after.garbage_bytes, Ordering::Relaxed);
+        Ok(before.live_bytes.saturating_sub(after.live_bytes))
+    }
+
+    /// Whether what is compacted leaves the blob files in which it lies.
+    fn collect_garbage(&self, enabled: bool) -> Result<(), Error> {
+        let enabled = if enabled { "true" } else { "false" };
+        let options = [
+            ("enable_blob_garbage_collection", enabled),
+            ("blob_garbage_collection_age_cutoff", "1.0"),
+        ];
+        let set = self.database.rocks.set_options(&options);
+        set.map_err(Error::engine("set options"))
+    }
+
+    fn rewrite_blobs(&self, left_bytes: u64) -> Result<(), Error> {
+        // Most blobs are batches, and their keys are few.
         let codes = Region::Log.codes();
         self.rewrite(&[*codes.start()], prefix_end(&[*codes.end()]).as_deref());
         let left = self.blobs()?;
-        // The others are large values of state, among small ones that are rewritten with them.
-        if left.are_half_garbage() && left.garbage_bytes >= self.disk_usage()?.table_bytes {
+        // Large values of tasks hold on to the rest. They lie among small ones, which are rewritten with them.
+        if left.are_half_garbage(left_bytes) && left.garbage_bytes >= self.disk_usage()?.table_bytes
+        {
             self.rewrite(&[], None);
         }
-        collect("false")?;
-        let after = self.blobs()?;
-        Ok(before.live_bytes.saturating_sub(after.live_bytes))
+        Ok(())
     }
 
     /// Compacts all keys from `from` on, and before `to` if given, also those that are where they belong.
@@ -550,9 +574,29 @@ struct Blobs {
 }
 
 impl Blobs {
-    fn are_half_garbage(&self) -> bool {
-        self.garbage_bytes >= MIN_RECLAIMED_BYTES && self.garbage_bytes >= self.live_bytes / 2
+    /// Whether at least half is garbage that has come since so much was left.
+    fn are_half_garbage(&self, left_bytes: u64) -> bool {
+        let new_bytes = self.garbage_bytes.saturating_sub(left_bytes);
+        new_bytes >= MIN_RECLAIMED_BYTES && new_bytes >= self.live_bytes / 2
     }
+}
+
+/// Removes the files of a store that was never written to. A process that is killed while it makes them may leave no
+/// write-ahead log, without which RocksDB takes a store for a damaged one.
+fn remove_if_never_written(path: &Path) -> Result<(), Error> {
+    let files = match std::fs::read_dir(path) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    for file in files {
+        let name = file.map_err(Error::io("read", path))?.file_name();
+        let extension = Path::new(&name).extension().unwrap_or_default();
+        if ["log", "sst", "blob"].iter().any(|it| extension == *it) {
+            return Ok(());
+        }
+    }
+    std::fs::remove_dir_all(path).map_err(Error::io("remove", path))
 }
 
 fn stored_batch(partition: &Partition, bytes: Bytes) -> Result<RecordBatch, Error> {
@@ -628,7 +672,6 @@ pub(super) fn rocks_options(options: &StoreOptions) -> Result<Options, Error> {
     rocks.create_if_missing(true);
     rocks.set_max_background_jobs(BACKGROUND_THREADS);
     rocks.set_max_open_files(open_files::max_store_files());
-    rocks.set_max_total_wal_size(512 << 20);
     rocks.set_keep_log_file_num(4);
     rocks.set_bytes_per_sync(8 << 20);
     rocks.set_stats_dump_period_sec(0);
@@ -655,4 +698,23 @@ pub(super) fn rocks_options(options: &StoreOptions) -> Result<Options, Error> {
     }
     let complete = rocks.get_options_from_string(TEXT_OPTIONS);
     complete.map_err(Error::engine("set options"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails when garbage that could not be collected makes each pass rewrite everything again.
+    #[test]
+    fn garbage_that_was_left_is_not_collected_again_until_as_much_has_come() {
+        let blobs = |garbage_bytes| Blobs {
+            live_bytes: 100 << 20,
+            garbage_bytes,
+        };
+        assert!(!blobs(49 << 20).are_half_garbage(0));
+        assert!(blobs(50 << 20).are_half_garbage(0));
+        assert!(!blobs(50 << 20).are_half_garbage(50 << 20));
+        assert!(!blobs(99 << 20).are_half_garbage(50 << 20));
+        assert!(blobs(100 << 20).are_half_garbage(50 << 20));
+    }
 }

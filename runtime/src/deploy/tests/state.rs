@@ -251,7 +251,7 @@ async fn what_an_unfinished_rollback_needs_is_kept() {
     let store = server.log.store();
     let old_deploy_goes = async |deploy: u64| {
         let mut commit = Commit::new();
-        records::drop_old_deploy(store, &mut commit, deploy + 1_000).unwrap();
+        records::drop_old_deploys(store, &mut commit, deploy + 1_000).unwrap();
         store.commit(commit).await.unwrap();
         records::deploy(store, deploy).unwrap().is_none()
     };

@@ -235,7 +235,7 @@ async fn the_record_of_what_waits_is_kept() {
     let store = server.log.store();
     let push_out = async || {
         let mut commit = Commit::new();
-        records::drop_old_deploy(store, &mut commit, id + 1_000).unwrap();
+        records::drop_old_deploys(store, &mut commit, id + 1_000).unwrap();
         store.commit(commit).await.unwrap();
     };
     push_out().await;

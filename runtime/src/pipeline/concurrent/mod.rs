@@ -105,7 +105,7 @@ impl ConcurrentTask {
         let mut inputs = Input::open_all(&pipeline, task, &status)?;
         commit_start(&pipeline, &inputs).await?;
         let progress = SharedProgress::open(&pipeline, &status, count + 1).await?;
-        let parked = open_parked(&pipeline, task, &status)?;
+        let parked = block_in_place(|| open_parked(&pipeline, task, &status))?;
         let (report, done) = mpsc::unbounded_channel();
         let (mut lanes, mut turns) = (Vec::new(), Vec::new());
         for number in 0..count {

@@ -1,5 +1,5 @@
 //! The files of what plugins have logged: `PIPELINE.jsonl` in the folder `logs/` of the data directory, one line as a JSON
-//! object on each of theirs, and `PIPELINE.jsonl.1` with those before.
+//! object on each of theirs, and one of the same name in `logs/earlier/` with those before.
 //!
 //! Nothing is synced: after a crash of the machine the last lines may be missing, and one may be cut off, which readers
 //! pass over. Files are opened for each write, so that however many pipelines log, none holds on to a descriptor.
@@ -13,7 +13,9 @@ use crate::model::PipelineName;
 use crate::plugin::LogLine;
 use crate::storage::layout;
 
-/// Bytes after which a file is set aside with `.1` at the end of its name, over the one before it.
+/// Where the lines before those of a file are. Not a longer name: that of a pipeline may be as long as a file's can be.
+const EARLIER: &str = "earlier";
+/// Bytes after which a file is set aside, over the one before it.
 const MAX_FILE_BYTES: u64 = 2 << 20;
 /// Where the last line is looked for, from the end of a file on: the longest line is a fraction of it.
 const TAIL_BYTES: u64 = 256 << 10;
@@ -45,10 +47,7 @@ impl LogFiles {
 
     /// Appends lines to what a pipeline has logged.
     pub(super) fn append(&self, name: &PipelineName, lines: &[Arc<LogLine>]) -> io::Result<()> {
-        match fs::create_dir(&self.folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        create_dir(&self.folder)?;
         let path = self.current(name);
         let (mut file, mut size_bytes) = append_to(&path)?;
         let mut text = Vec::new();
@@ -60,6 +59,7 @@ impl LogFiles {
             if is_full && size_bytes + start as u64 > 0 {
                 let next = text.split_off(start);
                 file.write_all(&text)?;
+                create_dir(&self.folder.join(EARLIER))?;
                 fs::rename(&path, self.earlier(name))?;
                 (file, size_bytes) = append_to(&path)?;
                 text = next;
@@ -115,7 +115,15 @@ impl LogFiles {
     }
 
     fn earlier(&self, name: &PipelineName) -> PathBuf {
-        self.folder.join(format!("{name}.jsonl.1"))
+        self.folder.join(EARLIER).join(format!("{name}.jsonl"))
+    }
+}
+
+/// Creates a folder, if it is not there.
+fn create_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -161,6 +169,7 @@ fn parsed(text: &[u8]) -> impl Iterator<Item = LogLine> {
 mod tests {
     use super::super::tests::line;
     use super::*;
+    use crate::model::limits;
 
     fn name(name: &str) -> PipelineName {
         name.parse().unwrap()
@@ -211,10 +220,13 @@ mod tests {
         for line in few.chunks(7) {
             files.append(&name("a"), line).unwrap();
         }
-        let entries: Vec<_> = fs::read_dir(files.folder()).unwrap().collect();
-        assert_eq!(entries.len(), 2);
-        for entry in entries {
-            assert!(entry.unwrap().metadata().unwrap().len() <= 10_000);
+        for folder in [files.folder(), &files.folder().join(EARLIER)] {
+            let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+            let files: Vec<_> = entries
+                .filter(|it| it.file_type().unwrap().is_file())
+                .collect();
+            assert_eq!(files.len(), 1);
+            assert!(files[0].metadata().unwrap().len() <= 10_000);
         }
         let kept = numbers(&files, "a");
         let count = kept.len() as u64;
@@ -225,6 +237,19 @@ mod tests {
         let long = line(2_000, &"y".repeat(20_000));
         files.append(&name("a"), &[long]).unwrap();
         assert_eq!(files.last_number(&name("a")).unwrap(), 2_000);
+    }
+
+    #[test]
+    fn the_longest_name_is_no_longer_than_that_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LogFiles::bounded(folder.path(), 1_000);
+        let longest = "x".repeat(limits::MAX_NAME_BYTES);
+        let lines: Vec<_> = (1..=30).map(|number| line(number, "a line")).collect();
+        files.append(&name(&longest), &lines).unwrap();
+        assert!(files.earlier(&name(&longest)).exists());
+        assert_eq!(numbers(&files, &longest).last(), Some(&30));
+        files.delete(&name(&longest)).unwrap();
+        assert_eq!(numbers(&files, &longest), [0; 0]);
     }
 
     #[test]

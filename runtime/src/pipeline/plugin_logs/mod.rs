@@ -21,6 +21,8 @@ use crate::storage::{self, Store};
 
 /// How long the end of a process waits for the last lines to be written.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long whoever asks for older lines waits until they are stored.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The lines that are stored of what a pipeline's plugin has logged, after the one with this number, oldest first: for a
 /// process that runs no pipelines.
@@ -91,6 +93,10 @@ impl PluginLogs {
             Some(TailLines { lines, forgotten }) => (lines, forgotten),
             None => (Vec::new(), u64::MAX),
         };
+        // What is only in the queue yet would be missing between the two.
+        if !self.writer.flush(QUEUE_PATIENCE) {
+            tracing::warn!(pipeline = %name, "the disk is slow: lines that are not stored yet may be missing in between");
+        }
         let mut stored = self
             .writer
             .with_files(|files| read(files, name, number, last))?;

@@ -123,7 +123,16 @@ impl Parked {
     /// Why the task must not take new records, so that what is parked stays within bounds: memory that of groups, the
     /// disk that of records.
     pub(in crate::pipeline) fn no_room(&self) -> Option<NoRoom> {
-        if self.groups.len() >= self.max_groups {
+        self.no_room_after(None)
+    }
+
+    /// As [`no_room`](Self::no_room), after an earlier answer: there is room again once an eighth of the groups is done.
+    pub(in crate::pipeline) fn no_room_after(&self, earlier: Option<NoRoom>) -> Option<NoRoom> {
+        let max_groups = match earlier {
+            Some(NoRoom::Groups) => self.max_groups - self.max_groups / 8,
+            _ => self.max_groups,
+        };
+        if self.groups.len() >= max_groups {
             Some(NoRoom::Groups)
         } else if !self.is_empty() && self.store.is_disk_low() {
             Some(NoRoom::Disk)

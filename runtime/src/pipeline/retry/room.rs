@@ -16,8 +16,9 @@ pub(in crate::pipeline) fn note_room(
     status: &TaskStatus,
     parked: &Parked,
 ) -> Option<NoRoom> {
-    let no_room = parked.no_room();
-    let earlier = status.set_no_room(no_room);
+    let earlier = status.no_room();
+    let no_room = parked.no_room_after(earlier);
+    status.set_no_room(no_room);
     if earlier == no_room {
         return no_room;
     }

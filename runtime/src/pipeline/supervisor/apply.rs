@@ -1,5 +1,7 @@
 //! Makes the pipelines of a manifest run, whatever ran of it before.
 
+use tokio::task::block_in_place;
+
 use super::managed::{Managed, Run, refused_pipeline};
 use super::{Pipelines, join};
 use crate::manifest::{PipelineSpec, Place, ResolvedManifest};
@@ -205,7 +207,7 @@ impl Pipelines {
             std::sync::Arc::clone(&shared.calls),
         );
         let mut opened = opened.await?;
-        opened.log_limit = shared.logs.of(&spec.name);
+        opened.log_limit = block_in_place(|| shared.logs.of(&spec.name));
         Ok(opened)
     }
 

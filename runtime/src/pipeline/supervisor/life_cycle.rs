@@ -1,5 +1,7 @@
 //! Pauses, resumes and removes a pipeline.
 
+use tokio::task::block_in_place;
+
 use super::managed::Managed;
 use super::{PipelineState, Pipelines};
 use crate::model::PipelineName;
@@ -81,7 +83,7 @@ impl Pipelines {
         }
         self.stop_tasks(name).await;
         self.forget(name);
-        self.shared.logs.delete(name);
+        block_in_place(|| self.shared.logs.delete(name));
         if delete_data {
             registry::delete(store, name).await?;
         }
@@ -121,13 +123,25 @@ impl Pipelines {
     /// [`Error::Storage`]: what it runs cannot be noted.
     pub async fn restart(&self, name: &PipelineName, plugin: &Plugin) -> Result<(), Error> {
         let _change = self.shared.changes.lock().await;
-        self.forget_failures(name);
-        self.restart_now(name, plugin).await;
+        self.restart_forgiven(name, plugin).await;
         registry::set_digest(self.shared.log.store(), name, plugin.digest()).await
     }
 
+    /// Ends a pipeline's tasks, and starts it again with a version of its plugin, unless it is paused or has failed.
     pub(super) async fn restart_now(&self, name: &PipelineName, plugin: &Plugin) {
         self.stop_tasks(name).await;
+        self.start_again(name, plugin);
+    }
+
+    /// As [`restart_now`](Self::restart_now), but also one that has failed.
+    pub(super) async fn restart_forgiven(&self, name: &PipelineName, plugin: &Plugin) {
+        self.stop_tasks(name).await;
+        // Not before: a task may fail in its last batch.
+        self.forget_failures(name);
+        self.start_again(name, plugin);
+    }
+
+    fn start_again(&self, name: &PipelineName, plugin: &Plugin) {
         let mut managed = self.shared.managed.lock();
         let Some(known) = managed.get_mut(name) else {
             return;

@@ -163,8 +163,7 @@ impl Pipelines {
                 run.map(|run| Arc::clone(&run.pipeline))
             };
             if let Some(main) = main {
-                self.forget_failures(name);
-                self.restart_now(name, &main.plugin).await;
+                self.restart_forgiven(name, &main.plugin).await;
             }
             return;
         }

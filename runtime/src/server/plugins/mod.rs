@@ -251,7 +251,7 @@ async fn deploys(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<Deploy
 /// One deploy, at once or when it has ended.
 #[utoipa::path(get, path = "/deploys/{id}", security(("token" = ["read"])), tag = "plugins",
     params(("id" = u64, Path, description = "Its number"), Patience),
-    responses((status = 200, body = DeployView), (status = 404), (status = 409)))]
+    responses((status = 200, body = DeployView), (status = 404)))]
 async fn describe_deploy(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,

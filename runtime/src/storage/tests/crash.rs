@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{alone, alone_argument, encode, record, stored_partition, stored_records};
+use super::support::{
+    alone, alone_argument, block_on, encode, record, stored_partition, stored_records,
+};
 use crate::model::Compression;
 use crate::storage::{Commit, Durability, Partition, Store, StoreOptions, layout};
 
@@ -51,8 +53,6 @@ fn a_failed_write_poisons_the_store() {
         );
         return;
     }
-    use super::support::block_on;
-
     let scenario = fail::FailScenario::setup();
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), Durability::Sync);
@@ -204,6 +204,27 @@ fn check_after_kill(path: &Path, acknowledged: &[String]) {
         assert_eq!(*stored_offset, offset as u64);
         assert!(record.value.as_ref().unwrap().starts_with(text.as_bytes()));
     }
+}
+
+/// A process that is killed while it makes the files of a new store leaves no write-ahead log.
+#[test]
+fn a_store_that_was_never_written_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), Durability::Sync));
+    for log in write_ahead_logs(folder.path()) {
+        std::fs::remove_file(log).unwrap();
+    }
+    let store = open(folder.path(), Durability::Sync);
+    let partitions = partitions(&store);
+    block_on(store.commit(commit_to_all(&partitions, "x"))).unwrap();
+    drop(store);
+    // One that was written to is not made again, but refused if its log is gone.
+    for log in write_ahead_logs(folder.path()) {
+        std::fs::remove_file(log).unwrap();
+    }
+    std::fs::write(folder.path().join(layout::STORE).join("000099.sst"), "").unwrap();
+    let options = StoreOptions::default();
+    assert!(Store::open(folder.path(), options).is_err());
 }
 
 /// Fails when a write-ahead log is replayed whose predecessor has lost its end, and when RocksDB's files can be ahead of

@@ -247,6 +247,24 @@ fn groups_stop_a_task_and_records_of_one_do_not() {
     assert_eq!(parked.no_room(), None);
 }
 
+/// Fails when a task that is at its bound goes on and stops with each record.
+#[test]
+fn a_task_that_was_full_goes_on_when_an_eighth_is_done() {
+    let directory = TestStore::new();
+    let mut parked = open(&directory);
+    parked.max_groups = 8;
+    for group in 0..8 {
+        park(&directory, &mut parked, group, 1);
+    }
+    let full = parked.no_room();
+    assert_eq!(full, Some(NoRoom::Groups));
+    remove(&directory, &mut parked, 0, 1);
+    assert_eq!(parked.no_room_after(full), full);
+    assert_eq!(parked.no_room_after(None), None);
+    remove(&directory, &mut parked, 1, 1);
+    assert_eq!(parked.no_room_after(full), None);
+}
+
 #[test]
 fn a_low_disk_stops_a_task_that_has_parked_records() {
     let directory = TestStore::new();
