@@ -19,6 +19,7 @@ mod partition;
 mod plain_queue;
 mod queue_commit;
 mod read_only;
+mod reclaim;
 pub mod schema;
 pub mod schemes;
 mod statistics;
