@@ -35,7 +35,7 @@ const MAX_COMMIT_BYTES: usize = 128 << 20;
 const PERMIT_BYTES: usize = 1 << 10;
 /// Memtables: one that is written to, the others on their way to the disk. More of them bridge longer
 /// pauses of the disk.
-pub(super) const MEMTABLES: i32 = 12;
+pub(super) const MEMTABLES: i32 = 10;
 /// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. With two one builds its file while
 /// the other waits for the disk.
 pub(super) const BACKGROUND_THREADS: i32 = 8;
