@@ -96,7 +96,7 @@ pub(super) enum Progress {
 enum Outcome {
     /// It is fine, or nothing of it has run since all of it waits behind others.
     Done {
-        checkpoint: Checkpoint,
+        checkpoint: Box<Checkpoint>,
         has_run: bool,
     },
     Faulted(Fault, Option<usize>),
@@ -165,7 +165,7 @@ impl BatchRunner {
                     if has_run {
                         parts.note_fine(&range);
                     }
-                    checkpoint
+                    *checkpoint
                 }
                 Outcome::Stops(index) => {
                     parts.isolate(range, index);
@@ -404,7 +404,7 @@ impl BatchRunner {
             self.park_behind(batch, index, group, &mut checkpoint)?;
         }
         Ok(Outcome::Done {
-            checkpoint,
+            checkpoint: Box::new(checkpoint),
             has_run,
         })
     }

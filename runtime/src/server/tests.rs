@@ -183,7 +183,12 @@ async fn a_redrive_waits_until_a_trial_is_over() {
     let begun = ask(request.body(Body::from(slowly.to_string())).unwrap()).await;
     let path = format!("/v1/redrives/{}", begun["id"]);
     let look = || ask(Request::get(&path).body(Body::empty()).unwrap());
-    while look().await["redriven"] == 0 {
+    loop {
+        let view = look().await;
+        assert_eq!(view["running"], true, "{view}");
+        if view["redriven"] != 0 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let shadow = Mode::Shadow { duration_ms };

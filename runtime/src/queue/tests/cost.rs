@@ -62,7 +62,7 @@ fn record(kind: Kind, number: u64) -> Record {
         Kind::Plain => &[],
         Kind::WithAttributes => &[(GROUP, &group), (PRIORITY, &of_two), (EXPIRES_AT, &later)],
         Kind::Prioritized => &[(PRIORITY, &of_ten)],
-        Kind::Delayed if number % 10 > 0 => &[(NOT_BEFORE, &later)],
+        Kind::Delayed if !number.is_multiple_of(10) => &[(NOT_BEFORE, &later)],
         Kind::Delayed => &[],
     };
     message(&format!("{number:032}"), headers)
