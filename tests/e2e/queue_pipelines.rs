@@ -54,6 +54,7 @@ from = "queue:work"
 plugin = "suspect"
 to = "topic:out"
 batch = {{ max-records = 16, max-wait = "0s" }}
+limits = {{ deadline = "30s" }}
 {settings}
 "#
     ));
@@ -239,6 +240,54 @@ fn a_full_queue_makes_the_pipeline_wait() {
     let summary = run(&sandbox);
     assert_eq!(summary["dead_letters"], 0, "{summary}");
     assert_each_once(&sandbox, 400);
+}
+
+/// A queue that drops its oldest messages when what it drops is more than goes with a checkpoint. Fails when the
+/// pipeline waits for ever for that, or when the queue is longer than it may be for a moment.
+#[test]
+fn a_full_queue_of_large_messages_makes_room_for_a_pipeline() {
+    const LENGTH: usize = 40;
+    for delivery in ["exactly-once", "at-most-once"] {
+        let sandbox = Sandbox::new();
+        sandbox.manifest(&format!(
+            r#"
+name = "room"
+
+[topics.in]
+partitions = 1
+
+[queues.work]
+max-length = {LENGTH}
+max-length-policy = "drop-oldest"
+dead-letter = "dead"
+
+[queues.dead]
+
+[plugins.passthrough]
+path = "{{passthrough}}"
+
+[pipelines.fill]
+from = "topic:in"
+plugin = "passthrough"
+to = {{ work = "queue:work" }}
+batch = {{ max-records = 100, max-wait = "0s" }}
+delivery = "{delivery}"
+"#
+        ));
+        sandbox.succeed(&["apply", "millstream.toml"]);
+        let large = "x".repeat(1_000_000);
+        let file = sandbox.write_lines("large.txt", vec![large; LENGTH]);
+        sandbox.succeed(&["produce", "queue:work", "--file", file.to_str().unwrap()]);
+        produce(&sandbox, numbered(LENGTH as u64));
+        let summary = run(&sandbox);
+        assert_eq!(summary["dead_letters"], 0, "{summary}");
+        // What the queue gives up on is no output of the pipeline.
+        assert_eq!(summary["records_out"], LENGTH, "{summary}");
+        let held = |queue: &str| sandbox.json(&["queue", "describe", queue])["waiting"].clone();
+        assert_eq!((held("work"), held("dead")), (json!(LENGTH), json!(LENGTH)));
+        let kept = sandbox.succeed(&["consume", "queue:work", "--peek", "--max", "100"]);
+        assert_eq!(kept.matches("record ").count(), LENGTH);
+    }
 }
 
 /// What a plugin writes to a queue are messages like any other: the queue drops what it has had before.

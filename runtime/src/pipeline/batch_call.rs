@@ -126,20 +126,23 @@ impl BatchRunner {
             .processor
             .route(&processed, columns, is_kept, now_ms, outputs, commit)
             .and_then(|()| outputs.finish(commit));
-        if let Err(error) = routed {
-            self.outputs.discard();
-            self.reopen()?;
-            return Ok(match error {
-                OutputError::Blocked { reason } => Called::Blocked(reason),
-                OutputError::Record { source, reason } => {
-                    let fault = Fault::Output { reason };
-                    self.status.note_fault(&fault);
-                    Called::Faulted(fault, source.map(index_of))
-                }
-            });
-        }
+        let records_out = match routed {
+            Ok(count) => count,
+            Err(error) => {
+                self.outputs.discard();
+                self.reopen()?;
+                return Ok(match error {
+                    OutputError::Blocked { reason } => Called::Blocked(reason),
+                    OutputError::Record { source, reason } => {
+                        let fault = Fault::Output { reason };
+                        self.status.note_fault(&fault);
+                        Called::Faulted(fault, source.map(index_of))
+                    }
+                });
+            }
+        };
         self.blocked_pause = None;
-        checkpoint.counts.records_out += commit.record_count();
+        checkpoint.counts.records_out += records_out;
         Ok(Called::Succeeded {
             failed,
             overtaken,

@@ -131,6 +131,12 @@ impl BatchRunner {
     ) -> Result<Progress, TaskError> {
         self.submit_gathered().await?;
         self.settle_checkpoint().await?;
+        if self.outputs.make_room().await? {
+            return Ok(match *stop.borrow() {
+                true => Progress::Stopped,
+                false => Progress::Whole,
+            });
+        }
         let pause = self.blocked_pause.unwrap_or_else(|| {
             tracing::info!(pipeline = %self.pipeline.spec.name, reason, "waiting for an output");
             FIRST_PAUSE

@@ -104,6 +104,9 @@ impl ProducerTask {
                 Produced::Blocked(reason) => {
                     // The instance is as it was before the call: it makes the same records again.
                     self.checkpoints.settle(&self.status).await?;
+                    if self.outputs.make_room().await? {
+                        continue;
+                    }
                     if pause == shortest {
                         tracing::info!(pipeline = %self.pipeline.spec.name, reason, "waiting for an output");
                     }
@@ -191,7 +194,7 @@ impl ProducerTask {
             .add_output(&output, &Columns::new(), |_| true, now_ms, commit)
             .and_then(|()| self.outputs.finish(commit));
         match added {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(OutputError::Blocked { reason }) => {
                 self.outputs.discard();
                 *commit = Commit::new();

@@ -9,8 +9,11 @@ use super::shared::Queue;
 use crate::model::{HeadersBuf, HeadersRef, RecordRef};
 use crate::storage::Commit;
 
-/// Bytes of dead letters in one commit; those beyond wait for the next.
+/// Bytes of a commit that dead letters are added to; those beyond wait for another.
 const MAX_LETTER_BYTES: usize = 32 << 20;
+
+/// Bytes of dead letters that go with any commit: who adds little is not kept waiting by others that do the same.
+const MIN_LETTER_BYTES: usize = 4 << 20;
 
 /// Why a queue gives up on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +44,22 @@ impl Queue {
         self.registry.upgrade()?.find(&name)
     }
 
-    /// Adds to a commit that messages, which are taken, leave the queue for a reason. Those that are too
-    /// many bytes for one commit are put back. On an error drop the commit: all are put back then.
+    /// Adds to a commit that messages, which are taken, leave the queue for a reason: at least one of them. Those that
+    /// are too many bytes for one commit are put back; returns how many. On an error drop the commit: all are put back
+    /// then.
     pub(super) fn retire_in(
         &self,
         offsets: Vec<u64>,
         reason: Reason,
         commit: &mut Commit,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         if offsets.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let Some(target) = self.dead_letter() else {
             tracing::debug!(queue = %self.name(), messages = offsets.len(), reason = reason.as_str(), "dropped messages");
             self.finish_in(offsets, commit);
-            return Ok(());
+            return Ok(0);
         };
         let attempts: Vec<u32> = {
             let index = self.state.index.lock();
@@ -64,7 +68,9 @@ impl Queue {
                 .map(|offset| index.state(*offset).0)
                 .collect()
         };
-        let messages = self.read_up_to(&offsets, MAX_LETTER_BYTES);
+        let room_bytes = MAX_LETTER_BYTES.saturating_sub(commit.len_bytes());
+        let room_bytes = room_bytes.max(MIN_LETTER_BYTES);
+        let messages = self.read_up_to(&offsets, room_bytes);
         let (moved, put_back) = match &messages {
             Ok(messages) => offsets.split_at(messages.len()),
             Err(_) => (&offsets[..], &[][..]),
@@ -86,7 +92,7 @@ impl Queue {
         }
         batch.finish()?;
         batch.append_to(commit);
-        Ok(())
+        Ok(put_back.len())
     }
 
     /// Puts messages back that were taken.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::attributes::{Attributes, with_times};
-use super::dead_letter::Reason;
 use super::shared::Queue;
-use super::{Error, MaxLengthPolicy, QueueConfig};
+use super::{Error, QueueConfig};
 use crate::model::{BatchBuilder, Compression, EncodedBatch, HeadersBuf, HeadersRef, Record};
 use crate::storage::Commit;
 
@@ -222,8 +221,8 @@ impl MessageBatch {
     /// offset, which is known when the commit has happened.
     ///
     /// # Errors
-    /// [`Error::Full`]; the messages stay in the batch. Reading what a full queue drops: drop the commit
-    /// then.
+    /// [`Error::Full`]; the messages stay in the batch. [`Error::RoomFirst`], and what goes wrong with reading what a
+    /// full queue drops: the same, but drop the commit then.
     pub fn add_to(&mut self, commit: &mut Commit) -> Result<Enqueued, Error> {
         self.close()?;
         if self.stored_count > 0 {
@@ -240,6 +239,15 @@ impl MessageBatch {
         self.bytes = 0;
         self.config = self.queue.config();
         Ok(enqueued)
+    }
+
+    /// After [`Error::RoomFirst`]: lets as much leave the queue, in commits of its own, as makes room for the messages.
+    /// Others may fill it again before they are added.
+    ///
+    /// # Errors
+    /// As [`Queue::make_room`].
+    pub async fn make_room(&self) -> Result<(), Error> {
+        self.queue.make_room(self.stored_count).await
     }
 
     /// As [`add_to`](Self::add_to), but there is always room: for dead letters, which must not be lost.
@@ -270,17 +278,26 @@ impl MessageBatch {
     /// Enqueues the messages by themselves, and waits until they are stored.
     ///
     /// # Errors
-    /// As [`add_to`](Self::add_to), and [`Error::Storage`].
+    /// [`Error::Full`], [`Error::Deleted`], [`Error::Storage`]; the messages stay in the batch, unless the store failed.
     pub async fn enqueue(&mut self) -> Result<Enqueued, Error> {
-        let mut commit = Commit::new();
         if self.config.max_length.is_some() {
             self.queue.catch_up().await?;
         }
-        // A full queue may append dead letters first.
-        let mut enqueued = self.add_to(&mut commit)?;
+        let (commit, mut enqueued) = loop {
+            let mut commit = Commit::new();
+            match self.add_to(&mut commit) {
+                Ok(enqueued) => break (commit, enqueued),
+                Err(Error::RoomFirst { .. }) => {
+                    drop(commit);
+                    self.make_room().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         if enqueued.stored_count == 0 {
             return Ok(enqueued);
         }
+        // A full queue may have appended dead letters first.
         let own_batch = commit.first_append_to(self.queue.partition());
         let committed = self.queue.commit(commit).await?;
         enqueued.base_offset = committed.base_offsets.get(own_batch).copied();
@@ -334,50 +351,5 @@ impl Queue {
             )?;
         }
         Ok(batch)
-    }
-
-    /// Announces messages that a commit appends, if there is room for them. What has expired makes room, and the oldest
-    /// messages do if that is the queue's policy: they leave in the same commit.
-    fn reserve_room(&self, added: u64, commit: &mut Commit) -> Result<(), Error> {
-        let config = self.config();
-        let Some(limit) = config.max_length else {
-            self.announce_in(added, commit);
-            return Ok(());
-        };
-        self.ingest()?;
-        let now_ms = self.now_ms();
-        let mut index = self.state.index.lock();
-        // What has come back from a lease may have expired.
-        index.advance(now_ms);
-        let counts = index.counts();
-        let on_the_way = self.announced_end().saturating_sub(index.indexed_to());
-        let held = counts.live - counts.leaving + on_the_way;
-        let excess = (held + added).saturating_sub(limit);
-        let expired = index.take_expired(excess, now_ms);
-        let still_excess = excess - expired.len() as u64;
-        let mut oldest = Vec::new();
-        if config.max_length_policy == MaxLengthPolicy::DropOldest {
-            oldest = index.take_oldest(still_excess);
-        }
-        if (oldest.len() as u64) < still_excess {
-            let held = held - expired.len() as u64;
-            for offset in expired.into_iter().chain(oldest) {
-                index.undo_settle(offset, now_ms);
-            }
-            return Err(Error::Full {
-                name: self.name().clone(),
-                held,
-                added,
-                limit,
-            });
-        }
-        // Before anybody else looks how full it is.
-        self.announce_in(added, commit);
-        drop(index);
-        if let Err(error) = self.retire_in(expired, Reason::Expired, commit) {
-            self.undo(&oldest);
-            return Err(error);
-        }
-        self.retire_in(oldest, Reason::MaxLength, commit)
     }
 }

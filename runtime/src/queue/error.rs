@@ -74,6 +74,17 @@ pub enum Error {
         /// Its `max-length`.
         limit: u64,
     },
+    /// What a full queue has to give up on to make room is too many bytes of dead letters for the commit that adds: it
+    /// leaves in commits of its own first, with [`Queue::make_room`](super::Queue::make_room).
+    #[error(
+        "the queue `{name}` gives up on large messages first, to make room for {added}; try again"
+    )]
+    RoomFirst {
+        /// The queue.
+        name: QueueName,
+        /// Messages that were to be added.
+        added: u64,
+    },
     /// A message with this deduplication id is being enqueued by a commit whose outcome is not known
     /// yet; try again when it is.
     #[error("a message with the same deduplication id is being enqueued; try again")]

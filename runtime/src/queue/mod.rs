@@ -29,6 +29,7 @@ mod peek;
 mod queues;
 mod reader;
 mod ready;
+mod room;
 mod settle;
 mod shared;
 mod take;

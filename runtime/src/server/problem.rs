@@ -259,7 +259,7 @@ impl From<queue::Error> for Problem {
             queue::Error::TooManyQueues { .. } => Code::LimitReached,
             queue::Error::Attribute { .. } | queue::Error::Batch(_) => Code::InvalidRecord,
             queue::Error::Full { .. } => Code::QueueFull,
-            queue::Error::Undecided => Code::Unavailable,
+            queue::Error::Undecided | queue::Error::RoomFirst { .. } => Code::Unavailable,
         };
         Self::new(code, error.to_string())
     }

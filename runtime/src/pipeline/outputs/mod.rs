@@ -10,7 +10,7 @@ use super::call_trace::CallTrace;
 use crate::log::Topic;
 use crate::model::{HeadersBuf, HeadersRef, PortName, limits};
 use crate::plugin::{Columns, EncodedHeaders, Field, HeadersField, Output};
-use crate::queue::Queue;
+use crate::queue::{self, Queue};
 use crate::storage::Commit;
 use crate::trace::TRACE_HEADERS_BYTES;
 
@@ -198,17 +198,30 @@ impl Outputs {
         }
     }
 
-    /// Adds what is still open to the commit.
-    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), OutputError> {
+    /// Lets queues make room that have to do that in commits of their own before they take more; whether there were any.
+    pub(super) async fn make_room(&mut self) -> Result<bool, queue::Error> {
+        let mut has_made = false;
+        for port in &mut self.ports {
+            if let Port::Queue(port) = port {
+                has_made |= port.make_room().await?;
+            }
+        }
+        Ok(has_made)
+    }
+
+    /// Adds what is still open to the commit, in which there is nothing else. Returns how many records it has of the
+    /// plugin.
+    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<u64, OutputError> {
         self.bytes = 0;
         self.unkeyed_turn = self.unkeyed_turn.wrapping_add(1);
+        let mut letter_count = 0;
         for port in &mut self.ports {
             match port {
                 Port::Topic(port) => port.finish(commit).map_err(OutputError::record)?,
-                Port::Queue(port) => port.finish(commit)?,
+                Port::Queue(port) => letter_count += port.finish(commit)?,
             }
         }
-        Ok(())
+        Ok(commit.record_count() - letter_count)
     }
 }
 

@@ -11,6 +11,8 @@ pub(super) struct QueuePort {
     queue: Queue,
     /// Made when first needed, kept between batches.
     batch: Option<MessageBatch>,
+    /// Messages for which the queue has to make room first: those of a batch that is tried again.
+    room_for: Option<u64>,
 }
 
 impl QueuePort {
@@ -19,6 +21,7 @@ impl QueuePort {
             name,
             queue,
             batch: None,
+            room_for: None,
         }
     }
 
@@ -40,20 +43,42 @@ impl QueuePort {
         self.batch = None;
     }
 
-    /// Adds the messages to the commit.
-    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), OutputError> {
+    /// Adds the messages to the commit; returns how many dead letters a full queue has added with them.
+    pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<u64, OutputError> {
         let Some(batch) = self.batch.as_mut().filter(|batch| !batch.is_empty()) else {
-            return Ok(());
+            return Ok(0);
         };
-        let added = batch.add_to(commit);
-        added.map(|_| ()).map_err(|error| self.failed(&error))
+        let count_before = commit.record_count();
+        match batch.add_to(commit) {
+            Ok(added) => Ok(commit.record_count() - count_before - added.stored_count),
+            Err(error) => {
+                if let queue::Error::RoomFirst { added, .. } = &error {
+                    self.room_for = Some(*added);
+                }
+                Err(self.failed(&error))
+            }
+        }
+    }
+
+    /// Lets the queue make room if that is what the last batch was blocked for; whether it was.
+    pub(super) async fn make_room(&mut self) -> Result<bool, queue::Error> {
+        let Some(added) = self.room_for.take() else {
+            return Ok(false);
+        };
+        match self.queue.make_room(added).await {
+            // Others have filled it meanwhile: it is found full when the messages are added.
+            Ok(()) | Err(queue::Error::Full { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn failed(&self, error: &queue::Error) -> OutputError {
         let reason = self.reason(&error.to_string());
         match error {
-            // Another commit is to decide on a deduplication id.
-            queue::Error::Undecided => OutputError::Blocked { reason },
+            // Another commit is to decide on a deduplication id, or to make room.
+            queue::Error::Undecided | queue::Error::RoomFirst { .. } => {
+                OutputError::Blocked { reason }
+            }
             queue::Error::Full { added, limit, .. } if added <= limit => {
                 OutputError::Blocked { reason }
             }

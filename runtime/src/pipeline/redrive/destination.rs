@@ -196,6 +196,14 @@ impl Outgoing {
         }
     }
 
+    /// Lets a full queue give up on messages until the batch that it had no room for has some.
+    pub(super) async fn make_room(&self) -> Result<(), Error> {
+        match self {
+            Self::Queue(batch) => Ok(batch.make_room().await?),
+            Self::Task { .. } | Self::Partition { .. } => Ok(()),
+        }
+    }
+
     /// Completes a commit.
     pub(super) fn finish(&mut self, commit: &mut Commit) -> Result<(), Error> {
         match self {

@@ -194,6 +194,16 @@ impl Redrive {
         match outgoing.finish(&mut commit) {
             Ok(()) => {}
             // Dropping the commit puts the letters back.
+            Err(Error::Queue(queue::Error::RoomFirst { .. })) => {
+                drop(commit);
+                return match outgoing.make_room().await {
+                    // Others have filled it meanwhile: the next attempt finds it full.
+                    Ok(()) | Err(Error::Queue(queue::Error::Full { .. })) => {
+                        Ok(Some(Sent::default()))
+                    }
+                    Err(error) => Err(error),
+                };
+            }
             Err(Error::Queue(error @ queue::Error::Full { .. })) => {
                 self.strand(number, error.to_string());
                 return Ok(Some(Sent::default()));

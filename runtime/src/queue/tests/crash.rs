@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -21,8 +21,12 @@ use crate::storage::{Durability, Store, StoreOptions};
 const MAX_BATCH: u64 = 40;
 /// Messages that are leased together, at most.
 const MAX_LEASED: usize = 37;
-/// How long each process goes on once everything is in motion, in ms.
+const MAX_DELIVERIES: u32 = 3;
+/// How long each process goes on once everything is in motion, and enough has happened, in ms.
 const KILLED_AFTER_MS: [u64; 3] = [60, 200, 120];
+
+/// How long a process may take to say enough.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn open(path: &Path, durability: Durability, config: QueueConfig) -> (Queues, Queue) {
     let options = StoreOptions {
@@ -66,16 +70,16 @@ fn work(spawn: impl FnOnce(&mut JoinSet<()>)) {
     });
 }
 
-/// Kills a process that long after it has said a word for the first time. What it says is heard meanwhile: a process
-/// that waits for its listener is in the middle of nothing.
+/// Kills a process that long after `hear` has said for the first time that it has heard enough. What the process says
+/// is heard meanwhile: one that waits for its listener is in the middle of nothing.
 fn hear_until_killed(
     mut child: Child,
-    first: &str,
     kill_after: Duration,
-    mut hear: impl FnMut(&str, &str),
+    mut hear: impl FnMut(&str, &str) -> bool,
 ) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (mut running, mut killer) = (Some(child), None);
+    let started = Instant::now();
     for line in lines {
         let line = line.unwrap();
         // The last line may have been cut off by the kill.
@@ -85,8 +89,13 @@ fn hear_until_killed(
         else {
             continue;
         };
-        hear(what, which);
-        if what == first
+        if started.elapsed() > PATIENCE
+            && let Some(mut child) = running.take()
+        {
+            child.kill().unwrap();
+            panic!("it has not said enough in {PATIENCE:?}");
+        }
+        if hear(what, which)
             && let Some(mut child) = running.take()
         {
             killer = Some(std::thread::spawn(move || {
@@ -122,42 +131,49 @@ async fn enqueue_for_ever(queue: Queue) {
 /// Leases, and acknowledges and releases some; the others come again. One in four is acknowledged in none
 /// of its three deliveries.
 async fn work_for_ever(queue: Queue) {
+    loop {
+        let mut others = acknowledge_some(&queue).await;
+        others.retain(|receipt| turn(receipt) == 1);
+        queue.release(&others, 1).await.unwrap();
+    }
+}
+
+/// Leases and acknowledges some; returns the others.
+async fn acknowledge_some(queue: &Queue) -> Vec<Receipt> {
     let request = LeaseRequest {
         max_messages: MAX_LEASED,
         wait: Duration::from_secs(60),
         ..LeaseRequest::default()
     };
-    loop {
-        let leased = queue.lease(&request).await.unwrap();
-        let receipts = receipts(&leased);
-        for receipt in &receipts {
-            say("delivered", receipt);
-        }
-        let of = |remainder: u64| {
-            let chosen = receipts
-                .iter()
-                .filter(move |of| (of.offset + u64::from(of.delivery_count)) % 4 == remainder);
-            chosen.copied().collect::<Vec<_>>()
-        };
-        let finished = of(0);
-        for receipt in &finished {
-            say("acknowledging", receipt.offset);
-        }
-        let settled = queue.acknowledge(&finished).await.unwrap();
-        for receipt in finished
-            .iter()
-            .filter(|receipt| !settled.stale.contains(receipt))
-        {
-            say("acknowledged", receipt);
-        }
-        queue.release(&of(1), 1).await.unwrap();
+    let leased = queue.lease(&request).await.unwrap();
+    let receipts = receipts(&leased);
+    for receipt in &receipts {
+        say("delivered", receipt);
     }
+    let (finished, others): (Vec<Receipt>, _) =
+        receipts.into_iter().partition(|receipt| turn(receipt) == 0);
+    for receipt in &finished {
+        say("acknowledging", receipt.offset);
+    }
+    let settled = queue.acknowledge(&finished).await.unwrap();
+    for receipt in finished
+        .iter()
+        .filter(|receipt| !settled.stale.contains(receipt))
+    {
+        say("acknowledged", receipt);
+    }
+    others
+}
+
+/// Below four; another one with each delivery of a message.
+fn turn(receipt: &Receipt) -> u64 {
+    (receipt.offset + u64::from(receipt.delivery_count)) % 4
 }
 
 fn config() -> QueueConfig {
     QueueConfig {
         visibility_timeout_ms: 5,
-        max_deliveries: Some(3),
+        max_deliveries: Some(MAX_DELIVERIES),
         dead_letter: Some(name("dead")),
         ..QueueConfig::default()
     }
@@ -181,15 +197,19 @@ fn a_kill_loses_no_message_and_no_count_and_brings_nothing_back() {
             let argument = format!("{durability} {}", folder.path().display());
             let child = alone(module_path!(), test, &argument).spawn().unwrap();
             let kill_after = Duration::from_millis(kill_after_ms);
-            // From the first acknowledgement on everything is in motion.
-            hear_until_killed(child, "acknowledged", kill_after, |what, which| {
+            hear_until_killed(child, kill_after, |what, which| {
                 said.take_in(what, which);
+                // From an acknowledgement on everything is in motion.
+                what == "acknowledged" && said.has_given_up && said.acknowledged.len() > 10
             });
             said.check(folder.path());
         }
-        assert!(said.acknowledged.len() > 10 && said.enqueued.len() > 100);
-        assert!(said.delivered.values().any(|count| *count > 1));
-        let (queues, _) = open(folder.path(), Durability::Os, config());
+        let (queues, queue) = open(folder.path(), Durability::Os, config());
+        let all = LeaseRequest {
+            max_messages: usize::MAX,
+            ..LeaseRequest::default()
+        };
+        block_on(queue.lease(&all)).unwrap();
         assert!(!dead_letters(&queues).is_empty());
     }
 }
@@ -232,6 +252,8 @@ struct Said {
     enqueued: BTreeSet<u64>,
     delivered: BTreeMap<u64, u32>,
     acknowledging: BTreeSet<u64>,
+    /// Whether a message was delivered for the last time, and is not acknowledged then.
+    has_given_up: bool,
     /// The delivery that was acknowledged.
     acknowledged: BTreeMap<u64, u32>,
 }
@@ -248,6 +270,7 @@ impl Said {
                 let receipt: Receipt = which.parse().unwrap();
                 let count = self.delivered.entry(receipt.offset).or_default();
                 *count = receipt.delivery_count.max(*count);
+                self.has_given_up |= receipt.delivery_count == MAX_DELIVERIES && turn(&receipt) > 0;
                 // A worker may say what was delivered to it after another has acknowledged a later
                 // delivery.
                 let acknowledged = self.acknowledged.get(&receipt.offset);

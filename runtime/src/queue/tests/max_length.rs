@@ -218,3 +218,113 @@ fn what_has_expired_goes_before_the_oldest_and_says_so() {
     let expected = expected.map(|(value, reason)| (value.to_owned(), reason.to_owned()));
     assert_eq!(letters(&dead), expected);
 }
+
+/// With what is said of a dead letter it is just not too large.
+const LARGE_BYTES: usize = 1_000 << 10;
+/// More of them than go with two commits.
+const LARGE_COUNT: u64 = 70;
+
+/// A full queue of large messages, and a dead-letter queue.
+fn full_of_large_messages(
+    fixture: &Fixture,
+    policy: MaxLengthPolicy,
+    attributes: &[(&str, &str)],
+) -> (Queue, Queue) {
+    let (queue, dead) = with_dead_letters(fixture, bounded(LARGE_COUNT, policy));
+    let large = "x".repeat(LARGE_BYTES);
+    for _ in 0..LARGE_COUNT {
+        enqueue_with(&queue, &large, attributes).unwrap();
+    }
+    (queue, dead)
+}
+
+fn stored_counts(queue: &Queue, dead: &Queue) -> (u64, u64) {
+    let count = |queue: &Queue| block_on(queue.message_count()).unwrap();
+    (count(queue), count(dead))
+}
+
+/// Fails when what does not fit into the commit that adds stays in the queue.
+#[test]
+fn large_messages_leave_a_full_queue_before_small_ones_are_added() {
+    for (policy, attributes) in [
+        (MaxLengthPolicy::DropOldest, &[][..]),
+        (MaxLengthPolicy::Reject, SHORT),
+    ] {
+        let fixture = Fixture::new();
+        let (queue, dead) = full_of_large_messages(&fixture, policy, attributes);
+        fixture.clock.advance_ms(10);
+        let longest = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let adding = scope.spawn(|| enqueue(&queue, &vec!["small"; LARGE_COUNT as usize - 1]));
+            while !adding.is_finished() {
+                let (stored, _) = held_now(&queue);
+                longest.fetch_max(stored, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        assert!(longest.into_inner() <= LARGE_COUNT);
+        // What has expired leaves when it has to.
+        assert_eq!(stored_counts(&queue, &dead), (LARGE_COUNT, LARGE_COUNT - 1));
+    }
+}
+
+/// Fails when a commit that has no room leaves anything in the commit or the queue, or when making room once does not
+/// suffice.
+#[test]
+fn a_commit_adds_nothing_before_a_queue_has_made_room_in_others() {
+    let fixture = Fixture::new();
+    let (queue, dead) = full_of_large_messages(&fixture, MaxLengthPolicy::DropOldest, &[]);
+    let mut batch = queue.batch();
+    for _ in 0..LARGE_COUNT {
+        let headers = crate::model::HeadersRef::EMPTY;
+        batch.push(START_MS, None, Some(b"small"), headers).unwrap();
+    }
+    let mut commit = Commit::new();
+    let error = batch.add_to(&mut commit).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::RoomFirst {
+                added: LARGE_COUNT,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    drop(commit);
+    assert_eq!(stored_counts(&queue, &dead), (LARGE_COUNT, 0));
+    block_on(batch.make_room()).unwrap();
+    assert_eq!(stored_counts(&queue, &dead), (0, LARGE_COUNT));
+    let mut commit = Commit::new();
+    assert_eq!(batch.add_to(&mut commit).unwrap().stored_count, LARGE_COUNT);
+    fixture.directory.commit(commit);
+    assert_eq!(stored_counts(&queue, &dead), (LARGE_COUNT, LARGE_COUNT));
+    let reasons: std::collections::BTreeSet<_> = letters(&dead)
+        .into_iter()
+        .map(|(_, reason)| reason)
+        .collect();
+    assert_eq!(reasons, ["max-length".to_owned()].into());
+}
+
+/// Fails when each queue of a commit has as much room in it as if it were the only one.
+#[test]
+fn queues_share_the_room_of_a_commit() {
+    let fixture = Fixture::new();
+    let (queue, _dead) = full_of_large_messages(&fixture, MaxLengthPolicy::DropOldest, &[]);
+    let mut commit = Commit::new();
+    let other = fixture.create("other", QueueConfig::default());
+    let large = "x".repeat(LARGE_BYTES);
+    let mut elsewhere = other.batch();
+    for _ in 0..20 {
+        let headers = crate::model::HeadersRef::EMPTY;
+        let value = Some(large.as_bytes());
+        elsewhere.push(START_MS, None, value, headers).unwrap();
+    }
+    elsewhere.add_to(&mut commit).unwrap();
+    let mut batch = queue.batch();
+    for _ in 0..20 {
+        let headers = crate::model::HeadersRef::EMPTY;
+        batch.push(START_MS, None, Some(b"small"), headers).unwrap();
+    }
+    let error = batch.add_to(&mut commit).unwrap_err();
+    assert!(matches!(error, Error::RoomFirst { .. }), "{error}");
+}
