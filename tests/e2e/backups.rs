@@ -316,7 +316,7 @@ fn a_server_is_backed_up_while_it_takes_records() {
 fn a_backup_goes_on_without_anybody_waiting_for_its_answer() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
-    command.env("FAILPOINTS", "backup::after-checkpoint=1*sleep(2000)->off");
+    command.env("FAILPOINTS", "backup::after-checkpoint=1*sleep(10000)->off");
     let server = Server::of(sandbox.start_command(command));
     let backup = path(&sandbox, "backup");
     let begun = server

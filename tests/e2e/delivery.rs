@@ -9,6 +9,10 @@ use crate::support::{Consumed, Random, Sandbox};
 
 /// One pipeline `pass` from `in` to `out`, with further settings.
 fn passing(plugin: &str, settings: &str) -> String {
+    let limits = match settings.contains("limits") {
+        true => "",
+        false => "limits.deadline = \"60s\"",
+    };
     format!(
         r#"
 name = "passing"
@@ -24,6 +28,7 @@ path = "{{{plugin}}}"
 from = "topic:in"
 plugin = "plugin"
 to = "topic:out"
+{limits}
 {settings}
 "#
     )
@@ -394,7 +399,14 @@ fn records_that_retention_took_are_skipped_with_a_warning() {
 #[test]
 fn everything_a_record_has_passes_through() {
     let sandbox = Sandbox::new();
-    sandbox.manifest(&passing("passthrough", ""));
+    // One of the records is as old as it will ever be.
+    let kept = ["in", "out"]
+        .into_iter()
+        .fold(passing("passthrough", ""), |manifest, topic| {
+            let of = format!("[topics.{topic}]\n");
+            manifest.replace(&of, &format!("{of}retention = \"forever\"\n"))
+        });
+    sandbox.manifest(&kept);
     let records = [
         json!({ "timestamp": 5, "key": "k", "value": "v",
                 "headers": [["a", "1"], ["a", null], ["b", ""], ["ü", {"base64": "/w=="}]] }),
@@ -466,8 +478,13 @@ fn an_interrupted_run_finishes_its_batches_and_goes_on_later() {
     sandbox.manifest(counting::MANIFEST);
     let mut workload = Workload::new(8);
     workload.produce(&sandbox, 100_000);
-    let run = sandbox.start(&["run", "millstream.toml"]);
-    std::thread::sleep(Random::from_environment().within_ms(300..600));
+    let mut run = sandbox.start(&["run", "millstream.toml"]);
+    // Before that a signal ends it as any other process.
+    let lock = sandbox.data_dir().join("LOCK");
+    run.wait_until("locked", |run| {
+        std::fs::read_to_string(&lock).is_ok_and(|text| text == run.id().to_string())
+    });
+    std::thread::sleep(Random::from_environment().within_ms(100..500));
     run.interrupt();
     run.wait().expect_code(0);
     let description = sandbox.json(&["pipeline", "describe", "count"]);

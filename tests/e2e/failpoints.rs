@@ -34,8 +34,6 @@ pub const STEPS: [&str; 5] = [
 ];
 /// Records of each test: about 1,250 checkpoints of the counting pipeline.
 const RECORDS: u64 = 20_000;
-/// Longer than `produce` waits for more lines before it sends what it has.
-const BETWEEN_LINES: Duration = Duration::from_millis(20);
 /// How long the thread has to come to the step again after it has said that it was there.
 const TO_THE_NEXT: Duration = Duration::from_millis(100);
 
@@ -165,7 +163,8 @@ fn a_failed_write_stops_all_writing_and_loses_nothing() {
 }
 
 /// A `produce` whose input comes line by line says after each that it is acknowledged. It is killed
-/// at a step of a commit: what it said has to be there.
+/// at a step of a commit: what it said has to be there. Each line waits for the one before it, so that
+/// each is a commit of its own, and the step comes.
 fn kill_produce_at(step: &str) {
     let sandbox = Sandbox::new();
     let mut command = sandbox.command(&[
@@ -188,7 +187,14 @@ fn kill_produce_at(step: &str) {
     let mut stdin = produce.stdin();
     for number in 0..20 {
         writeln!(stdin, "line {number}").unwrap();
-        std::thread::sleep(BETWEEN_LINES);
+        let is_near = |produce: &Running| produce.stderr().contains("is near");
+        let acknowledged = format!("acknowledged {} records", number + 1);
+        produce.wait_until(&acknowledged, |produce| {
+            is_near(produce) || produce.stderr().contains(&acknowledged)
+        });
+        if is_near(&produce) {
+            break;
+        }
     }
     produce.wait_for_error("is near");
     std::thread::sleep(TO_THE_NEXT);

@@ -149,21 +149,19 @@ fn the_example_gives_exactly_the_right_table() {
     assert_statistics(&statistics);
     let rebookings = sandbox.consume("rebookings").len() as u64;
     assert_eq!(rebookings, cancelled);
-    assert_eq!(
-        summary["records_out"],
-        statistics.len() as u64 + cancelled + rebookings
-    );
     let end_offset = |sandbox: &Sandbox| {
         let topic = sandbox.json(&["topic", "describe", "carrier-stats"]);
-        topic["offsets"][0]["end_offset"].as_u64()
+        topic["offsets"][0]["end_offset"].as_u64().unwrap()
     };
     let end = end_offset(&sandbox);
+    // By the end offset: the run may have compacted the topic already, which takes rows away and no offsets.
+    assert_eq!(summary["records_out"], end + cancelled + rebookings);
 
     let again = sandbox.json(&["run", manifest, "--until-idle"]);
     assert_eq!(again["records_in"], 0, "everything was processed before");
     assert_eq!(again["records_out"], 0);
     assert_eq!(end_offset(&sandbox), end, "nothing came twice");
-    // The second run may have compacted the topic: the newest statistics are the same.
+    // Whatever was compacted: the newest statistics are the same.
     assert_eq!(
         last_values(&sandbox.consume("carrier-stats")),
         expected_table()

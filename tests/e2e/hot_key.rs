@@ -165,7 +165,7 @@ fn a_key_that_heals_leaves_others_of_its_instance_their_turn() {
     command.env("RUST_LOG", "error,millstream::pipeline=debug");
     let mut running = sandbox.start_command(command);
     running.wait_for_error("parked records behind others");
-    running.wait_for_error("attempt_count=100");
+    running.wait_for_error("attempt_count=1000");
     running.kill();
 
     wire("testing-stateful-count");
@@ -215,6 +215,8 @@ fn a_key_that_fails_all_the_time_costs_the_others_nothing() {
     sandbox.produce_records("in", &file);
 
     let mut command = sandbox.command(&["run", "millstream.toml"]);
+    // On a disk that is slow more memtables wait to be written, up to their bound: here it says nothing.
+    command.env("FAILPOINTS", "store::memtable-bytes=return(4194304)");
     command.env("RUST_LOG", "error,millstream::pipeline::settle=debug");
     let mut running = sandbox.start_command(command);
     // The others are done, while it has failed again and again.

@@ -219,7 +219,7 @@ fn a_service_that_hangs_past_the_deadline() {
 
 #[test]
 fn a_service_that_hangs_past_the_plugins_own_timeout() {
-    assert_hang_harms_nobody("limits.deadline = \"60s\"\nconfig.timeout-ms = 200");
+    assert_hang_harms_nobody("limits.deadline = \"60s\"\nconfig.timeout-ms = 2000");
 }
 
 #[test]
@@ -397,7 +397,7 @@ impl Meeting {
         let mut present = self.present.lock().unwrap();
         *present += 1;
         self.changed.notify_all();
-        let until = Instant::now() + TIME_LIMIT / 2;
+        let until = Instant::now() + TIME_LIMIT / 10;
         while *present < self.size {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -468,7 +468,7 @@ const KILLS: usize = 6;
 fn after_kills_every_call_of_a_record_had_the_same_key() {
     const RECORDS: u32 = 2_000;
     let service = Service::start(|call| {
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
         echo(&call.body)
     });
     let settings = "batch.max-records = 20\nlimits.deadline = \"60s\"";

@@ -1,5 +1,7 @@
 //! Verbs on what was deployed, on a data directory that no server has open: they take effect when one starts.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::server::Server;
@@ -330,11 +332,18 @@ fn deploy_of(sandbox: &Sandbox, id: &Value) -> Value {
     deploys.find(|it| it["id"] == *id).unwrap().clone()
 }
 
-/// Sends records while a deploy is under way on a server, and returns how it went.
+/// Sends records while a deploy is under way on a server, and returns how it went. They are so few that nobody compares
+/// how long they take, which depends on what else the machine does.
 fn produce_during(sandbox: &Sandbox, workload: &mut Workload, id: &Value) -> Value {
     let mut deploy = deploy_of(sandbox, id);
-    while deploy["ended_ms"].is_null() {
-        produce(sandbox, workload, 50);
+    for turn in 0.. {
+        if !deploy["ended_ms"].is_null() {
+            break;
+        }
+        match turn < 15 {
+            true => produce(sandbox, workload, 50),
+            false => std::thread::sleep(Duration::from_millis(50)),
+        }
         deploy = deploy_of(sandbox, id);
     }
     deploy
@@ -349,7 +358,7 @@ fn a_trial_without_a_server_begins_with_the_next_one() {
     let uploaded = sandbox.json(&["plugin", "upload", "count", next]);
     let new = uploaded["digest"].as_str().unwrap();
     let try_out = |trial: &[&str]| {
-        let deploy = ["plugin", "deploy", "count", &new[..12], "--for", "2s"];
+        let deploy = ["plugin", "deploy", "count", &new[..12], "--for", "10s"];
         sandbox.json(&[&deploy[..], trial].concat())
     };
     let noted = try_out(&["--canary", "0,1"]);
@@ -428,7 +437,7 @@ fn a_trial_without_a_server_begins_with_the_next_one() {
     let promoted = produce_during(&sandbox, &mut workload, &canary["id"]);
     assert_eq!(promoted["outcome"], "succeeded", "{promoted}");
     let took_ms = promoted["ended_ms"].as_u64().unwrap() - promoted["started_ms"].as_u64().unwrap();
-    assert!(took_ms >= 2_000, "{took_ms} ms");
+    assert!(took_ms >= 10_000, "{took_ms} ms");
     assert_runs(&sandbox, new);
     let total = workload.sent().values().sum();
     wait_until("everything processed", || is_processed(&sandbox, total));

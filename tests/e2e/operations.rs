@@ -130,7 +130,7 @@ fn json_lines(finished: &Finished) -> Vec<serde_json::Value> {
 #[test]
 fn with_json_everything_on_standard_error_is_json() {
     let sandbox = Sandbox::new();
-    let file = large_input(&sandbox, 1_000);
+    let file = large_input(&sandbox, 20_000);
     let json = ["--log-format", "json"];
     let produce = [
         "produce",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use crate::server_pipelines::wait_until;
 use crate::support::{Finished, Running, Sandbox};
 
 /// A server of a sandbox's data directory.
@@ -149,6 +150,18 @@ impl Server {
         self.send("POST", path, "application/x-ndjson", lines)
     }
 
+    /// Waits until so many requests wait for records or messages. That takes a token that may read, if any is needed.
+    #[track_caller]
+    pub fn wait_for_consumers(&self, count: u32) {
+        wait_until(&format!("{count} consumers that wait"), || {
+            let metrics = self.get("/metrics").expect(200).body;
+            let mut lines = metrics.lines();
+            let waiting =
+                lines.find_map(|line| line.strip_prefix("millstream_http_waiting_consumers "));
+            waiting.unwrap().parse::<f64>().unwrap() == f64::from(count)
+        });
+    }
+
     /// Its process.
     pub fn process(&self) -> &Running {
         &self.process
@@ -234,26 +247,10 @@ fn a_consumer_that_waits_is_woken_and_let_go() {
     let server = Server::start(&sandbox, &["--max-waiting-consumers", "1"]);
     server.post("/v1/topics", &json!({"name": "t"})).expect(201);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            loop {
-                let first = server.get("/v1/topics/t/records?wait_ms=50000");
-                // The second may have come first, and goes.
-                if first.status != 429 {
-                    return first;
-                }
-            }
-        });
+        let waiting = scope.spawn(|| server.get("/v1/topics/t/records?wait_ms=50000"));
+        server.wait_for_consumers(1);
         // Only one may wait.
-        let mut refused = None;
-        for _ in 0..200 {
-            let second = server.get("/v1/topics/t/records?wait_ms=1");
-            if second.status == 429 {
-                refused = Some(second);
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let refused = refused.expect("a second consumer was never refused");
+        let refused = server.get("/v1/topics/t/records?wait_ms=1");
         assert!(refused.headers.contains_key("retry-after"));
         refused.expect_problem(429, "busy");
         server
@@ -265,7 +262,7 @@ fn a_consumer_that_waits_is_woken_and_let_go() {
     // One that waits when the server goes down gets an answer.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| server.get("/v1/topics/t/records?from=latest&wait_ms=50000"));
-        std::thread::sleep(Duration::from_millis(300));
+        server.wait_for_consumers(1);
         server.process.interrupt();
         assert_eq!(waiting.join().unwrap().expect(200).body, "");
     });

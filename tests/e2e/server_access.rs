@@ -10,8 +10,8 @@ use crate::server::Server;
 use crate::server_pipelines::wait_until;
 use crate::support::Sandbox;
 
-/// Longer than an answer takes that does not wait for records.
-const SOON: Duration = Duration::from_secs(20);
+/// Longer than an answer takes that does not wait for records, on any machine.
+const SOON: Duration = Duration::from_secs(60);
 
 fn token(sandbox: &Sandbox, arguments: &[&str]) -> String {
     let arguments = [&["token", "create"], arguments].concat();
@@ -19,12 +19,15 @@ fn token(sandbox: &Sandbox, arguments: &[&str]) -> String {
     created["token"].as_str().unwrap().to_owned()
 }
 
+/// Fails when any of them goes on: a fetch is answered otherwise then, and of a stream the client gives up.
 #[test]
 fn what_waits_or_streams_ends_with_its_token() {
     let sandbox = Sandbox::new();
     sandbox.succeed(&["topic", "create", "t"]);
     sandbox.succeed(&["queue", "create", "q"]);
-    let reader = token(&sandbox, &["reader", "--role", "consume"]);
+    // It may read, too: that is how it is seen that all of them wait.
+    let roles = ["--role", "consume", "--role", "read"];
+    let reader = token(&sandbox, &[&["reader"][..], &roles].concat());
     // There is another one: without any, no token is needed.
     token(&sandbox, &["other", "--role", "read"]);
     let mut server = Server::start(&sandbox, &[]);
@@ -34,8 +37,7 @@ fn what_waits_or_streams_ends_with_its_token() {
         let stream = scope.spawn(|| server.get("/v1/topics/t/stream"));
         let poll = scope.spawn(|| server.get("/v1/topics/t/records?wait_ms=59000"));
         let lease = scope.spawn(|| server.post("/v1/queues/q/lease", &json!({"wait_ms": 59000})));
-        std::thread::sleep(Duration::from_millis(500));
-        let started = Instant::now();
+        server.wait_for_consumers(3);
         sandbox.succeed(&["token", "revoke", "reader"]);
         poll.join().unwrap().expect_problem(401, "unauthenticated");
         lease.join().unwrap().expect_problem(401, "unauthenticated");
@@ -44,24 +46,23 @@ fn what_waits_or_streams_ends_with_its_token() {
         let problem = last.unwrap().strip_prefix("data: ").unwrap();
         let problem: Value = serde_json::from_str(problem).unwrap();
         assert_eq!(problem["code"], "unauthenticated", "{stream}");
-        assert!(started.elapsed() < SOON);
     });
 }
 
+/// Fails when the stream goes on: the client gives up then.
 #[test]
 fn a_stream_ends_when_its_token_expires() {
     let sandbox = Sandbox::new();
     sandbox.succeed(&["topic", "create", "t"]);
     let mut server = Server::start(&sandbox, &[]);
+    // As long as it may take until the stream has begun.
     let reader = token(
         &sandbox,
-        &["reader", "--role", "consume", "--expires-in", "3s"],
+        &["reader", "--role", "consume", "--expires-in", "10s"],
     );
     server.log_in(&reader);
-    let started = Instant::now();
     let stream = server.get("/v1/topics/t/stream").expect(200).body;
     assert!(stream.contains("event: error"), "{stream}");
-    assert!(started.elapsed() < SOON);
 }
 
 #[test]
@@ -172,6 +173,11 @@ fn who_purges_dead_letters_empties_no_other_queue() {
     server.stop();
 }
 
+/// How long a commit takes to be written on a server of slow commits.
+const SLOW_COMMIT: Duration = Duration::from_secs(4);
+/// After this a request has come to its commit, and the commit is not written yet.
+const IN_BETWEEN: Duration = Duration::from_secs(2);
+
 /// A server of a pipeline `suspect` that is paused after ten records, and on which each commit takes its time.
 fn with_slow_commits(sandbox: &Sandbox) -> Server {
     sandbox.wire_suspect("passthrough", 1, "");
@@ -184,7 +190,8 @@ fn with_slow_commits(sandbox: &Sandbox) -> Server {
     sandbox.succeed(&["pipeline", "pause", "suspect"]);
     server.stop();
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
-    command.env("FAILPOINTS", "commit::before-write=sleep(1500)");
+    let sleep = format!("commit::before-write=sleep({})", SLOW_COMMIT.as_millis());
+    command.env("FAILPOINTS", sleep);
     Server::of(sandbox.start_command(command))
 }
 
@@ -209,7 +216,7 @@ fn a_reset_whose_client_has_gone_is_not_overtaken_by_a_start() {
     );
     client.write_all(request.as_bytes()).unwrap();
     // Its commit waits to be written.
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(IN_BETWEEN);
     drop(client);
     std::thread::sleep(Duration::from_millis(200));
     server
@@ -233,7 +240,7 @@ fn a_move_that_has_waited_for_the_end_of_the_pipeline_is_a_move_of_none() {
     std::thread::scope(|scope| {
         let path = "/v1/pipelines/suspect?delete_data=true";
         let deletion = scope.spawn(|| server.send("DELETE", path, "application/json", ""));
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(IN_BETWEEN);
         let offsets = json!({"topic": "in", "offsets": [{"partition": 0, "offset": 3}]});
         let moved = server.post("/v1/groups/suspect/offsets", &offsets);
         moved.expect(204);

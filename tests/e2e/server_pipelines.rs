@@ -1,6 +1,8 @@
 //! Pipelines and plugins of a running server: apply, pause, deploy, roll back.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,7 +12,7 @@ use crate::support::counting::{self, Workload};
 use crate::support::{Answer, Sandbox, Service, note, plugins};
 
 /// How long a server may take to come to a state.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A component that does the same as another one, and is another one.
 pub fn variant(sandbox: &Sandbox, package: &str, name: &str) -> PathBuf {
@@ -191,8 +193,11 @@ fn deploys_under_load_lose_and_double_nothing() {
                 assert_eq!(deployed["outcome"], "succeeded", "{deployed}");
             }
         });
+        let lag = || pipeline(&sandbox, "count")["lag_records"].as_u64();
         while !deploys.is_finished() {
-            produce(&sandbox, &mut workload, 400);
+            if lag() < Some(5_000) {
+                produce(&sandbox, &mut workload, 400);
+            }
         }
         deploys.join().unwrap();
     });
@@ -224,13 +229,18 @@ fn a_server_that_is_told_to_stop_finishes_and_commits_what_is_under_way() {
         ("exactly-once", 4),
     ] {
         let records = 2_400 * concurrency;
-        let service = Service::start(|call| {
-            std::thread::sleep(Duration::from_millis(5));
+        // Calls take long until the server is told to stop, however long that takes to reach it.
+        let (called, is_told) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+        let told_to_stop = Arc::clone(&is_told);
+        let service = Service::start(move |call| {
+            let called = called.fetch_add(1, Ordering::Relaxed);
+            let waits = called > records / 2 && !told_to_stop.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(if waits { 300 } else { 5 }));
             Answer::Status(200, call.body.clone())
         });
         let sandbox = Sandbox::new();
         let settings = format!(
-            "delivery = \"{delivery}\"\nconcurrency = {concurrency}\nbatch.max-records = 10\nallow = {{ http = [{:?}] }}\nconfig.url = {:?}",
+            "delivery = \"{delivery}\"\nconcurrency = {concurrency}\nbatch.max-records = 10\nlimits.deadline = \"60s\"\nallow = {{ http = [{:?}] }}\nconfig.url = {:?}",
             service.authority(),
             service.url()
         );
@@ -253,6 +263,7 @@ fn a_server_that_is_told_to_stop_finishes_and_commits_what_is_under_way() {
             std::thread::sleep(Duration::from_millis(1));
         }
         server.stop();
+        is_told.store(true, Ordering::Relaxed);
         let done = service.call_count();
         let told = format!("{delivery}, {concurrency}: {done} of {records} before the stop");
         note(&told);
@@ -412,7 +423,7 @@ fn a_server_is_ready_once_its_pipelines_have_been_started() {
     sandbox.succeed(&["apply", "millstream.toml"]);
     server.stop();
     let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
-    command.env("FAILPOINTS", "deploy::restore=sleep(3000)");
+    command.env("FAILPOINTS", "deploy::restore=sleep(15000)");
     let process = sandbox.start_command(command);
     let local = sandbox.data_dir().join("server.json");
     wait_until("server.json", || local.exists());

@@ -7,7 +7,7 @@ use super::{Error, FileList, check, create, restore};
 use crate::model::Compression;
 use crate::storage::schema::{KeyKind, manifest};
 use crate::storage::tests::support::{
-    TestStore, block_on, encode, record, stored_partition, stored_records,
+    TestStore, block_on, encode, record, stored_partition, stored_records, wait_for_more,
 };
 use crate::storage::{Commit, Partition, ReadOnlyStore, Scan, Store, StoreOptions};
 
@@ -70,7 +70,7 @@ fn a_backup_is_taken_while_commits_go_on_and_restores_all_that_was_acknowledged(
             });
         });
         for number in 0..3 {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            wait_for_more(&acknowledged);
             let before = acknowledged.load(Ordering::SeqCst) as usize;
             let backup = folder.path().join(format!("backup-{number}"));
             create(directory.store(), &backup, unchecked).unwrap();

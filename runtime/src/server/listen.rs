@@ -273,7 +273,15 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     /// A server that has patience with answers, and with nothing else, for this long; and a connection to it.
-    fn connected(patience: Duration) -> (JoinHandle<std::io::Result<()>>, TcpStream) {
+    fn connected(patience: Duration) -> (Handle<SocketAddr>, TcpStream) {
+        connected_to_one_that_waits(patience, SOON)
+    }
+
+    /// As [`connected`], and it waits so long for some of an answer to be taken.
+    fn connected_to_one_that_waits(
+        patience: Duration,
+        answer: Duration,
+    ) -> (Handle<SocketAddr>, TcpStream) {
         let outlet = Outlet::with_patience(2 * ANSWER_BYTES, patience);
         let router = Router::new()
             .route("/", get(async || vec![0_u8; ANSWER_BYTES]))
@@ -281,18 +289,19 @@ mod tests {
             .layer(from_fn_with_state(outlet, outlet::bound));
         let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let timeouts = Timeouts {
-            answer: SOON,
+            answer,
             ping: SOON,
             pong: SOON,
             ..Timeouts::default()
         };
         let connections = Bounded::new(10, timeouts);
-        let server = serve(listener, router, Handle::new(), None, connections).unwrap();
+        let handle = Handle::new();
+        serve(listener, router, handle.clone(), None, connections).unwrap();
         let client = TcpStream::connect(address).unwrap();
         client
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        (server, client)
+        (handle, client)
     }
 
     /// Bytes that come until the server closes the connection.
@@ -313,17 +322,26 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_client_that_takes_nothing_of_its_answer_is_left() {
         let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        let (_server, mut stalled) = connected(LONG);
-        let (_other, mut slow) = connected(LONG);
+        let (server, mut stalled) = connected(LONG);
+        let (_other, mut slow) = connected_to_one_that_waits(LONG, 4 * SOON);
         tokio::task::spawn_blocking(move || {
             stalled.write_all(request).unwrap();
-            std::thread::sleep(2 * SOON);
+            let has_connections = |count: usize| {
+                let started = Instant::now();
+                while server.connection_count() != count {
+                    assert!(started.elapsed() < LONG / 10, "not {count} connections");
+                    std::thread::sleep(SOON / 200);
+                }
+            };
+            has_connections(1);
+            has_connections(0);
             assert!(read_to_end(stalled) < ANSWER_BYTES);
 
+            // All of it takes longer than the server waits for some of it.
             slow.write_all(request).unwrap();
             let mut some = vec![0; ANSWER_BYTES / 8];
             for _ in 0..7 {
-                std::thread::sleep(SOON / 4);
+                std::thread::sleep(3 * SOON / 4);
                 slow.read_exact(&mut some).unwrap();
             }
             assert!(read_to_end(slow) >= ANSWER_BYTES / 8);

@@ -14,7 +14,7 @@ use super::{Data, Limits, api};
 use crate::deploy::Mode;
 use crate::deploy::tests::{Server, manifest, p, passthrough_too};
 use crate::model::{Header, PipelineName, Record};
-use crate::pipeline::{PipelineState, PipelineStatus};
+use crate::pipeline::{PipelineState, PipelineStatus, TaskState};
 use crate::plugin::Digest;
 use crate::plugin::tests::guest::Guest;
 use crate::queue::letter::{ORIGIN, PIPELINE};
@@ -64,7 +64,7 @@ async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     waited.await.expect(what);
 }
 
-/// A server whose pipeline `a` has failed on partition 0, while a call on partition 1 takes three seconds, fails, and is
+/// A server whose pipeline `a` has failed on partition 0, while a call on partition 1 takes six seconds, fails, and is
 /// committed with the position behind it.
 async fn failing_beside_a_long_call() -> Server {
     let server = Server::start().await;
@@ -77,10 +77,16 @@ async fn failing_beside_a_long_call() -> Server {
     server.upload("p", &guest).await;
     let settings = "dead-letter = \"stop\"
         retry = { max-attempts = 2, initial = \"1ms\", jitter = \"none\" }
-        limits = { deadline = \"3s\" }";
+        limits = { deadline = \"6s\" }";
     let text = manifest("m", "a", settings).replace("max-records = 16", "max-records = 1");
     server.deployments.apply(&text, None).await.unwrap();
-    server.send(0..40).await;
+    server.send_to(1, 0..1).await;
+    wait_until("called", || {
+        status(&server).tasks[1].state == TaskState::Busy
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.send_to(0, 1..40).await;
     wait_until("failed", || status(&server).state == PipelineState::Failed).await;
     assert!(status(&server).has_running_tasks);
     server

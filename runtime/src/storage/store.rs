@@ -593,6 +593,15 @@ fn sync_every(database: &Database, every: Duration, stopped: &std::sync::mpsc::R
     }
 }
 
+fn memtable_bytes(options: &StoreOptions) -> usize {
+    fail::fail_point!("store::memtable-bytes", |bytes| {
+        bytes
+            .and_then(|bytes| bytes.parse().ok())
+            .unwrap_or(options.memtable_bytes)
+    });
+    options.memtable_bytes
+}
+
 pub(super) fn rocks_options(options: &StoreOptions) -> Result<Options, Error> {
     let mut rocks = Options::default();
     rocks.create_if_missing(true);
@@ -601,7 +610,7 @@ pub(super) fn rocks_options(options: &StoreOptions) -> Result<Options, Error> {
     rocks.set_keep_log_file_num(4);
     rocks.set_bytes_per_sync(8 << 20);
     rocks.set_stats_dump_period_sec(0);
-    rocks.set_write_buffer_size(options.memtable_bytes);
+    rocks.set_write_buffer_size(memtable_bytes(options));
     rocks.set_max_write_buffer_number(MEMTABLES);
     rocks.set_enable_blob_files(true);
     rocks.set_min_blob_size(MIN_BLOB_BYTES);

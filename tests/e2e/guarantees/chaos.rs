@@ -48,9 +48,9 @@ impl History {
         }
     }
 
-    /// Runs it from its beginning to its end, and checks.
+    /// Runs it from its beginning to its end, and checks. Returns how many messages have expired.
     #[track_caller]
-    pub fn unfold(mut self) {
+    pub fn unfold(mut self) -> usize {
         if self.setting.start == "latest" {
             self.deploy(1);
             self.workload.send_early(&self.sandbox, &mut self.random);
@@ -83,15 +83,16 @@ impl History {
         self.workload.send(&self.sandbox, &mut self.random, records);
         self.deploy(1);
         self.sandbox.run_until_idle();
-        self.check(When::Over);
+        self.check(When::Over)
     }
 
     fn deploy(&self, version: usize) {
         self.setting.deploy(&self.sandbox, version);
     }
 
+    /// Returns how many messages have expired so far.
     #[track_caller]
-    fn check(&self, when: When) {
+    fn check(&self, when: When) -> usize {
         let told = Told {
             setting: self.setting,
             sent: self.workload.sent(),
@@ -101,12 +102,11 @@ impl History {
         };
         let ledger = Ledger::read(&self.sandbox, told);
         checks::assert_holds(&ledger, self.seed);
+        let expired_count = ledger.expired.len();
         if self.setting.time_to_live.is_some() {
-            note(format_args!(
-                "{} messages have expired",
-                ledger.expired.len()
-            ));
+            note(format_args!("{expired_count} messages have expired"));
         }
+        expired_count
     }
 
     fn next_kill(&mut self) -> Kill {

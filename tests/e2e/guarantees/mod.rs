@@ -129,15 +129,18 @@ fn a_queue_that_is_sent_to_again_and_again_takes_everything_once() {
     History::new(setting).unfold();
 }
 
+/// Whether any message expires depends on where the kills leave some waiting: so there are several histories.
 #[test]
 fn what_has_expired_has_no_other_outcome() {
+    const HISTORIES: usize = 3;
     let setting = Setting {
         through: Through::Queue,
         time_to_live: Some("600ms"),
         concurrency: 4,
         ..CHAIN
     };
-    History::new(setting).unfold();
+    let has_some = (0..HISTORIES).any(|_| History::new(setting).unfold() > 0);
+    assert!(has_some, "no message has expired in {HISTORIES} histories");
 }
 
 #[test]

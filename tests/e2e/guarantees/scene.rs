@@ -46,8 +46,9 @@ pub const VERSIONS: [(&str, &str); 3] = [
 ];
 /// Versions that keep state, and so can follow one another: the first ones.
 pub const VERSIONS_WITH_STATE: usize = 2;
-/// `retry.max-attempts`.
-pub const MAX_ATTEMPTS: u64 = 3;
+/// `retry.max-attempts`: one more than any record needs that has an output in the end. On a busy machine a call may
+/// stand still for as long as its deadline, and that is an attempt, too.
+pub const MAX_ATTEMPTS: u64 = 4;
 /// `batch.max-records`: so few that there are many commits.
 pub const MAX_RECORDS: u64 = 16;
 /// Partitions of `in`, and of `work` if it is a topic.

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     /// Longer than any kill takes to come.
-    const SLOW: &str = "0.4";
+    const SLOW: &str = "3";
 
     /// A command that takes that many seconds, and then adds a line to a file.
     fn command(done: &Path, seconds: &str) -> Cmd {
@@ -157,6 +157,9 @@ mod tests {
             "[ -e $0 ] && exec sleep 0.2; echo failed > $0; exit 3",
         ]);
         cmd.arg(temp.path().join("failed"));
-        assert!(Kills::new(1).run(&cmd, PLACES).is_err());
+        let mut kills = Kills::new(1);
+        let ran = kills.run(&cmd, PLACES);
+        // The kill may have come between the file and the end.
+        assert!(ran.is_err() || kills.done() == 1);
     }
 }

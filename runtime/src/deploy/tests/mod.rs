@@ -140,12 +140,21 @@ impl Server {
     }
 
     pub(crate) async fn send(&self, numbers: std::ops::Range<u64>) {
+        self.send_by(None, numbers).await;
+    }
+
+    /// Sends to a partition, whatever the keys.
+    pub(crate) async fn send_to(&self, partition: u32, numbers: std::ops::Range<u64>) {
+        self.send_by(Some(partition), numbers).await;
+    }
+
+    async fn send_by(&self, partition: Option<u32>, numbers: std::ops::Range<u64>) {
         let topic = self.log.topic(&"in".parse().unwrap()).unwrap();
         let mut producer = Producer::new(self.log.clone(), topic);
         for number in numbers {
             let (key, value) = (format!("k{}", number % 17), number.to_string());
             let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
-            let sent = producer.send(None, 7, key, value, HeadersRef::EMPTY);
+            let sent = producer.send(partition, 7, key, value, HeadersRef::EMPTY);
             sent.await.unwrap();
         }
         producer.flush().await.unwrap();

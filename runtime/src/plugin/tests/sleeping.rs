@@ -14,6 +14,10 @@ use super::{
     *,
 };
 
+const DEADLINE: Duration = Duration::from_millis(100);
+/// A deadline that no call meets that does as it should.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Sleeps a millisecond for each byte of the batch's values.
 fn sleeps() -> Guest {
     let sleep = RawImport {
@@ -47,30 +51,36 @@ fn sleeps() -> Guest {
     .raw_import(sleep)
 }
 
-fn open(slot: Option<Arc<dyn ComputeSlot>>) -> Instance {
+fn open(deadline: Duration, slot: Option<Arc<dyn ComputeSlot>>) -> Instance {
     let grants = Grants {
         clocks: true,
         ..Grants::default()
     };
     let context = InstanceContext { slot, ..context() };
+    let limits = Limits {
+        deadline,
+        ..limits()
+    };
     load(&sleeps())
-        .instantiate(context, &grants, &limits(), Box::new(NoState))
+        .instantiate(context, &grants, &limits, Box::new(NoState))
         .unwrap()
 }
 
 #[test]
 fn a_sleep_past_the_deadline_is_stopped() {
-    let mut instance = open(None);
     let start = Instant::now();
     // 5 bytes a record.
-    instance.process(&batch(4)).unwrap();
+    open(TIMEOUT, None).process(&batch(4)).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(20));
     let start = Instant::now();
-    let fault = instance.process(&batch(400)).unwrap_err();
+    let fault = open(DEADLINE, None).process(&batch(4_000)).unwrap_err();
     assert_eq!(fault.kind(), "deadline");
-    assert!(start.elapsed() >= limits().deadline);
-    assert!(start.elapsed() < Duration::from_millis(1_900));
+    assert!(start.elapsed() >= DEADLINE);
+    assert!(start.elapsed() < Duration::from_secs(15));
 }
+
+/// How long a call waits for its turn, and more than its deadline.
+const TURN: Duration = Duration::from_millis(1_100);
 
 /// A slot that gives its right back late.
 #[derive(Debug, Default)]
@@ -86,7 +96,7 @@ impl ComputeSlot for Late {
     }
 
     fn acquire(&self) {
-        thread::sleep(limits().deadline + Duration::from_millis(50));
+        thread::sleep(TURN);
         self.acquisitions.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -94,7 +104,7 @@ impl ComputeSlot for Late {
 #[test]
 fn waiting_for_its_turn_does_not_count_against_a_call() {
     let slot = Arc::new(Late::default());
-    let mut instance = open(Some(slot.clone()));
+    let mut instance = open(Duration::from_secs(1), Some(slot.clone()));
     // 20 ms, and then more than the deadline for its turn; twice, since each call has its own.
     for calls in 1..=2 {
         instance.process(&batch(4)).unwrap();

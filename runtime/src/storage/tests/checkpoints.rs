@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::support::{TestStore, block_on, encode, record};
+use super::support::{TestStore, block_on, encode, record, wait_for_more};
 use crate::model::{Compression, RecordBatch};
 use crate::storage::schema::{KeyKind, batch as batch_key, partition_head};
 use crate::storage::{Commit, Error, Partition, ReadOnlyStore, Scan, Store};
@@ -76,7 +76,7 @@ fn a_checkpoint_holds_whole_commits_and_all_that_were_acknowledged() {
     std::thread::scope(|scope| {
         scope.spawn(|| write(directory.store(), &acknowledged, &stop));
         for number in 0..8 {
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            wait_for_more(&acknowledged);
             let path = folder.path().join(number.to_string());
             let before = acknowledged.load(Ordering::SeqCst);
             directory.store().checkpoint(&path).unwrap();

@@ -147,16 +147,21 @@ fn commits_until_it_is_killed() {
     ));
 }
 
-/// Lets a process commit, and kills it. Returns what it has said.
+/// Lets a process commit, and kills it once it has gone on for a while after some acknowledgements. Returns what it has
+/// said.
 fn commit_until_killed(path: &Path, durability: &str, kill_after_ms: u64) -> Vec<String> {
     let argument = format!("{durability} {}", path.display());
     let test = "commits_until_it_is_killed";
     let mut child = alone(module_path!(), test, &argument).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut line = || lines.next().map(Result::unwrap);
-    // From the first acknowledgement on it is writing.
-    let is_first = |line: &String| line.contains("acknowledged ");
-    let mut said = vec![std::iter::from_fn(&mut line).find(is_first).unwrap()];
+    let mut said = Vec::new();
+    while said.len() < 6 {
+        let line = line().expect("it has ended by itself");
+        if line.contains("acknowledged ") {
+            said.push(line);
+        }
+    }
     std::thread::sleep(Duration::from_millis(kill_after_ms));
     child.kill().unwrap();
     said.extend(std::iter::from_fn(&mut line));
@@ -177,7 +182,6 @@ fn a_kill_loses_nothing_acknowledged() {
             ));
             check_after_kill(folder.path(), &acknowledged);
         }
-        assert!(acknowledged.len() > 10, "{}", acknowledged.len());
     }
 }
 

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proptest::test_runner::Config;
@@ -15,6 +17,15 @@ use crate::clock::Clock;
 use crate::model::{BatchBuilder, Compression, EncodedBatch, Header, Record};
 use crate::storage::schema::{KeyKind, partition_head};
 use crate::storage::{Commit, Durability, Partition, Scan, Store, StoreOptions};
+
+/// Waits until whoever counts, on another thread, has counted some more.
+pub(crate) fn wait_for_more(count: &AtomicU64) {
+    let (seen, started) = (count.load(Ordering::SeqCst), Instant::now());
+    while count.load(Ordering::SeqCst) < seen + 2 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing more");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// Where the manual clock of a directory starts.
 pub(crate) const START_MS: u64 = 1_700_000_000_000;
