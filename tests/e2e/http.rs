@@ -397,7 +397,7 @@ impl Meeting {
         let mut present = self.present.lock().unwrap();
         *present += 1;
         self.changed.notify_all();
-        let until = Instant::now() + TIME_LIMIT / 10;
+        let until = Instant::now() + TIME_LIMIT / 5;
         while *present < self.size {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -277,7 +277,8 @@ delivery = "{delivery}"
         sandbox.succeed(&["apply", "millstream.toml"]);
         let large = "x".repeat(1_000_000);
         let file = sandbox.write_lines("large.txt", vec![large; LENGTH]);
-        sandbox.succeed(&["produce", "queue:work", "--file", file.to_str().unwrap()]);
+        let fill = ["produce", "queue:work", "--format", "lines", "--file"];
+        sandbox.succeed(&[&fill[..], &[file.to_str().unwrap()]].concat());
         produce(&sandbox, numbered(LENGTH as u64));
         let summary = run(&sandbox);
         assert_eq!(summary["dead_letters"], 0, "{summary}");

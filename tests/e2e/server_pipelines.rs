@@ -12,7 +12,7 @@ use crate::support::counting::{self, Workload};
 use crate::support::{Answer, Sandbox, Service, note, plugins};
 
 /// How long a server may take to come to a state.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A component that does the same as another one, and is another one.
 pub fn variant(sandbox: &Sandbox, package: &str, name: &str) -> PathBuf {
@@ -229,12 +229,12 @@ fn a_server_that_is_told_to_stop_finishes_and_commits_what_is_under_way() {
         ("exactly-once", 4),
     ] {
         let records = 2_400 * concurrency;
-        // Calls take long until the server is told to stop, however long that takes to reach it.
-        let (called, is_told) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
-        let told_to_stop = Arc::clone(&is_told);
+        // Later calls take long until the server has stopped, however late it is told to.
+        let (called, has_stopped) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+        let is_over = Arc::clone(&has_stopped);
         let service = Service::start(move |call| {
             let called = called.fetch_add(1, Ordering::Relaxed);
-            let waits = called > records / 2 && !told_to_stop.load(Ordering::Relaxed);
+            let waits = called > records / 2 && !is_over.load(Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(if waits { 300 } else { 5 }));
             Answer::Status(200, call.body.clone())
         });
@@ -263,7 +263,7 @@ fn a_server_that_is_told_to_stop_finishes_and_commits_what_is_under_way() {
             std::thread::sleep(Duration::from_millis(1));
         }
         server.stop();
-        is_told.store(true, Ordering::Relaxed);
+        has_stopped.store(true, Ordering::Relaxed);
         let done = service.call_count();
         let told = format!("{delivery}, {concurrency}: {done} of {records} before the stop");
         note(&told);

@@ -237,6 +237,8 @@ impl BatchRunner {
             let Called::Blocked(reason) = &called else {
                 break (called, checkpoint);
             };
+            // What it was to take out of an output is there again, to make room.
+            drop(checkpoint);
             if self.wait_for_room(reason, stop).await? == Progress::Stopped {
                 // What it gives is lost, as a crash would have lost it.
                 return Ok(());

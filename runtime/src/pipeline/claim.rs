@@ -131,21 +131,23 @@ impl BatchRunner {
     ) -> Result<Progress, TaskError> {
         self.submit_gathered().await?;
         self.settle_checkpoint().await?;
-        if self.outputs.make_room().await? {
-            return Ok(match *stop.borrow() {
-                true => Progress::Stopped,
-                false => Progress::Whole,
-            });
-        }
-        let pause = self.blocked_pause.unwrap_or_else(|| {
-            tracing::info!(pipeline = %self.pipeline.spec.name, reason, "waiting for an output");
-            FIRST_PAUSE
-        });
-        self.blocked_pause = Some((pause * 2).min(LONGEST_PAUSE));
         let mut stop = stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => {}
+        // What it does not come to is done the next time: meanwhile the leases of a batch are extended.
+        let has_made = tokio::select! {
+            made = self.outputs.make_room() => made?,
+            () = tokio::time::sleep(LONGEST_PAUSE) => true,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        if !has_made {
+            let pause = self.blocked_pause.unwrap_or_else(|| {
+                tracing::info!(pipeline = %self.pipeline.spec.name, reason, "waiting for an output");
+                FIRST_PAUSE
+            });
+            self.blocked_pause = Some((pause * 2).min(LONGEST_PAUSE));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
         }
         Ok(match *stop.borrow() {
             true => Progress::Stopped,

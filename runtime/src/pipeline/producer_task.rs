@@ -104,7 +104,11 @@ impl ProducerTask {
                 Produced::Blocked(reason) => {
                     // The instance is as it was before the call: it makes the same records again.
                     self.checkpoints.settle(&self.status).await?;
-                    if self.outputs.make_room().await? {
+                    let has_made = tokio::select! {
+                        made = self.outputs.make_room() => made?,
+                        _ = stop.changed() => true,
+                    };
+                    if has_made {
                         continue;
                     }
                     if pause == shortest {

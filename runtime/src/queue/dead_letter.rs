@@ -10,8 +10,7 @@ use crate::model::{HeadersBuf, HeadersRef, RecordRef};
 use crate::storage::Commit;
 
 /// Bytes of a commit that dead letters are added to; those beyond wait for another.
-const MAX_LETTER_BYTES: usize = 32 << 20;
-
+pub(super) const MAX_COMMIT_BYTES: usize = 32 << 20;
 /// Bytes of dead letters that go with any commit: who adds little is not kept waiting by others that do the same.
 const MIN_LETTER_BYTES: usize = 4 << 20;
 
@@ -45,12 +44,13 @@ impl Queue {
     }
 
     /// Adds to a commit that messages, which are taken, leave the queue for a reason: at least one of them. Those that
-    /// are too many bytes for one commit are put back; returns how many. On an error drop the commit: all are put back
-    /// then.
+    /// are too many bytes for it, with those that it is still to have, are put back; returns how many. On an error drop
+    /// the commit: all are put back then.
     pub(super) fn retire_in(
         &self,
         offsets: Vec<u64>,
         reason: Reason,
+        bytes_to_come: usize,
         commit: &mut Commit,
     ) -> Result<usize, Error> {
         if offsets.is_empty() {
@@ -61,19 +61,19 @@ impl Queue {
             self.finish_in(offsets, commit);
             return Ok(0);
         };
-        let attempts: Vec<u32> = {
-            let index = self.state.index.lock();
-            offsets
-                .iter()
-                .map(|offset| index.state(*offset).0)
-                .collect()
-        };
-        let room_bytes = MAX_LETTER_BYTES.saturating_sub(commit.len_bytes());
+        let room_bytes = MAX_COMMIT_BYTES.saturating_sub(commit.len_bytes() + bytes_to_come);
         let room_bytes = room_bytes.max(MIN_LETTER_BYTES);
         let messages = self.read_up_to(&offsets, room_bytes);
         let (moved, put_back) = match &messages {
             Ok(messages) => offsets.split_at(messages.len()),
             Err(_) => (&offsets[..], &[][..]),
+        };
+        let attempts: Vec<u32> = {
+            let mut index = self.state.index.lock();
+            // Only now: nobody may count on the room of what is put back.
+            index.leave(moved);
+            let attempts = moved.iter().map(|offset| index.state(*offset).0);
+            attempts.collect()
         };
         // Before the first error: dropping the commit puts them back.
         self.finish_in(moved.to_vec(), commit);

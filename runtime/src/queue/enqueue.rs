@@ -226,7 +226,8 @@ impl MessageBatch {
     pub fn add_to(&mut self, commit: &mut Commit) -> Result<Enqueued, Error> {
         self.close()?;
         if self.stored_count > 0 {
-            self.queue.reserve_room(self.stored_count, commit)?;
+            self.queue
+                .reserve_room(self.stored_count, self.bytes, commit)?;
             self.move_to(commit);
         }
         let enqueued = Enqueued {
@@ -278,7 +279,7 @@ impl MessageBatch {
     /// Enqueues the messages by themselves, and waits until they are stored.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Deleted`], [`Error::Storage`]; the messages stay in the batch, unless the store failed.
+    /// [`Error::Full`]; the messages stay in the batch. [`Error::Deleted`], [`Error::Storage`], [`Error::Batch`].
     pub async fn enqueue(&mut self) -> Result<Enqueued, Error> {
         if self.config.max_length.is_some() {
             self.queue.catch_up().await?;
@@ -291,6 +292,7 @@ impl MessageBatch {
                     drop(commit);
                     self.make_room().await?;
                 }
+                Err(error) if error.is_overtaken() => tokio::task::yield_now().await,
                 Err(error) => return Err(error),
             }
         };

@@ -96,3 +96,10 @@ pub enum Error {
     #[error(transparent)]
     Storage(#[from] storage::Error),
 }
+
+impl Error {
+    /// Whether a purge has removed what was to be read.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Storage(storage::Error::OffsetOutOfRange { .. }))
+    }
+}

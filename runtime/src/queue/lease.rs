@@ -9,7 +9,7 @@ use super::index::Selection;
 use super::message::{LeasedMessage, Receipt, Stored};
 use super::settle::Changes;
 use super::shared::Queue;
-use crate::storage::{self, Commit};
+use crate::storage::Commit;
 
 /// Messages that are given up on in one commit.
 const MAX_RETIRED: u64 = 1_000;
@@ -70,7 +70,7 @@ impl Queue {
             // Registered before the attempt: what becomes ready in between is not missed.
             changed.as_mut().enable();
             match self.try_lease(request).await {
-                Err(error) if is_overtaken(&error) && overtaken < MAX_ATTEMPTS => {
+                Err(error) if error.is_overtaken() && overtaken < MAX_ATTEMPTS => {
                     overtaken += 1;
                     tokio::task::yield_now().await;
                     continue;
@@ -138,7 +138,7 @@ impl Queue {
         };
         let mut commit = Commit::new();
         self.deliver_in(&leased, &mut commit);
-        self.retire_in(exhausted, Reason::MaxDeliveries, &mut commit)?;
+        self.retire_in(exhausted, Reason::MaxDeliveries, 0, &mut commit)?;
         self.commit(commit).await?;
         if leased.is_empty() {
             return Ok(Attempt::Again);
@@ -211,16 +211,8 @@ impl Queue {
                 return Ok(());
             }
             let mut commit = Commit::new();
-            self.retire_in(expired, Reason::Expired, &mut commit)?;
+            self.retire_in(expired, Reason::Expired, 0, &mut commit)?;
             self.commit(commit).await?;
         }
     }
-}
-
-/// Whether a purge has removed what was to be read.
-pub(super) fn is_overtaken(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Storage(storage::Error::OffsetOutOfRange { .. })
-    )
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::index::State;
-use super::lease::is_overtaken;
 use super::message::Stored;
 use super::shared::Queue;
 use super::{Attributes, Error};
@@ -99,7 +98,7 @@ impl Queue {
             let offsets: Vec<u64> = found.iter().map(|(offset, ..)| *offset).collect();
             let stored = match self.read_up_to(&offsets, MAX_PEEK_BYTES) {
                 // Acknowledged and removed since it was found.
-                Err(error) if is_overtaken(&error) && overtaken < MAX_ATTEMPTS => {
+                Err(error) if error.is_overtaken() && overtaken < MAX_ATTEMPTS => {
                     overtaken += 1;
                     tokio::task::yield_now().await;
                     continue;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Error;
-use super::lease::is_overtaken;
 use super::shared::Queue;
 
 /// How long a wait lasts at most for a queue in which nothing is to happen.
@@ -52,7 +51,7 @@ impl Queue {
         let stored = match self.read([offset].into_iter()) {
             Ok(stored) => stored,
             // Done with since it was found.
-            Err(error) if is_overtaken(&error) => return Ok(None),
+            Err(error) if error.is_overtaken() => return Ok(None),
             Err(error) => return Err(error),
         };
         let first = stored.first().map(|message| message.record());

@@ -124,8 +124,18 @@ impl Queue {
 
     /// Adds to what is announced that a commit appends messages, unless it does not happen.
     pub(super) fn announce_in(&self, count: u64, commit: &mut Commit) {
+        self.announce(count);
+        self.withdraw_in(count, commit);
+    }
+
+    /// Announces messages.
+    pub(super) fn announce(&self, count: u64) {
+        self.state.announced_end.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// Takes back that messages are announced if a commit does not happen.
+    pub(super) fn withdraw_in(&self, count: u64, commit: &mut Commit) {
         let state = Arc::clone(&self.state);
-        state.announced_end.fetch_add(count, Ordering::AcqRel);
         commit.on_outcome(move |happened| {
             if !happened {
                 state.announced_end.fetch_sub(count, Ordering::AcqRel);

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// After this a command is taken for hung: it is killed, and the test fails.
-pub const TIME_LIMIT: Duration = Duration::from_secs(600);
+pub const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(2);
 

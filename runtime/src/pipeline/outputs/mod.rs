@@ -198,7 +198,7 @@ impl Outputs {
         }
     }
 
-    /// Lets queues make room that have to do that in commits of their own before they take more; whether there were any.
+    /// Lets queues make room that have to do that in commits of their own before they take more; whether any has.
     pub(super) async fn make_room(&mut self) -> Result<bool, queue::Error> {
         let mut has_made = false;
         for port in &mut self.ports {

@@ -60,14 +60,15 @@ impl QueuePort {
         }
     }
 
-    /// Lets the queue make room if that is what the last batch was blocked for; whether it was.
+    /// Lets the queue make room if that is what the last batch was blocked for; whether it has.
     pub(super) async fn make_room(&mut self) -> Result<bool, queue::Error> {
         let Some(added) = self.room_for.take() else {
             return Ok(false);
         };
         match self.queue.make_room(added).await {
-            // Others have filled it meanwhile: it is found full when the messages are added.
-            Ok(()) | Err(queue::Error::Full { .. }) => Ok(true),
+            Ok(()) => Ok(true),
+            // Others have filled it meanwhile, and there is room when there is.
+            Err(queue::Error::Full { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -79,6 +80,8 @@ impl QueuePort {
             queue::Error::Undecided | queue::Error::RoomFirst { .. } => {
                 OutputError::Blocked { reason }
             }
+            // A purge has made the room meanwhile.
+            error if error.is_overtaken() => OutputError::Blocked { reason },
             queue::Error::Full { added, limit, .. } if added <= limit => {
                 OutputError::Blocked { reason }
             }

@@ -12,7 +12,7 @@ use crate::model::{Header, QueueName, Record, TIMERS_INPUT};
 use crate::pipeline::registry::{self, StoredPipeline};
 use crate::pipeline::retry::Parked;
 use crate::queue::letter::{ORIGIN, PIPELINE, REASON, REDRIVE_COUNT, REDRIVEN_FROM};
-use crate::queue::{LeaseRequest, QueueConfig};
+use crate::queue::{LeaseRequest, MaxLengthPolicy, QueueConfig};
 use crate::storage::tests::support::{START_MS, TestStore, block_on, cases, stored_records};
 
 const PARTITIONS: u32 = 2;
@@ -238,6 +238,36 @@ fn a_queue_that_is_full_keeps_its_letters_out_and_no_others() {
     assert_eq!((stranded.len(), stranded[0].count), (1, 3));
     assert!(stranded[0].reason.contains("the queue `small` is full"));
     assert_eq!(block_on(scene.dead.message_count()).unwrap(), 3);
+}
+
+/// Fails when a redrive ends, or never does, where a queue has to give up on much to make room for letters.
+#[test]
+fn a_queue_of_large_messages_makes_room_for_its_letters() {
+    const LENGTH: u64 = 40;
+    let scene = Scene::new(RetryOrder::Key);
+    let full = QueueConfig {
+        max_length: Some(LENGTH),
+        max_length_policy: MaxLengthPolicy::DropOldest,
+        dead_letter: Some(queue_name("work")),
+        ..QueueConfig::default()
+    };
+    let full = block_on(scene.queues.create_queue(&queue_name("full"), full)).unwrap();
+    let large = Record {
+        key: None,
+        value: Some(Bytes::from(vec![b'x'; 1_000_000])),
+        headers: Vec::new(),
+        timestamp_ms: START_MS,
+    };
+    for offset in 0..LENGTH {
+        block_on(full.enqueue(std::slice::from_ref(&large))).unwrap();
+        scene.letter("k", "v", &[(ORIGIN, &format!("queue:full/{offset}"))]);
+    }
+    let (sent, stranded) = scene.redrive(RedriveTo::Pipeline, 1_000);
+    assert_eq!((sent.sent_count, stranded), (LENGTH, Vec::new()));
+    let dropped = scene.queues.queue(&queue_name("work")).unwrap();
+    for (queue, expected) in [(&full, LENGTH), (&dropped, LENGTH), (&scene.dead, 0)] {
+        assert_eq!(block_on(queue.message_count()).unwrap(), expected);
+    }
 }
 
 /// One letter: which key, partition and offset it comes from, and whether somebody holds it.

@@ -15,7 +15,7 @@ use super::{
 };
 
 const DEADLINE: Duration = Duration::from_millis(100);
-/// A deadline that no call meets that does as it should.
+/// A deadline that no call exceeds that does as it should.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sleeps a millisecond for each byte of the batch's values.

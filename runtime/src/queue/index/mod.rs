@@ -300,19 +300,19 @@ impl Index {
             };
             self.expiring.pop_first();
             // One that is held expires when it is put back.
-            if self.give_up(offset) {
+            if self.take(offset) {
                 taken.push(offset);
             }
         }
         taken
     }
 
-    /// Takes the oldest messages that nobody holds, for the queue to give up on; to be finished or undone.
+    /// Takes the oldest messages that nobody holds, to be finished or undone.
     pub(super) fn take_oldest(&mut self, count: u64) -> Vec<u64> {
         let mut taken = Vec::new();
         let mut next = self.progress.next_live(0);
         while let Some(offset) = next.filter(|_| (taken.len() as u64) < count) {
-            if self.give_up(offset) {
+            if self.take(offset) {
                 taken.push(offset);
             }
             next = self.progress.next_live(offset + 1);
@@ -325,22 +325,20 @@ impl Index {
         self.progress.next_live(offset) == Some(offset) && self.take(offset)
     }
 
-    /// Takes a message that waits, for the queue to give up on; `false` if it does not wait.
-    fn give_up(&mut self, offset: u64) -> bool {
-        if !self.take(offset) {
-            return false;
+    /// Messages that were taken leave the queue, unless that is undone.
+    pub(super) fn leave(&mut self, offsets: &[u64]) {
+        for offset in offsets {
+            if let Some(message) = self.messages.get_mut(*offset)
+                && let State::Settling {
+                    before: Before::Waiting { until_ms },
+                } = message.state
+            {
+                message.state = State::Settling {
+                    before: Before::Leaving { until_ms },
+                };
+                self.leaving += 1;
+            }
         }
-        if let Some(message) = self.messages.get_mut(offset)
-            && let State::Settling {
-                before: Before::Waiting { until_ms },
-            } = message.state
-        {
-            message.state = State::Settling {
-                before: Before::Leaving { until_ms },
-            };
-            self.leaving += 1;
-        }
-        true
     }
 
     /// Takes a message that waits out of where it waits; `false` if it does not.
@@ -414,9 +412,8 @@ impl Index {
             let message = self.messages.get_or_insert_plain(offset, plain);
             if message.delivery_count >= limit {
                 message.state = State::Settling {
-                    before: Before::Leaving { until_ms: 0 },
+                    before: Before::Waiting { until_ms: 0 },
                 };
-                self.leaving += 1;
                 selection.exhausted.push(offset);
             } else {
                 message.delivery_count += 1;

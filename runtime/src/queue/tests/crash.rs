@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Output};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -78,8 +79,16 @@ fn hear_until_killed(
     mut hear: impl FnMut(&str, &str) -> bool,
 ) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let (mut running, mut killer) = (Some(child), None);
-    let started = Instant::now();
+    let (told, is_told) = mpsc::channel();
+    let mut told = Some(told);
+    let killer = std::thread::spawn(move || {
+        let is_enough = is_told.recv_timeout(PATIENCE).is_ok();
+        if is_enough {
+            std::thread::sleep(kill_after);
+        }
+        child.kill().unwrap();
+        (is_enough, child.wait_with_output().unwrap())
+    });
     for line in lines {
         let line = line.unwrap();
         // The last line may have been cut off by the kill.
@@ -89,28 +98,19 @@ fn hear_until_killed(
         else {
             continue;
         };
-        if started.elapsed() > PATIENCE
-            && let Some(mut child) = running.take()
-        {
-            child.kill().unwrap();
-            panic!("it has not said enough in {PATIENCE:?}");
-        }
         if hear(what, which)
-            && let Some(mut child) = running.take()
+            && let Some(told) = told.take()
         {
-            killer = Some(std::thread::spawn(move || {
-                std::thread::sleep(kill_after);
-                child.kill().unwrap();
-                child.wait_with_output().unwrap()
-            }));
+            // If its patience is over that is said below.
+            let _ = told.send(());
         }
     }
-    let Output { status, stderr, .. } = match (killer, running) {
-        (Some(killer), _) => killer.join().unwrap(),
-        (None, child) => child.unwrap().wait_with_output().unwrap(),
-    };
+    // One that has ended by itself says no more.
+    drop(told);
+    let (is_enough, Output { status, stderr, .. }) = killer.join().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), None, "it ended by itself: {stderr}");
+    assert!(is_enough, "it has not said enough in {PATIENCE:?}");
 }
 
 async fn enqueue_for_ever(queue: Queue) {

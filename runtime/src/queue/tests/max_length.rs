@@ -328,3 +328,28 @@ fn queues_share_the_room_of_a_commit() {
     let error = batch.add_to(&mut commit).unwrap_err();
     assert!(matches!(error, Error::RoomFirst { .. }), "{error}");
 }
+
+/// Fails when what is read to see whether it goes with a commit counts as gone, and is put back.
+#[test]
+fn producers_at_the_same_time_never_make_a_queue_of_large_messages_too_long() {
+    for _ in 0..3 {
+        let fixture = Fixture::new();
+        let (queue, dead) = full_of_large_messages(&fixture, MaxLengthPolicy::DropOldest, &[]);
+        let small = vec![message("small", &[]); LARGE_COUNT as usize];
+        let produce = || {
+            // Of what is on its way nothing makes room.
+            while let Err(error) = block_on(queue.enqueue(&small)) {
+                assert!(matches!(error, Error::Full { .. }), "{error}");
+            }
+        };
+        std::thread::scope(|scope| {
+            let producers = [scope.spawn(produce), scope.spawn(produce)];
+            while !producers.iter().all(|producer| producer.is_finished()) {
+                let (_, staying) = held_now(&queue);
+                assert!(staying <= LARGE_COUNT, "{staying} messages stay");
+            }
+        });
+        let counts = stored_counts(&queue, &dead);
+        assert_eq!(counts, (LARGE_COUNT, 2 * LARGE_COUNT));
+    }
+}
