@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{WriteBatch, WriteOptions};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::commit::{HeadChange, Write};
@@ -23,6 +24,9 @@ use crate::model::RecordBatch;
 
 /// Bytes after which a group of coalesced commits is closed.
 const MAX_GROUP_BYTES: usize = 8 << 20;
+/// How long the thread stays awake for the next request while they come one soon after the other: on many machines waking
+/// it takes longer than a small commit.
+const AWAKE_NS: u64 = 60_000;
 /// Commits after which a group is closed.
 const MAX_GROUP_COMMITS: usize = 4096;
 
@@ -48,6 +52,8 @@ pub(super) struct CommitThread {
     /// Partitions that were deleted since the store was opened, by topic id and index. Whoever held
     /// them when it was closed is gone.
     deleted: HashSet<(u32, u32)>,
+    /// Whether the request before came soon after that before it.
+    stays_awake: bool,
     /// What the batch of the next group is given room for: growing it would copy it again and again.
     batch_capacity_bytes: usize,
 }
@@ -95,13 +101,30 @@ impl CommitThread {
             durability,
             tails: TailBudget::new(tail_bytes),
             deleted: HashSet::new(),
+            stays_awake: false,
             batch_capacity_bytes: 0,
         }
     }
 
+    /// Waits for a request; `None` if every sender is gone.
+    fn next_request(&mut self) -> Option<Request> {
+        let waiting = Stopwatch::start();
+        while self.stays_awake && waiting.elapsed_ns() < AWAKE_NS {
+            match self.requests.try_recv() {
+                Ok(request) => return Some(request),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+            }
+        }
+        let request = self.requests.blocking_recv();
+        // With what it takes to wake up.
+        self.stays_awake = waiting.elapsed_ns() < 2 * AWAKE_NS;
+        request
+    }
+
     /// Runs until every sender is gone.
     pub(super) fn run(mut self) {
-        while let Some(first) = self.requests.blocking_recv() {
+        while let Some(first) = self.next_request() {
             let mut group = Group {
                 batch: WriteBatch::with_capacity_bytes(self.batch_capacity_bytes),
                 ..Group::default()
