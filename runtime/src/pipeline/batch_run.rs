@@ -228,23 +228,9 @@ impl BatchRunner {
     ) -> Result<(), TaskError> {
         self.groups.clear();
         let all = self.commit_progress(batch).await?;
-        let (called, mut checkpoint) = loop {
-            let mut checkpoint = Checkpoint::default();
-            let called = {
-                let _running = self.pipeline.calls.start().await;
-                block_in_place(|| self.call(batch, &all, &mut checkpoint))?
-            };
-            let Called::Blocked(reason) = &called else {
-                break (called, checkpoint);
-            };
-            // What it was to take out of an output is there again, to make room.
-            drop(checkpoint);
-            if self.wait_for_room(reason, stop).await? == Progress::Stopped {
-                // What it gives is lost, as a crash would have lost it.
-                return Ok(());
-            }
-            // The call has not counted: another version may make it.
-            self.swap_if_asked().await;
+        let Some((called, mut checkpoint)) = self.call_once(batch, &all, stop).await? else {
+            // What it gives is lost, as a crash would have lost it.
+            return Ok(());
         };
         let mut changed = Changes::default();
         let failed: Vec<Failed> = match called {
@@ -292,6 +278,32 @@ impl BatchRunner {
         // More than one commit takes, and the records have run already.
         self.submit(checkpoint).await?;
         self.submit(given_up).await
+    }
+
+    /// Makes the one call of a batch, when there is room for its outputs; `None` if the task stops before.
+    async fn call_once(
+        &mut self,
+        batch: &Batch,
+        all: &[usize],
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Option<(Called, Checkpoint)>, TaskError> {
+        loop {
+            let mut checkpoint = Checkpoint::default();
+            let called = {
+                let _running = self.pipeline.calls.start().await;
+                block_in_place(|| self.call(batch, all, &mut checkpoint))?
+            };
+            let Called::Blocked(reason) = &called else {
+                return Ok(Some((called, checkpoint)));
+            };
+            // What it was to take out of an output is there again, to make room.
+            drop(checkpoint);
+            if self.wait_for_room(reason, stop).await? == Progress::Stopped {
+                return Ok(None);
+            }
+            // The call has not counted: another version may make it.
+            self.swap_if_asked().await;
+        }
     }
 
     /// Runs those records of a part that need not wait for others.
