@@ -196,6 +196,10 @@ mod tests {
         logs.flush();
         assert_eq!(messages(&logs.after(&name, 0).unwrap()), ["earlier", "now"]);
         assert_eq!(messages(&logs.after(&name, earlier).unwrap()), ["now"]);
+        // What is about to be written is waited for.
+        log.sink.add(&line(earlier + 2, "at once"));
+        let lines = logs.after(&name, earlier).unwrap();
+        assert_eq!(messages(&lines), ["now", "at once"]);
         assert_eq!(limit.tail().after(0).forgotten, earlier);
 
         logs.logs.lock().insert(name.clone(), log);
