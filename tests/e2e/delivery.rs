@@ -399,7 +399,7 @@ fn records_that_retention_took_are_skipped_with_a_warning() {
 #[test]
 fn everything_a_record_has_passes_through() {
     let sandbox = Sandbox::new();
-    // One of the records is as old as it will ever be.
+    // Most of the records are older than what topics keep by default.
     let kept = ["in", "out"]
         .into_iter()
         .fold(passing("passthrough", ""), |manifest, topic| {
