@@ -19,7 +19,7 @@ use crate::pipeline::{Change, PipelineState};
 use crate::plugin::tests::guest::Guest;
 use crate::plugin::{Effect, EngineOptions};
 use crate::storage::schema::{KeyKind, deploy as deploy_key};
-use crate::storage::tests::support::stored_records;
+use crate::storage::tests::support::{open_again, stored_records};
 use crate::storage::{Commit, Durability, StoreOptions};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ impl Server {
             clock: clock.clone(),
             ..StoreOptions::default()
         };
-        let store = Store::open(path, options).unwrap();
+        let store = block_in_place(|| open_again(path, &options));
         let log = Log::open(store.clone()).unwrap();
         let queues = Queues::open(store.clone()).unwrap();
         let groups = Groups::new(store);

@@ -1,5 +1,5 @@
 //! Writes what plugins log to files, on a thread of its own: a plugin never waits for the disk. What does not fit into the
-//! queue to that thread, or cannot be written, is counted, and the count is stored in its place.
+//! queue to that thread, or cannot be written, is counted, and the count is stored in its place as soon as it can be.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,8 @@ const MAX_QUEUED_BYTES: usize = 8 << 20;
 const LINE_BYTES: usize = 128;
 /// How often it is told that nothing can be stored.
 const WARN_INTERVAL: Duration = Duration::from_secs(600);
+/// How long it is waited, after a file has refused lines, before it is told how many are missing, unless others come.
+const RETRY: Duration = Duration::from_secs(10);
 /// How long the thread waits for more lines before it writes, so that many become one write.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -43,6 +45,10 @@ struct Shared {
 struct Queue {
     lines: Vec<(Arc<Destination>, Arc<LogLine>)>,
     bytes: usize,
+    /// Those of which lines are missing.
+    behind: Vec<Arc<Destination>>,
+    /// They are not tried before, unless there are lines.
+    retry_at: Option<Instant>,
     has_thread: bool,
     is_writing: bool,
     is_closed: bool,
@@ -110,7 +116,7 @@ impl Writer {
         let deadline = Instant::now() + patience;
         let shared = &self.shared;
         let mut queue = shared.queue.lock();
-        while queue.is_writing || !queue.lines.is_empty() {
+        while queue.is_writing || queue.has_work() {
             if shared.written.wait_until(&mut queue, deadline).timed_out() {
                 return false;
             }
@@ -141,23 +147,36 @@ impl LineSink for Sink {
             return;
         }
         let has_room = queue.bytes + bytes <= self.shared.max_queued_bytes;
-        if !has_room || !self.shared.has_thread(&mut queue) {
-            drop(queue);
-            self.destination.miss(line, 1);
-            return;
+        if has_room && self.shared.has_thread(&mut queue) {
+            queue.bytes += bytes;
+            let destination = Arc::clone(&self.destination);
+            queue.lines.push((destination, Arc::clone(line)));
+        } else {
+            queue.miss(&self.destination, line, 1);
         }
-        queue.bytes += bytes;
-        let destination = Arc::clone(&self.destination);
-        queue.lines.push((destination, Arc::clone(line)));
         drop(queue);
         self.shared.added.notify_one();
     }
 }
 
-impl Destination {
+impl Queue {
+    fn has_work(&self) -> bool {
+        !self.lines.is_empty() || (!self.behind.is_empty() && self.retry_at.is_none())
+    }
+
     /// Counts lines that are not stored, from this one on.
-    fn miss(&self, first: &Arc<LogLine>, count: u64) {
+    fn miss(&mut self, destination: &Arc<Destination>, first: &Arc<LogLine>, count: u64) {
+        if !destination.miss(first, count) {
+            self.behind.push(Arc::clone(destination));
+        }
+    }
+}
+
+impl Destination {
+    /// Counts lines that are not stored, from this one on. Returns whether others were missing before.
+    fn miss(&self, first: &Arc<LogLine>, count: u64) -> bool {
         let mut missing = self.missing.lock();
+        let others_were = missing.is_some();
         let missing = missing.get_or_insert_with(|| Missing {
             first: Arc::clone(first),
             count: 0,
@@ -166,6 +185,7 @@ impl Destination {
             missing.first = Arc::clone(first);
         }
         missing.count += count;
+        others_were
     }
 }
 
@@ -202,13 +222,15 @@ impl Shared {
         let mut warned_at = None;
         while self.wait() {
             std::thread::sleep(GATHER);
-            let lines = {
+            let (lines, behind) = {
                 let mut queue = self.queue.lock();
                 queue.bytes = 0;
                 queue.is_writing = true;
-                std::mem::take(&mut queue.lines)
+                queue.retry_at = None;
+                let lines = std::mem::take(&mut queue.lines);
+                (lines, std::mem::take(&mut queue.behind))
             };
-            self.write(lines, &mut warned_at);
+            self.write(lines, behind, &mut warned_at);
             let mut queue = self.queue.lock();
             queue.is_writing = false;
             drop(queue);
@@ -216,27 +238,41 @@ impl Shared {
         }
     }
 
-    /// Waits for lines. Returns false if none will come.
+    /// Waits for something to write. Returns false if nothing will come.
     fn wait(&self) -> bool {
         let mut queue = self.queue.lock();
-        while queue.lines.is_empty() {
+        while !queue.has_work() {
             if queue.is_closed {
                 return false;
             }
-            self.added.wait(&mut queue);
+            match queue.retry_at {
+                None => self.added.wait(&mut queue),
+                Some(at) => {
+                    if self.added.wait_until(&mut queue, at).timed_out() {
+                        queue.retry_at = None;
+                    }
+                }
+            }
         }
         true
     }
 
-    fn write(&self, lines: Vec<(Arc<Destination>, Arc<LogLine>)>, warned_at: &mut Option<Instant>) {
+    fn write(
+        &self,
+        lines: Vec<(Arc<Destination>, Arc<LogLine>)>,
+        behind: Vec<Arc<Destination>>,
+        warned_at: &mut Option<Instant>,
+    ) {
         let mut by_pipeline: HashMap<PipelineName, (Arc<Destination>, Vec<Arc<LogLine>>)> =
             HashMap::new();
-        for (destination, line) in lines {
+        let lines = lines.into_iter().map(|(it, line)| (it, Some(line)));
+        let behind = behind.into_iter().map(|it| (it, None));
+        for (destination, line) in lines.chain(behind) {
             // One that was deleted may be there again, under the same name.
             if !destination.is_deleted.load(Ordering::Relaxed) {
                 let entry = by_pipeline.entry(destination.name.clone());
                 let (_, lines) = entry.or_insert_with(|| (destination, Vec::new()));
-                lines.push(line);
+                lines.extend(line);
             }
         }
         for (destination, lines) in by_pipeline.into_values() {
@@ -253,7 +289,7 @@ impl Shared {
     /// Appends lines to those of a pipeline, and the line about those that are missing.
     fn append(
         &self,
-        destination: &Destination,
+        destination: &Arc<Destination>,
         mut lines: Vec<Arc<LogLine>>,
     ) -> std::io::Result<()> {
         let files = self.files.lock();
@@ -279,7 +315,9 @@ impl Shared {
                     None => lines.len() as u64,
                 };
                 if let Some(first) = lines.first() {
-                    destination.miss(first, count);
+                    let mut queue = self.queue.lock();
+                    queue.miss(destination, first, count);
+                    queue.retry_at = Some(Instant::now() + RETRY);
                 }
             }
         }
@@ -320,12 +358,12 @@ mod tests {
             }
             assert!(!writer.flush(Duration::from_millis(1)));
         }
-        assert!(writer.flush(PATIENCE));
-        sink.add(&line(1_001, "later"));
+        // Also if no other line follows.
         let lines = messages(&writer, &name);
-        assert_eq!(lines.len(), 6, "{lines:?}");
+        assert_eq!(lines.len(), 5, "{lines:?}");
         assert!(lines[4].ends_with(": 996"), "{lines:?}");
-        assert_eq!(lines[5], "later");
+        sink.add(&line(1_001, "later"));
+        assert_eq!(messages(&writer, &name)[5..], ["later"]);
     }
 
     #[test]
@@ -346,6 +384,32 @@ mod tests {
         let lines = messages(&writer, &name);
         assert!(lines[0].ends_with(": 5"), "{lines:?}");
         assert_eq!(lines[1..], ["kept"]);
+    }
+
+    #[test]
+    fn what_a_disk_has_refused_is_told_when_it_takes_lines_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_the_way = folder.path().join("logs");
+        std::fs::write(&in_the_way, "").unwrap();
+        let writer = Writer::new(LogFiles::of(folder.path()));
+        let name: PipelineName = "a".parse().unwrap();
+        writer.sink(&name).add(&line(1, "lost"));
+        assert!(writer.flush(PATIENCE));
+        std::fs::remove_file(&in_the_way).unwrap();
+        {
+            let mut queue = writer.shared.queue.lock();
+            assert_eq!(queue.behind.len(), 1);
+            // Time has passed.
+            queue.retry_at = queue.retry_at.and_then(|at| at.checked_sub(RETRY));
+        }
+        writer.shared.added.notify_one();
+        let is_told = || writer.shared.queue.lock().behind.is_empty();
+        while !is_told() {
+            std::thread::yield_now();
+        }
+        let lines = messages(&writer, &name);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].ends_with(": 1"), "{lines:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::clock::Clock;
 use crate::model::{BatchBuilder, Compression, EncodedBatch, Header, Record};
 use crate::storage::schema::{KeyKind, partition_head};
-use crate::storage::{Commit, Durability, Partition, Scan, Store, StoreOptions};
+use crate::storage::{Commit, Durability, Error, Partition, Scan, Store, StoreOptions};
 
 /// Waits until whoever counts, on another thread, has counted some more.
 pub(crate) fn wait_for_more(count: &AtomicU64) {
@@ -24,6 +24,20 @@ pub(crate) fn wait_for_more(count: &AtomicU64) {
     while count.load(Ordering::SeqCst) < seen + 2 {
         assert!(started.elapsed() < Duration::from_secs(60), "nothing more");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Opens a data directory that this process has closed. Work that was under way on another thread may hold it for a
+/// moment yet; whoever holds it for longer has leaked it.
+pub(crate) fn open_again(path: &Path, options: &StoreOptions) -> Store {
+    let started = Instant::now();
+    loop {
+        match Store::open(path, options.clone()) {
+            Err(Error::Locked { .. }) if started.elapsed() < Duration::from_secs(60) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
     }
 }
 
@@ -76,10 +90,10 @@ impl TestStore {
         self.store = None;
     }
 
-    /// Closes and opens the data directory; fails if somebody else still holds the store.
+    /// Closes and opens the data directory; fails if somebody else goes on holding the store.
     pub(crate) fn reopen(&mut self) {
         self.close();
-        self.store = Some(Store::open(self.folder.path(), self.options.clone()).unwrap());
+        self.store = Some(open_again(self.folder.path(), &self.options));
     }
 
     /// A partition as it is stored, or a new one.
