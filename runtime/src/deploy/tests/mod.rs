@@ -172,6 +172,13 @@ impl Server {
             .collect()
     }
 
+    /// How many records a topic has been sent.
+    fn record_count(&self, topic: &str) -> u64 {
+        let topic = self.log.topic(&topic.parse().unwrap()).unwrap();
+        let partitions = topic.partitions().iter();
+        partitions.map(|it| it.high_watermark()).sum()
+    }
+
     pub(crate) async fn wait_until_idle(&self) {
         let idle = self.deployments.pipelines().wait_until_idle();
         tokio::time::timeout(TIMEOUT, idle).await.unwrap();
