@@ -406,6 +406,13 @@ fn check_shows_the_defaults_and_creates_nothing() {
     let pipeline = &document["pipelines"][0];
     assert_eq!(pipeline["delivery"], "exactly-once");
     assert_eq!(pipeline["batch"]["max_records"], 512);
+    assert_eq!(pipeline["retry"]["max_attempts"], 5);
+    assert_eq!(pipeline["retry"]["jitter"], "full");
+    assert_eq!(pipeline["dead_letter"], "queue:pass.dead-letters");
+    // Each key of a pipeline's table, some under the names that they have in what is resolved.
+    let keys: Vec<_> = pipeline.as_object().unwrap().keys().collect();
+    let every = "allow batch concurrency config dead_letter delivery group inputs limits name outputs plugin retry start";
+    assert_eq!(keys, every.split(' ').collect::<Vec<_>>());
     let plugin = &document["plugins"][0];
     assert_eq!(plugin["is_consumer"], true);
     assert_eq!(plugin["contract"], "millstream:plugin@0.1.0");

@@ -362,7 +362,9 @@ fn a_stream_of_failures_does_not_drown_the_log() {
             "--log-format",
             "json",
         ];
+        let started = Instant::now();
         let finished = sandbox.run(&run).expect_code(0);
+        let most_lines = 100 + 30 * started.elapsed().as_secs();
         let lines: Vec<Value> = finished
             .stderr
             .lines()
@@ -379,8 +381,9 @@ fn a_stream_of_failures_does_not_drown_the_log() {
             .map(|line| line["records"].as_u64().unwrap())
             .sum();
         assert_eq!(told.len() as u64 + counted, records);
-        // A panic is two lines on stderr, and each has a line besides.
-        assert!((lines.len() as u64) < records, "{} lines", lines.len());
+        // A panic is two lines on stderr, and each has a line besides: some of a second are stored.
+        let line_count = lines.len() as u64;
+        assert!(line_count < most_lines, "{line_count} lines");
     }
 }
 

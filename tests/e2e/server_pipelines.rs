@@ -415,6 +415,31 @@ fn a_rollback_during_a_backup_goes_on_and_the_backup_is_of_no_half_state() {
 }
 
 #[test]
+fn a_pipeline_that_stops_is_told_of_in_the_servers_log() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-traps", 1, "dead-letter = \"stop\"");
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let poison = sandbox.write("poison.jsonl", "{\"value\":\"poison\"}\n");
+    let poison = poison.to_str().unwrap();
+    let produce = [
+        "produce", "topic:in", "--format", "record", "--file", poison,
+    ];
+    sandbox.succeed(&produce);
+    wait_until("the pipeline has failed", || {
+        sandbox.json(&["pipeline", "describe", "suspect"])["running"]["state"] == "failed"
+    });
+    let log = server.stop().stderr;
+    let line = log
+        .lines()
+        .find(|line| line.contains("the pipeline stopped"));
+    assert!(
+        line.is_some_and(|line| line.contains("ERROR") && line.contains("suspect")),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_server_is_ready_once_its_pipelines_have_been_started() {
     let sandbox = Sandbox::new();
     sandbox.manifest(counting::MANIFEST);

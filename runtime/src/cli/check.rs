@@ -169,6 +169,15 @@ fn pipeline_document(pipeline: &PipelineSpec) -> Value {
             "max_bytes": group.map(|_| pipeline.batch.max_bytes),
             "max_wait_ms": pipeline.batch.max_wait.as_secs_f64() * 1000.0,
         },
+        "retry": group.map(|_| json!({
+            "max_attempts": pipeline.retry.max_attempts,
+            "initial_ms": pipeline.retry.initial.as_secs_f64() * 1000.0,
+            "multiplier": pipeline.retry.multiplier,
+            "max_ms": pipeline.retry.max.as_secs_f64() * 1000.0,
+            "jitter": pipeline.retry.jitter.as_str(),
+            "order": pipeline.retry.order.as_str(),
+        })),
+        "dead_letter": group.map(|_| pipeline.dead_letter.to_string()),
         "limits": {
             "memory_bytes": pipeline.limits.memory_bytes,
             "deadline_ms": pipeline.limits.deadline.as_secs_f64() * 1000.0,

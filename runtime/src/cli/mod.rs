@@ -49,6 +49,7 @@ use clap::{Parser, Subcommand};
 use crate::storage::{Durability, open_files};
 use exit::Ending;
 use output::{Format, Output};
+use telemetry::Failures;
 
 /// The data directory, unless another one is named.
 const DEFAULT_DATA_DIR: &str = "./millstream-data";
@@ -225,7 +226,12 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<Ending> {
-    telemetry::init(&cli.global, matches!(cli.command, Command::Bench(_)))?;
+    let failures = match cli.command {
+        Command::Run(_) => Failures::Printed,
+        Command::Bench(_) => Failures::Meant,
+        _ => Failures::Logged,
+    };
+    telemetry::init(&cli.global, failures)?;
     open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -40,6 +40,22 @@ pub(super) fn retention_bytes(text: &str) -> Result<Bound, String> {
     }
 }
 
+/// How many of something that is held in memory.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("expected a number from 1 to 1000000".to_owned()),
+    }
+}
+
+/// A number from 0 to 1.
+pub(super) fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("expected a number from 0 to 1, such as 0.5".to_owned()),
+    }
+}
+
 /// Reads a size in bytes: `64MiB`, `1GB`, `1024`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|reason| format!("expected {SIZE_EXPECTED}: {reason}"))

@@ -72,12 +72,12 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = quantity::size)]
     max_unread_bytes: u64,
 
-    /// Connections at a time; more wait
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections)]
+    /// Connections at a time, and no more than a quarter of the files that may be open; some more wait, others are closed
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connections, value_parser = quantity::count)]
     max_connections: usize,
 
     /// Consumers that wait for records or messages at a time; more are told to come back
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().waiting_consumers)]
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().waiting_consumers, value_parser = quantity::count)]
     max_waiting_consumers: usize,
 
     /// Free space on the disk below which `/readyz` says no, and pipelines with records that wait to be tried again

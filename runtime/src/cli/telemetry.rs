@@ -22,15 +22,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// `run` prints the failures of pipelines itself, where people read; their log lines are for machines.
+/// Left out where failures of pipelines are printed.
 const FAILURES_ARE_PRINTED: &str = "millstream::pipeline::supervisor=off";
+
+/// What a command does about what goes wrong while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failures {
+    /// They are logged.
+    Logged,
+    /// It prints those of pipelines itself, where people read: their log lines are for machines.
+    Printed,
+    /// They are meant, as those of a benchmark are, and not logged unless `-v` asks for it.
+    Meant,
+}
 
 /// How lines on standard error are written, once it is known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Starts logging. `RUST_LOG` comes before `-v` and `-q`. What goes wrong in a benchmark goes wrong on purpose,
-/// and is not logged unless `-v` asks for it.
-pub(super) fn init(args: &GlobalArgs, is_bench: bool) -> anyhow::Result<()> {
+/// Starts logging. `RUST_LOG` comes before `-v` and `-q`.
+pub(super) fn init(args: &GlobalArgs, failures: Failures) -> anyhow::Result<()> {
     if FORMAT.set(args.log_format).is_ok() && args.log_format == LogFormat::Json {
         std::panic::set_hook(Box::new(log_panic));
     }
@@ -40,7 +50,7 @@ pub(super) fn init(args: &GlobalArgs, is_bench: bool) -> anyhow::Result<()> {
                 Usage(format!("RUST_LOG=`{directives}` is no log filter: {error}; expected a level such as `info`, or `millstream=debug,warn`"))
             })?
         }
-        _ => EnvFilter::try_new(directives(args, is_bench))?,
+        _ => EnvFilter::try_new(directives(args, failures))?,
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -53,18 +63,20 @@ pub(super) fn init(args: &GlobalArgs, is_bench: bool) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-fn directives(args: &GlobalArgs, is_bench: bool) -> String {
+fn directives(args: &GlobalArgs, failures: Failures) -> String {
     let level = match (args.quiet, args.verbose) {
         (true, _) => "error",
-        (false, 0) if is_bench => "error",
+        (false, 0) if failures == Failures::Meant => "error",
         (false, 0) => "warn",
         (false, 1) => "info",
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    match args.log_format {
-        LogFormat::Text => format!("warn,millstream={level},{FAILURES_ARE_PRINTED}"),
-        LogFormat::Json => format!("warn,millstream={level}"),
+    match (args.log_format, failures) {
+        (LogFormat::Text, Failures::Printed | Failures::Meant) => {
+            format!("warn,millstream={level},{FAILURES_ARE_PRINTED}")
+        }
+        _ => format!("warn,millstream={level}"),
     }
 }
 

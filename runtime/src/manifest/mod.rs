@@ -15,6 +15,7 @@
 
 mod allow;
 mod config;
+mod dead_letters;
 mod error;
 mod pipeline;
 mod plugin_file;

@@ -1,6 +1,6 @@
 //! Reads one `[pipelines.NAME]` table.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -49,6 +49,7 @@ pub(super) struct Read {
     pub(super) spec: PipelineSpec,
     pub(super) inputs: Vec<TargetUse>,
     pub(super) outputs: Vec<TargetUse>,
+    pub(super) dead_letter_span: Range<usize>,
 }
 
 /// Reads a pipeline; `plugins` are the names the manifest declares. `None` after a problem that
@@ -120,6 +121,9 @@ pub(super) fn read(
         },
         inputs,
         outputs: outputs.into_iter().map(|(_, named)| named).collect(),
+        dead_letter_span: table
+            .value("dead-letter")
+            .map_or(key.span(), |value| value.span()),
     })
 }
 

@@ -1,6 +1,5 @@
 //! `[queues.NAME]`: reads one, and writes it with every default filled in.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -74,7 +73,7 @@ const GROUPS: [(&str, GroupBy); 2] = [
 /// A queue, and where its dead-letter queue is named.
 pub(super) struct Read {
     pub(super) spec: QueueSpec,
-    dead_letter_span: Range<usize>,
+    pub(super) dead_letter_span: Range<usize>,
 }
 
 pub(super) fn read(key: KeyRef<'_>, value: Value<'_>, report: &mut Report<'_>) -> Option<Read> {
@@ -178,26 +177,6 @@ fn refuse_without_effect(table: &Table<'_>, report: &mut Report<'_>) {
                 format!("`{key}` has no effect without `{needed}`"),
                 format!("remove it, or add one, for example `{example}`"),
             );
-        }
-    }
-}
-
-/// Notes queues whose dead letters would come back to them.
-pub(super) fn check_dead_letters(queues: &[Read], report: &mut Report<'_>) {
-    for read in queues {
-        let mut seen = BTreeSet::new();
-        let mut next = read.spec.dead_letter.as_ref();
-        while let Some(target) = next.filter(|target| seen.insert(*target)) {
-            if *target == read.spec.name {
-                report.error(
-                    read.dead_letter_span.clone(),
-                    format!("the dead letters of `{target}` would come back to it"),
-                    "name a queue whose own dead letters go elsewhere, or nowhere",
-                );
-                break;
-            }
-            let known = queues.iter().find(|read| read.spec.name == *target);
-            next = known.and_then(|read| read.spec.dead_letter.as_ref());
         }
     }
 }

@@ -14,7 +14,7 @@ use super::quantity::DURATION_EXPECTED;
 use super::read::{KeyRef, NAME_EXPECTED, Table, Value, is_minus_one, name, to_duration};
 use super::resolved::{CLEANUPS, COMPRESSIONS, Cleanup, PluginSpec, ResolvedManifest, TopicSpec};
 use super::words::{Key, did_you_mean, or_default};
-use super::{queue, schema, syntax, target};
+use super::{dead_letters, queue, schema, syntax, target};
 use crate::model::{GroupName, Target, limits};
 
 const MS: Duration = Duration::from_millis(1);
@@ -81,7 +81,6 @@ fn resolve_with(path: &Path, text: &str, folder: Option<&Path>) -> Result<Resolv
         .copied()
         .filter_map(|(key, value)| queue::read(key, value, &mut report))
         .collect();
-    queue::check_dead_letters(&queues, &mut report);
     let declared_plugins = root.named("plugins", &mut report);
     let plugins = declared_plugins
         .iter()
@@ -96,6 +95,7 @@ fn resolve_with(path: &Path, text: &str, folder: Option<&Path>) -> Result<Resolv
         })
         .collect();
     check_groups(&pipelines, &mut report);
+    dead_letters::check(&queues, &pipelines, &mut report);
     let uses = pipelines
         .iter()
         .flat_map(|read| read.inputs.iter().chain(&read.outputs));

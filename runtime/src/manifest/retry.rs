@@ -160,6 +160,20 @@ pub(super) fn read_dead_letter(
     }
 }
 
+impl Jitter {
+    /// As it is written in a manifest.
+    pub fn as_str(self) -> &'static str {
+        word(&JITTERS, &self)
+    }
+}
+
+impl RetryOrder {
+    /// As it is written in a manifest.
+    pub fn as_str(self) -> &'static str {
+        word(&ORDERS, &self)
+    }
+}
+
 impl fmt::Display for RetrySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -169,8 +183,8 @@ impl fmt::Display for RetrySpec {
             format_duration(self.initial),
             self.multiplier,
             format_duration(self.max),
-            word(&JITTERS, &self.jitter),
-            word(&ORDERS, &self.order),
+            self.jitter.as_str(),
+            self.order.as_str(),
         )
     }
 }

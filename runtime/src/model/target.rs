@@ -33,6 +33,14 @@ impl Target {
         }
     }
 
+    /// The queue, if it is one.
+    pub fn queue(&self) -> Option<&QueueName> {
+        match self {
+            Self::Queue(name) => Some(name),
+            Self::Topic(_) => None,
+        }
+    }
+
     /// `topic` or `queue`.
     pub fn kind(&self) -> &'static str {
         match self {

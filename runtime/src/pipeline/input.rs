@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::TaskError;
 use super::batch_run::{Leased, Origin};
-use super::retry::{GroupId, record_group};
+use super::retry::{GroupId, message_group};
 use super::runtime::{PipelineRuntime, TaskInput};
 use super::status::TaskStatus;
 use crate::log::{self, Cursor};
@@ -253,6 +253,6 @@ fn push(
     *bytes += record.size_bytes();
     batch.push_delivery(&record, message.delivery_count());
     let order = pipeline.spec.retry.order;
-    let group = record_group(order, index, message.offset(), record.key, record.headers);
+    let group = message_group(order, index, message.offset(), record.key, record.headers);
     Ok((message.receipt(), group))
 }

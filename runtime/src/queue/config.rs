@@ -13,7 +13,7 @@ pub const DEFAULT_MAX_DELIVERIES: u32 = 5;
 const DEFAULT_VISIBILITY_TIMEOUT_MS: u64 = 30_000;
 /// SQS's, where it is fixed.
 const DEFAULT_DEDUPLICATION_WINDOW_MS: u64 = 5 * 60_000;
-/// RabbitMQ's and SQS's middle ground; lower than the highest, so that there is room on both sides.
+/// JMS's (10 priorities, of which 0 to 4 are normal), so that there is room on both sides.
 const DEFAULT_PRIORITY: u8 = 4;
 /// SQS's.
 pub const MAX_VISIBILITY_TIMEOUT_MS: u64 = 12 * 60 * 60_000;

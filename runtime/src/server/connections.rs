@@ -1,5 +1,6 @@
-//! Bounds on connections. Beyond their number, new ones wait until one is closed, or, after a while, are; those whose
-//! client has gone, or takes nothing of its answer, are closed.
+//! Bounds on connections. Beyond their number, some new ones wait until one is closed, or, after a while, are; all others
+//! are closed at once, since each takes a file descriptor, without which the store cannot go on. Those whose client has
+//! gone, or takes nothing of its answer, are closed.
 
 use std::io;
 use std::pin::Pin;
@@ -19,8 +20,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tower::Layer as _;
 
+use crate::storage::open_files;
+
 /// How long a connection waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections that may wait for their turn, unless files are few.
+const MAX_WAITING: usize = 1_024;
 
 /// How long clients may do nothing.
 #[derive(Clone, Copy, Debug)]
@@ -75,13 +81,24 @@ impl Connection {
 #[derive(Clone)]
 pub(super) struct Bounded {
     connections: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     timeouts: Timeouts,
 }
 
 impl Bounded {
+    /// As many connections, and no more than leave files to the store.
     pub(super) fn new(connections: usize, timeouts: Timeouts) -> Self {
+        let most = open_files::max_connections();
+        if most < connections {
+            tracing::info!(
+                asked = connections,
+                max_connections = most,
+                "the limit of open files bounds connections"
+            );
+        }
         Self {
-            connections: Arc::new(Semaphore::new(connections)),
+            connections: Arc::new(Semaphore::new(connections.min(most))),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING.min(most / 4))),
             timeouts,
         }
     }
@@ -99,17 +116,23 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Bounded {
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let Self {
             connections,
+            waiting,
             timeouts,
         } = self.clone();
         Box::pin(async move {
             stream.set_nodelay(true)?;
             let keep_alive = TcpKeepalive::new().with_time(timeouts.keep_alive);
             SockRef::from(&stream).set_tcp_keepalive(&keep_alive)?;
-            let permit = tokio::time::timeout(PATIENCE, connections.acquire_owned()).await;
-            // Closed, so that those who wait do not use up the descriptors.
-            let permit = permit
-                .map_err(io::Error::other)?
-                .map_err(io::Error::other)?;
+            let permit = match Arc::clone(&connections).try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    let _waiting = waiting.try_acquire().map_err(io::Error::other)?;
+                    let permit = tokio::time::timeout(PATIENCE, connections.acquire_owned()).await;
+                    permit
+                        .map_err(io::Error::other)?
+                        .map_err(io::Error::other)?
+                }
+            };
             let connection = Arc::<Connection>::default();
             let service = Extension(Arc::clone(&connection)).layer(service);
             let counted = Counted {

@@ -73,8 +73,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The topic of a read or of a commit has been deleted; nothing of the commit is stored.
-    #[error("the topic has been deleted")]
+    /// A topic or queue of a read or of a commit has been deleted; nothing of the commit is stored.
+    #[error("a topic or queue that is read or written to has been deleted")]
     PartitionDeleted,
     /// A commit is larger than the store takes in one piece.
     #[error("a commit of {bytes} bytes is larger than the limit of {limit} bytes")]

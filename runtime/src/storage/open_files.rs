@@ -49,3 +49,11 @@ pub(super) fn max_store_files() -> i32 {
         i32::try_from((limit / 2).max(MIN_STORE_FILES)).unwrap_or(i32::MAX)
     })
 }
+
+/// Connections that a server may have at a time, besides as many as a quarter of them that wait: with the store's files and
+/// what everything else needs they are no more than the limit.
+pub fn max_connections() -> usize {
+    limit().map_or(usize::MAX, |limit| {
+        usize::try_from(limit / 4).unwrap_or(usize::MAX).max(1)
+    })
+}

@@ -10,22 +10,22 @@ pub(in crate::cli) struct Settings {
     /// What happens to old records
     #[arg(long, value_enum)]
     cleanup: Option<CleanupArg>,
-    /// How long records are kept: a duration such as `7d`, or `forever` [default: 7d]
+    /// How long records are kept: a duration such as `7d`, or `forever`; 7d for a new topic
     #[arg(long, value_name = "DURATION", value_parser = quantity::retention, allow_negative_numbers = true)]
     retention: Option<Bound>,
-    /// How many bytes each partition keeps: a size such as `10GiB`, or `unlimited` [default: unlimited]
+    /// How many bytes each partition keeps: a size such as `10GiB`, or `unlimited`, as a new topic has it
     #[arg(long, value_name = "SIZE", value_parser = quantity::retention_bytes, allow_negative_numbers = true)]
     retention_bytes: Option<Bound>,
-    /// How batches are compressed; `producer`: as their producer sent them [default: producer]
+    /// How batches are compressed; `producer`: as their producer sent them, and in a new topic
     #[arg(long, value_enum)]
     compression: Option<CompressionArg>,
-    /// How long a tombstone stays in a compacted topic after it was cleaned [default: 1d]
+    /// How long a tombstone stays in a compacted topic after it was cleaned; 1d for a new topic
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration_ms)]
     tombstone_delay: Option<u64>,
-    /// The part of a partition, 0 to 1, that must be uncleaned before it is compacted [default: 0.5]
-    #[arg(long, value_name = "RATIO")]
+    /// The part of a partition, 0 to 1, that must be uncleaned before it is compacted; 0.5 for a new topic
+    #[arg(long, value_name = "RATIO", value_parser = quantity::ratio)]
     min_cleanable_dirty_ratio: Option<f64>,
-    /// The largest batch the topic takes, such as `16MiB` [default: 1048588]
+    /// The largest batch the topic takes, such as `16MiB`; 1048588 bytes for a new topic
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     max_batch_bytes: Option<u64>,
 }

@@ -244,7 +244,10 @@ fn a_producer_to_a_deleted_topic_fails() {
             .await
             .unwrap();
         let error = producer.flush().await.unwrap_err();
-        assert_eq!(error.to_string(), "the topic has been deleted");
+        assert_eq!(
+            error.to_string(),
+            "a topic or queue that is read or written to has been deleted"
+        );
         assert_eq!(producer.acknowledged().records, 0);
     });
 }

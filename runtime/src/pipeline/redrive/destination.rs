@@ -8,7 +8,7 @@ use crate::log::Topic;
 use crate::manifest::RetryOrder;
 use crate::model::{BatchBuilder, HeadersBuf, PipelineName, RecordRef, batch};
 use crate::pipeline::Error;
-use crate::pipeline::retry::{NoRoom, Parked, record_group};
+use crate::pipeline::retry::{NoRoom, Parked, group, message_group};
 use crate::queue::{MessageBatch, Queue, letter};
 use crate::storage::schema::parked::ParkedRecord;
 use crate::storage::{Commit, Partition, Store};
@@ -152,7 +152,11 @@ impl Outgoing {
             Self::Task { parked, order, .. } => {
                 let fresh = fresh(planned, &record)?;
                 let (input, offset) = (planned.input, planned.offset);
-                let group = record_group(*order, input, offset, record.key, record.headers);
+                let group = if planned.is_message {
+                    message_group(*order, input, offset, record.key, record.headers)
+                } else {
+                    group(*order, input, offset, record.key)
+                };
                 parked.park(group, &fresh, commit);
             }
             Self::Partition {

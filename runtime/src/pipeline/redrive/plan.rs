@@ -26,6 +26,8 @@ pub(super) struct Planned {
     pub(super) offset: u64,
     /// The letter's offset in the dead-letter queue.
     pub(super) letter: u64,
+    /// Whether it comes from a queue, in which it may have named its group.
+    pub(super) is_message: bool,
 }
 
 /// What a redrive does.
@@ -77,6 +79,7 @@ pub(super) async fn read(
                 input: resolved.input,
                 offset: resolved.offset,
                 letter: message.offset,
+                is_message: matches!(letter.origin, Some(Origin::Queue { .. })),
             });
         }
     }

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::log::TopicConfig;
 use crate::manifest::RetryOrder;
-use crate::model::{Header, QueueName, Record, TIMERS_INPUT};
+use crate::model::{Header, QueueName, Record, TIMERS_INPUT, key_hash};
 use crate::pipeline::registry::{self, StoredPipeline};
 use crate::pipeline::retry::Parked;
+use crate::queue::GROUP;
 use crate::queue::letter::{ORIGIN, PIPELINE, REASON, REDRIVE_COUNT, REDRIVEN_FROM};
 use crate::queue::{LeaseRequest, MaxLengthPolicy, QueueConfig};
 use crate::storage::tests::support::{START_MS, TestStore, block_on, cases, stored_records};
@@ -103,9 +104,14 @@ impl Scene {
         records.into_iter().map(|(_, record)| record).collect()
     }
 
-    /// Input, offset and value of the records that a task finds parked, in the order of each group.
+    /// Input, offset and value of the records that a task of `p` finds parked, in the order of each group.
     fn parked(&self, task: u32) -> BTreeMap<u64, Vec<(u32, u64, String)>> {
-        let mut parked = Parked::open(self.directory.store().clone(), 0, task).unwrap();
+        self.parked_in(0, task)
+    }
+
+    /// As [`parked`](Self::parked), of the pipeline with this number.
+    fn parked_in(&self, pipeline: u32, task: u32) -> BTreeMap<u64, Vec<(u32, u64, String)>> {
+        let mut parked = Parked::open(self.directory.store().clone(), pipeline, task).unwrap();
         let mut groups: BTreeMap<u64, Vec<(u32, u64, String)>> = BTreeMap::new();
         while !parked.is_empty() {
             let due = parked.take_due(START_MS, 7, 1 << 20, |_| false).unwrap();
@@ -154,6 +160,34 @@ fn a_record_of_a_pipeline_comes_back_to_it_as_it_was() {
     assert_eq!(headers, expected);
     assert!(scene.in_topic(1).is_empty());
     assert_eq!(block_on(scene.dead.message_count()).unwrap(), 0);
+}
+
+/// What was a message once has its group's header yet, which says nothing about a topic's order.
+#[test]
+fn a_record_of_a_topic_is_of_its_keys_group_and_a_message_of_the_one_it_names() {
+    let scene = Scene::new(RetryOrder::Key);
+    let store = scene.directory.store();
+    let (_, stored) = registry::stored(store).unwrap().remove(0);
+    let of_messages = StoredPipeline {
+        inputs: vec!["queue:work".parse().unwrap()],
+        numbered_inputs: Vec::new(),
+        ..stored
+    };
+    block_on(registry::register(
+        store,
+        &"z".parse().unwrap(),
+        of_messages,
+    ))
+    .unwrap();
+    let named = |origin, pipeline| [(ORIGIN, origin), (PIPELINE, pipeline), (GROUP, "g")];
+    scene.letter("k", "record", &named("topic:in/0/1", "p"));
+    scene.letter("k", "message", &named("queue:work/2", "z"));
+    let (sent, _) = scene.redrive(RedriveTo::Pipeline, 500);
+    assert_eq!(sent.sent_count, 2);
+    for (pipeline, group) in [(0, "k"), (1, "g")] {
+        let groups: Vec<_> = scene.parked_in(pipeline, 0).into_keys().collect();
+        assert_eq!(groups, [key_hash(group.as_bytes())]);
+    }
 }
 
 /// Whatever order they were given up on in, timers come back in the order of their times, to their

@@ -51,6 +51,16 @@ mod tests {
     }
 
     #[test]
+    fn each_pause_is_the_one_before_it_times_the_multiplier() {
+        let mut retry = retry(Jitter::None);
+        retry.multiplier = 3.0;
+        let pauses: Vec<u64> = (1..=5)
+            .map(|count| backoff_ms(&retry, count, 0.9))
+            .collect();
+        assert_eq!(pauses, [1000, 3000, 9000, 27000, 60000]);
+    }
+
+    #[test]
     fn no_pause_stays_none_however_often_it_fails() {
         let mut retry = retry(Jitter::None);
         retry.initial = Duration::ZERO;
@@ -71,5 +81,11 @@ mod tests {
     fn full_jitter_reaches_from_nothing_to_everything() {
         assert_eq!(backoff_ms(&retry(Jitter::Full), 3, 0.0), 0);
         assert_eq!(backoff_ms(&retry(Jitter::Full), 3, 0.999_999), 3_999);
+    }
+
+    #[test]
+    fn equal_jitter_reaches_from_half_to_everything() {
+        assert_eq!(backoff_ms(&retry(Jitter::Equal), 3, 0.0), 2_000);
+        assert_eq!(backoff_ms(&retry(Jitter::Equal), 3, 0.999_999), 3_999);
     }
 }

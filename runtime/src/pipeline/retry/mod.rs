@@ -36,8 +36,9 @@ pub(super) fn group_of(order: RetryOrder, batch: &Columns, index: usize) -> Grou
     group(order, batch.input(), batch.offset(index), batch.key(index))
 }
 
-/// The group of a record, or of a message, which may say itself what it belongs to.
-pub(super) fn record_group(
+/// The group of a message, which may say itself what it belongs to. Records of topics may not: what was a message once
+/// keeps its headers.
+pub(super) fn message_group(
     order: RetryOrder,
     input: u32,
     offset: u64,

@@ -109,8 +109,9 @@ impl CachingResolver {
         let lookup = Lookup::start(&self.lookups)?;
         let (sender, receiver) = mpsc::sync_channel(1);
         let look = move || {
-            let _lookup = lookup;
             let found = target.to_socket_addrs().map(Iterator::collect);
+            // Before anybody knows that it has ended.
+            drop(lookup);
             // Whoever asked may have given up.
             let _ = sender.send(found);
         };
