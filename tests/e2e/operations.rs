@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use crate::server::Server;
 use crate::support::{Finished, Sandbox};
 
 /// Runs `millstream` with these arguments by way of a shell that sets limits first.
@@ -75,6 +76,44 @@ fn files_that_may_not_grow_stop_produce_and_what_it_acknowledged_is_there() {
     // With room it goes on.
     sandbox.succeed(&[&produce[..], &["--max", "10"]].concat());
     assert_eq!(sandbox.consume("lines").len(), stored.len() + 10);
+}
+
+/// Connections take descriptors as the store's files do, and cost whoever opens them nothing.
+///
+/// Fails when as many are accepted as come.
+#[test]
+fn idle_connections_leave_the_store_its_files() {
+    const FILES: usize = 256;
+    let sandbox = Sandbox::new();
+    let plain = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("ulimit -n {FILES}; exec \"$@\""), "sh"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir(plain.get_current_dir().unwrap())
+        .stdin(Stdio::null())
+        // So that there are many of the store's files.
+        .env("FAILPOINTS", "store::memtable-bytes=return(65536)");
+    let server = Server::of(sandbox.start_command(command));
+    let topic = serde_json::json!({"name": "t"});
+    server.post("/v1/topics", &topic).expect(201);
+    let value = "x".repeat(20_000);
+    let line = format!("{{\"value\":\"{value}\"}}\n");
+    let produce = || server.post_lines("/v1/topics/t/records", &line).expect(200);
+    // On a connection that is kept.
+    produce();
+    let address = server.url().strip_prefix("http://").unwrap();
+    let idle: Vec<_> = (0..FILES)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    for _ in 0..200 {
+        produce();
+    }
+    drop(idle);
+    server.stop();
+    assert_eq!(sandbox.json(&["verify"])["problem_count"], 0);
+    assert_eq!(sandbox.consume("t").len(), 201);
 }
 
 #[test]

@@ -461,15 +461,17 @@ fn a_token_opens_what_its_roles_say() {
     server
         .get("/v1/topics")
         .expect_problem(401, "unauthenticated");
+    token("other", &["read", "consume"]);
+    sandbox.succeed(&["token", "revoke", "other"]);
     let names: Vec<Value> = sandbox.json(&["token", "list"]).as_array().unwrap().clone();
     assert_eq!(names.len(), 1);
     assert_eq!(names[0]["name"], "producer");
     let log = |name| std::fs::read_to_string(sandbox.data_dir().join(name)).unwrap();
     let (audit, refused) = (log("audit.jsonl"), log("audit-refused.jsonl"));
-    assert!(
-        audit.contains("\"token\":\"local\"") && audit.contains("/v1/tokens/reader"),
-        "{audit}"
-    );
+    let made = "\"subject\":\"token other with read, consume\"";
+    for part in ["\"token\":\"local\"", "/v1/tokens/reader", made] {
+        assert!(audit.contains(part), "{audit}");
+    }
     assert!(
         refused.contains("\"status\":403") && !refused.contains(&reader),
         "{refused}"

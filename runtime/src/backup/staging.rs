@@ -1,8 +1,8 @@
 //! A folder that is put together under another name, and appears whole.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -43,7 +43,8 @@ impl Staging {
         // One that was killed before it had noted which folder it made. Only an empty one goes, so that nothing is lost
         // if somebody else made it.
         let _ = fs::remove_dir(&partial);
-        match fs::create_dir(&partial) {
+        // Records, and who has tokens: its owner's to read.
+        match DirBuilder::new().mode(0o700).create(&partial) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Err(Error::InTheWay { path: partial });
             }

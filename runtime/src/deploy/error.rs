@@ -157,6 +157,16 @@ pub enum Error {
         /// The partitions asked for.
         partitions: Vec<u32>,
     },
+    /// What is to be tried out is what runs.
+    #[error(
+        "version {digest} of plugin `{name}` is the current one: there is nothing to hold it against; deploy another as a canary"
+    )]
+    IsCurrent {
+        /// The plugin.
+        name: PluginName,
+        /// Its current version.
+        digest: Digest,
+    },
     /// No pipeline runs the plugin.
     #[error(
         "no pipeline uses plugin `{name}`, so there is nothing beside which it could run; apply a manifest first"

@@ -172,6 +172,18 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// As it is named to those who ask.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Canary { .. } => "canary",
+            Self::Shadow { .. } => "shadow",
+            Self::Rollback { .. } => "rollback",
+        }
+    }
+}
+
 /// How a deploy went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -21,7 +21,7 @@ impl Deployments {
     /// [`Error::UnknownPlugin`], [`Error::UnknownVersion`], [`Error::UnderWay`], [`Error::Waiting`],
     /// [`Error::UnsignedPlugin`], [`Error::UntrustedSignature`]; [`Error::DeployFailed`] if the version cannot run in one
     /// of the pipelines: then all of them run what they ran before. [`Error::NoCanaryPartition`], [`Error::NotUsed`] of a
-    /// canary or a shadow.
+    /// canary or a shadow, [`Error::IsCurrent`] of a canary.
     pub async fn deploy(
         &self,
         name: &PluginName,
@@ -138,7 +138,10 @@ impl Deployments {
     ) -> Result<Deploy, Error> {
         let deploy = self.new_deploy(name, to, mode, by, Outcome::Running)?;
         self.note_new(&deploy).await?;
-        self.take_checkpoint(&deploy);
+        // To deploy the same again changes nothing that could be taken back, and the checkpoints of what did are few.
+        if deploy.from.as_ref() != Some(&deploy.to) {
+            self.take_checkpoint(&deploy);
+        }
         tracing::info!(deploy = deploy.id, plugin = %name, to = %deploy.to, by = deploy.by, "deploying");
         Ok(deploy)
     }
@@ -160,6 +163,12 @@ impl Deployments {
         let version = stored.version(&to);
         let version = version.ok_or_else(|| unknown_version(name, &to))?;
         self.check_signed(name, version)?;
+        if matches!(mode, Mode::Canary { .. }) && stored.current == to {
+            return Err(Error::IsCurrent {
+                name: name.clone(),
+                digest: to,
+            });
+        }
         let signer = version.signer();
         Ok(Deploy {
             id: self.next_deploy_id(),

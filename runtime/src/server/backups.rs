@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::Extension;
 use axum::extract::State as StateOf;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -182,7 +181,7 @@ impl From<backup::Error> for Problem {
     responses((status = 201, body = BackupView), (status = 202, body = BackupStatus), (status = 409), (status = 507)))]
 async fn create(
     StateOf(state): StateOf<State>,
-    subject: Option<Extension<Subject>>,
+    subject: Subject,
     Json(NewBackup { folder, detach }): Json<NewBackup>,
 ) -> Result<Response, Problem> {
     if !folder.is_absolute() {
@@ -196,9 +195,7 @@ async fn create(
             "the folder's path has more than {MAX_FOLDER_BYTES} bytes"
         )));
     }
-    if let Some(Extension(subject)) = subject {
-        subject.set(folder.display());
-    }
+    subject.set(folder.display());
     // Not only of what is copied: who is refused now has an answer at once.
     block_in_place(|| deploy::check_whole(state.data.log.store()))?;
     let (one_at_a_time, begun) = state.backups.begin(&folder)?;

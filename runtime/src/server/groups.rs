@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
@@ -310,10 +309,10 @@ async fn commit(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<GroupName>,
     rights: Rights,
-    subject: Option<Extension<Subject>>,
+    subject: Subject,
     Json(request): Json<OffsetCommit>,
 ) -> Result<axum::http::StatusCode, Problem> {
-    let held = hold_owner(&state, &name, &rights, subject).await?;
+    let held = hold_owner(&state, &name, &rights, &subject).await?;
     to_its_end(async move {
         let _held = held;
         commit_now(&state, &name, &request).await
@@ -328,12 +327,10 @@ async fn hold_owner(
     state: &State,
     name: &GroupName,
     rights: &Rights,
-    subject: Option<Extension<Subject>>,
+    subject: &Subject,
 ) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let write_down = |owner: &PipelineName| {
-        if let Some(Extension(subject)) = &subject {
-            subject.set(format_args!("position of pipeline {owner}"));
-        }
+        subject.set(format_args!("position of pipeline {owner}"));
     };
     let Some(owner) = owner_of(state, name)? else {
         return Ok(None);

@@ -334,9 +334,9 @@ impl From<deploy::Error> for Problem {
             deploy::Error::RollbackUnfinished { .. } | deploy::Error::RollbackUnderWay { .. } => {
                 Code::RollbackUnfinished
             }
-            deploy::Error::NoCanaryPartition { .. } | deploy::Error::NotUsed { .. } => {
-                Code::InvalidRequest
-            }
+            deploy::Error::NoCanaryPartition { .. }
+            | deploy::Error::NotUsed { .. }
+            | deploy::Error::IsCurrent { .. } => Code::InvalidRequest,
             deploy::Error::UnsignedPlugin { .. } => Code::UnsignedPlugin,
             deploy::Error::UntrustedSignature { .. } => Code::UntrustedSignature,
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,

@@ -1,7 +1,8 @@
 //! The data directory itself: its lock and its format.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Error, layout};
@@ -28,7 +29,7 @@ impl Drop for Directory {
 impl Directory {
     /// Creates the directory if it is missing, locks it and checks its format.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(Error::io("create the data directory", path))?;
+        create_private(path).map_err(Error::io("create the data directory", path))?;
         let foreign = is_foreign(path)?;
         if foreign {
             return Err(Error::NotADataDirectory {
@@ -57,6 +58,18 @@ impl Directory {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Creates a folder, and those that it lies in, unless it is there. What it holds is its owner's to read: records, and who
+/// has tokens.
+fn create_private(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(_) if path.is_dir() => Ok(()),
+        created => created,
     }
 }
 
@@ -178,6 +191,21 @@ mod tests {
         );
         drop(held);
         Directory::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_it_creates_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/data");
+        drop(Directory::open(&path).unwrap());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        // One that is there stays as its owner has set it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        drop(Directory::open(&path).unwrap());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o750);
     }
 
     #[test]

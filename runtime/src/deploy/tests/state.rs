@@ -438,6 +438,22 @@ async fn a_deploy_that_has_failed_leaves_no_checkpoint_and_pushes_none_out() {
     }
     let good = [id, id + 1, id + 2];
     assert_eq!(checkpoints(&server), good);
+    // The same again changes nothing.
+    let current = deployments.plugin(&plugin).unwrap().current;
+    for _ in 0..3 {
+        let again = deployments.deploy(&plugin, &current, Mode::All, None);
+        assert_eq!(again.await.unwrap().outcome, Outcome::Succeeded);
+    }
+    assert_eq!(checkpoints(&server), good);
+    let canary = Mode::Canary {
+        partitions: vec![0],
+        duration_ms: 1,
+    };
+    let nothing_to_try = deployments.deploy(&plugin, &current, canary, None).await;
+    assert!(
+        matches!(nothing_to_try, Err(Error::IsCurrent { .. })),
+        "{nothing_to_try:?}"
+    );
     let refuses = passthrough_too().open("(call $error)");
     let refuses = server.upload("p", &refuses).await.version.digest;
     let deploy = deployments.deploy(&plugin, &refuses, Mode::All, None);
@@ -454,6 +470,11 @@ async fn a_deploy_that_has_failed_leaves_no_checkpoint_and_pushes_none_out() {
     let canary = deploy.await.unwrap().id;
     assert_eq!(checkpoints(&server), [&good[..], &[canary]].concat());
     deployments.stop_deploy(canary).await.unwrap();
+    // It goes a moment after it is known how the deploy has ended.
+    let started = std::time::Instant::now();
+    while checkpoints(&server) != good && started.elapsed() < TIMEOUT {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(checkpoints(&server), good);
 }
 

@@ -106,6 +106,15 @@ impl Subject {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Subject {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Nothing is written down of a request within the process, which has none.
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
+}
+
 /// Decides on requests.
 #[derive(Clone)]
 pub(in crate::server) struct Access {

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::super::extract::{Json, PathOf};
 use super::super::problem::{Code, Problem};
 use super::super::state::{State, to_its_end};
-use super::{Role, StoredToken, TokenError};
+use super::{Role, StoredToken, Subject, TokenError};
 use crate::model::TokenName;
 
 pub(in crate::server) fn router() -> OpenApiRouter<State> {
@@ -94,8 +94,11 @@ async fn list(StateOf(state): StateOf<State>) -> axum::Json<Vec<TokenView>> {
     responses((status = 201, body = TokenView), (status = 409)))]
 async fn create(
     StateOf(state): StateOf<State>,
+    subject: Subject,
     Json(new): Json<NewToken>,
 ) -> Result<impl IntoResponse, Problem> {
+    let roles: Vec<_> = new.roles.iter().map(ToString::to_string).collect();
+    subject.set(format_args!("token {} with {}", new.name, roles.join(", ")));
     let tokens = &state.tokens;
     let creating = (tokens.clone(), new.name.clone());
     let token = to_its_end(async move {

@@ -18,6 +18,7 @@ pub(crate) use selection::Source;
 pub use selection::{PurgeRequest, Selection};
 pub use view::LetterView;
 
+use super::access::Subject;
 use super::extract::{Json, PathOf, QueryOf};
 use super::json_record::QueueWriter;
 use super::problem::{Code, Problem};
@@ -265,10 +266,12 @@ async fn count(
     responses((status = 200, body = PurgedLetters), (status = 404)))]
 async fn purge(
     StateOf(state): StateOf<State>,
+    subject: Subject,
     Json(request): Json<PurgeRequest>,
 ) -> Result<axum::Json<PurgedLetters>, Problem> {
     let selection = Selection::from(request);
     let queue = selection.queue(&state.data)?;
+    subject.set(format_args!("dead letters of queue {}", queue.name()));
     let filter = selection.filter(&queue).await?;
     let mut purged = PurgedLetters {
         queue: queue.name().clone(),

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::super::access::Subject;
 use super::super::extract::{Json, PathOf};
 use super::super::problem::{Code, Problem};
 use super::super::state::State;
@@ -183,6 +184,7 @@ impl Redrives {
     responses((status = 202, body = RedriveView), (status = 404), (status = 409)))]
 async fn start(
     StateOf(state): StateOf<State>,
+    subject: Subject,
     Json(request): Json<RedriveRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     if request.rate == Some(0) {
@@ -196,6 +198,11 @@ async fn start(
         since_ms: request.since_ms,
     };
     let queue = selection.queue(data)?;
+    let dry_run = if request.dry_run { ", tried only" } else { "" };
+    subject.set(format_args!(
+        "dead letters of queue {}{dry_run}",
+        queue.name()
+    ));
     let to = match request.to {
         WhereTo::Pipeline => RedriveTo::Pipeline,
         WhereTo::Topic => RedriveTo::Topic,

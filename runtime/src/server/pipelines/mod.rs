@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 pub use logs::LogLineView;
 pub use view::{InputQueueView, PipelineView, PortView, RunView, TaskStatusView, TotalsView};
 
-use super::access::Caller;
+use super::access::{Caller, Subject};
 use super::extract::{Body, PathOf, QueryOf};
 use super::problem::{Code, Problem};
 use super::state::State;
@@ -179,7 +179,12 @@ async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PipelineName>,
     QueryOf(deletion): QueryOf<Deletion>,
+    subject: Subject,
 ) -> Result<StatusCode, Problem> {
+    subject.set(match deletion.delete_data {
+        true => "with its data",
+        false => "without its data",
+    });
     let deployments = state.deployments()?;
     deployments
         .delete_pipeline(&name, deletion.delete_data)
@@ -206,12 +211,16 @@ async fn manifests(
 async fn apply(
     StateOf(state): StateOf<State>,
     Caller(by): Caller,
+    subject: Subject,
     Body(body): Body,
 ) -> Result<axum::Json<AppliedView>, Problem> {
     let deployments = state.deployments()?;
     let text = std::str::from_utf8(&body)
         .map_err(|_| Problem::new(Code::InvalidManifest, "the manifest is not UTF-8 text"))?;
     let applied = deployments.apply(text, by).await?;
+    let names = applied.pipelines.iter().map(|(name, _)| name.as_str());
+    let names: Vec<_> = names.collect();
+    subject.set(format_args!("pipelines {}", names.join(", ")));
     let pipelines = applied.pipelines.into_iter().map(|(pipeline, change)| {
         let status = block_in_place(|| deployments.pipelines().status_of(&pipeline));
         let failure = status.and_then(|status| status.failure);

@@ -22,7 +22,7 @@ pub use view::{
     UploadedView, VersionView,
 };
 
-use super::access::{Caller, Standing};
+use super::access::{Caller, Standing, Subject};
 use super::extract::{Body, Json, PathOf, QueryOf};
 use super::problem::Problem;
 use super::state::State;
@@ -177,6 +177,7 @@ async fn upload(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
     Caller(by): Caller,
+    subject: Subject,
     headers: HeaderMap,
     Body(wasm): Body,
 ) -> Result<axum::Json<UploadedView>, Problem> {
@@ -184,6 +185,7 @@ async fn upload(
         .deployments()?
         .upload(&name, wasm, signature(&headers)?, by)
         .await?;
+    subject.set(&uploaded.version.digest);
     Ok(axum::Json(UploadedView::of(uploaded)))
 }
 
@@ -197,13 +199,14 @@ async fn deploy(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
     Caller(by): Caller,
+    subject: Subject,
     Json(request): Json<DeployRequest>,
 ) -> Result<axum::Json<DeployView>, Problem> {
     let deployments = state.deployments()?;
     let digest = block_in_place(|| deployments.find_version(&name, &request.digest))?;
-    let deployed = deployments
-        .deploy(&name, &digest, request.mode()?, by)
-        .await?;
+    let mode = request.mode()?;
+    subject.set(format_args!("{digest} to {}", mode.as_str()));
+    let deployed = deployments.deploy(&name, &digest, mode, by).await?;
     Ok(axum::Json(DeployView::of(deployed)))
 }
 
@@ -217,8 +220,13 @@ async fn rollback(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<PluginName>,
     Caller(by): Caller,
+    subject: Subject,
     Json(request): Json<RollbackRequest>,
 ) -> Result<axum::Json<DeployView>, Problem> {
+    subject.set(match request.with_state {
+        true => "with state",
+        false => "without state",
+    });
     let deployments = state.deployments()?;
     let rolled_back = match request.with_state {
         true => deployments.rollback_with_state(&name, by).await?,

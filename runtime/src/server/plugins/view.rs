@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::report::ReportView;
 use crate::deploy::{
-    Deploy, Mode, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
+    Deploy, PluginVersion, PluginView as Plugin, Uploaded, VersionView as Version,
 };
 use crate::model::{PipelineName, PluginName};
 use crate::plugin::ImportedInterface;
@@ -215,20 +215,11 @@ impl DeployView {
             ended_ms: deploy.ended_at_ms,
             by: deploy.by,
             signer: deploy.signer,
-            mode: mode(&deploy.mode).to_owned(),
+            mode: deploy.mode.as_str().to_owned(),
             report: deploy.report.map(ReportView::from),
             outcome: deploy.outcome.as_str().to_owned(),
             reason: deploy.reason,
             pipelines: deploy.pipelines,
         }
-    }
-}
-
-fn mode(mode: &Mode) -> &'static str {
-    match mode {
-        Mode::All => "all",
-        Mode::Canary { .. } => "canary",
-        Mode::Shadow { .. } => "shadow",
-        Mode::Rollback { .. } => "rollback",
     }
 }

@@ -16,6 +16,7 @@ pub use messages::{
 };
 pub use view::{NewQueue, QueueConfigView, QueueSettings, QueueView, RemovedMessages};
 
+use super::access::Subject;
 use super::extract::{Json, PathOf};
 use super::problem::Problem;
 use super::state::{State, to_its_end};
@@ -45,8 +46,10 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<QueueView
     responses((status = 201, body = QueueView), (status = 409)))]
 async fn create(
     StateOf(state): StateOf<State>,
+    subject: Subject,
     Json(new): Json<NewQueue>,
 ) -> Result<impl IntoResponse, Problem> {
+    subject.set(&new.name);
     let queues = state.data.queues.clone();
     let creating = async move { queues.create_queue(&new.name, new.settings.config()).await };
     let queue = to_its_end(creating).await?;

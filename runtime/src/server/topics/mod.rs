@@ -15,6 +15,7 @@ pub use view::{
     TopicSettings, TopicView,
 };
 
+use super::access::Subject;
 use super::extract::{Json, PathOf};
 use super::problem::{Code, Problem};
 use super::state::{State, to_its_end};
@@ -41,8 +42,10 @@ async fn list(StateOf(state): StateOf<State>) -> axum::Json<Vec<TopicView>> {
     responses((status = 201, body = TopicView), (status = 409)))]
 async fn create(
     StateOf(state): StateOf<State>,
+    subject: Subject,
     Json(new): Json<NewTopic>,
 ) -> Result<impl IntoResponse, Problem> {
+    subject.set(&new.name);
     let mut config = TopicConfig {
         partitions: new.partitions,
         ..TopicConfig::default()
