@@ -453,6 +453,11 @@ fn a_token_opens_what_its_roles_say() {
         .expect_problem(403, "forbidden");
     server.token = Some(reader.clone());
     server.get("/v1/topics/t/records").expect(200);
+    // What is misspelt does not count as left out.
+    let misspelt = server.get("/v1/topics/t/records?form=latest");
+    let problem = misspelt.expect_problem(400, "invalid-request");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("`form`") && detail.contains("from"), "{detail}");
     server
         .post_lines("/v1/topics/t/records", "{\"value\":\"x\"}\n")
         .expect_problem(403, "forbidden");

@@ -139,7 +139,11 @@ pub(super) async fn run(
         retries: progress.retries,
         dead_letters: progress.dead_letters,
         seconds: elapsed.as_secs_f64(),
-        records_per_second: progress::per_second(progress.records_in, elapsed),
+        // Producers have no input.
+        records_per_second: match progress.records_in {
+            0 => progress::per_second(progress.records_out, elapsed),
+            records_in => progress::per_second(records_in, elapsed),
+        },
         failures: failures.iter().map(FailureView::of).collect(),
         metrics,
     };

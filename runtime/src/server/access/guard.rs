@@ -10,14 +10,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State as StateOf};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Query, Request, State as StateOf};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hashbrown::HashMap;
 use utoipa::openapi::OpenApi;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, ParameterIn};
 
 use super::super::intake::discard;
 use super::super::problem::{Code, Problem};
@@ -118,7 +118,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Subject {
 /// Decides on requests.
 #[derive(Clone)]
 pub(in crate::server) struct Access {
-    needs: Arc<HashMap<(Method, String), Need>>,
+    operations: Arc<HashMap<(Method, String), Documented>>,
     tokens: Tokens,
     entrance: Arc<Entrance>,
 }
@@ -126,7 +126,7 @@ pub(in crate::server) struct Access {
 impl Access {
     pub(in crate::server) fn new(document: &OpenApi, tokens: Tokens, entrance: Entrance) -> Self {
         Self {
-            needs: Arc::new(needs(document)),
+            operations: Arc::new(operations(document)),
             tokens,
             entrance: Arc::new(entrance),
         }
@@ -134,7 +134,7 @@ impl Access {
 
     /// Whether the document says anything of a path.
     fn is_documented(&self, path: &str) -> bool {
-        self.needs.keys().any(|(_, known)| known == path)
+        self.operations.keys().any(|(_, known)| known == path)
     }
 
     fn audit(&self, event: &Event) {
@@ -180,9 +180,16 @@ impl Access {
     }
 }
 
-/// What each operation of the document needs.
-fn needs(document: &OpenApi) -> HashMap<(Method, String), Need> {
-    let mut needs = HashMap::new();
+/// What the document says of an operation.
+struct Documented {
+    need: Need,
+    /// The names of what may be in the query.
+    parameters: Vec<String>,
+}
+
+/// What the document says of each operation.
+fn operations(document: &OpenApi) -> HashMap<(Method, String), Documented> {
+    let mut documented = HashMap::new();
     for (path, item) in &document.paths.paths {
         let operations = [
             (Method::GET, &item.get),
@@ -193,11 +200,36 @@ fn needs(document: &OpenApi) -> HashMap<(Method, String), Need> {
         ];
         for (method, operation) in operations {
             if let Some(operation) = operation {
-                needs.insert((method, path.clone()), need(operation));
+                let known = Documented {
+                    need: need(operation),
+                    parameters: query_parameters(operation),
+                };
+                documented.insert((method, path.clone()), known);
             }
         }
     }
-    needs
+    documented
+}
+
+fn query_parameters(operation: &Operation) -> Vec<String> {
+    let parameters = operation.parameters.iter().flatten();
+    parameters
+        .filter(|parameter| parameter.parameter_in == ParameterIn::Query)
+        .map(|parameter| parameter.name.clone())
+        .collect()
+}
+
+/// What is wrong with a query that has a parameter which the operation does not know: one that is misspelt would count as
+/// left out. What cannot be read is told by whoever reads it.
+fn unknown_parameter(uri: &Uri, known: &[String]) -> Option<Problem> {
+    let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+    let (unknown, _) = given.iter().find(|(name, _)| !known.contains(name))?;
+    let expected = match known {
+        [] => "there are none here".to_owned(),
+        known => format!("expected one of {}", known.join(", ")),
+    };
+    let text = format!("unknown query parameter `{unknown}`; {expected}");
+    Some(Problem::new(Code::InvalidRequest, text))
 }
 
 fn need(operation: &Operation) -> Need {
@@ -229,13 +261,13 @@ pub(in crate::server) async fn check(
     }
     let path = request.extensions().get::<MatchedPath>();
     let operation = path.map(|path| (request.method().clone(), path.as_str().to_owned()));
-    let need = match &operation {
+    let documented = match &operation {
         // HEAD is answered by the handler of GET.
-        Some((Method::HEAD, path)) => access.needs.get(&(Method::GET, path.clone())),
-        Some(operation) => access.needs.get(operation),
+        Some((Method::HEAD, path)) => access.operations.get(&(Method::GET, path.clone())),
+        Some(operation) => access.operations.get(operation),
         None => None,
     };
-    let role = match need {
+    let role = match documented.map(|it| &it.need) {
         Some(Need::Nothing) => return next.run(request).await,
         Some(Need::Role(role)) => Some(*role),
         // There is nothing, or the method does not exist: any token may learn that.
@@ -256,6 +288,10 @@ pub(in crate::server) async fn check(
         );
         let problem = Problem::new(Code::Forbidden, text);
         access.audit_refusal(&refused(Seen::of(&request, Some(&identity)), &problem));
+        return refuse(request, problem).await;
+    }
+    let problem = documented.and_then(|it| unknown_parameter(request.uri(), &it.parameters));
+    if let Some(problem) = problem {
         return refuse(request, problem).await;
     }
     let subject = Subject::default();
