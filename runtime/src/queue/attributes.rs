@@ -111,6 +111,15 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// Whether headers say any of the times that a message is stored with.
+pub(super) fn has_times(headers: HeadersRef<'_>) -> bool {
+    headers.iter().any(|(name, _)| is_time(name))
+}
+
+fn is_time(header: &str) -> bool {
+    matches!(header, DELAY | NOT_BEFORE | TIME_TO_LIVE | EXPIRES_AT)
+}
+
 /// Copies headers, with the times that a message is stored with instead of those that it came with.
 pub(super) fn with_times(
     headers: HeadersRef<'_>,
@@ -119,7 +128,7 @@ pub(super) fn with_times(
 ) -> Result<(), Error> {
     into.clear();
     for (name, value) in headers {
-        if !matches!(name, DELAY | NOT_BEFORE | TIME_TO_LIVE | EXPIRES_AT) {
+        if !is_time(name) {
             into.push(name, value)?;
         }
     }

@@ -6,7 +6,7 @@ use super::enqueue::MessageBatch;
 use super::letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON, is_replaced};
 use super::message::Stored;
 use super::shared::Queue;
-use crate::model::{HeadersBuf, HeadersRef, RecordRef};
+use crate::model::{HeadersBuf, RecordRef};
 use crate::storage::Commit;
 
 /// Bytes of a commit that dead letters are added to; those beyond wait for another.
@@ -120,13 +120,20 @@ impl Letter {
     /// header. What it says of an earlier death is replaced.
     fn push_to(&self, batch: &mut MessageBatch, message: &Stored) -> Result<(), Error> {
         let record = message.record()?;
-        let mut push = |headers: HeadersRef<'_>| {
-            batch.push_stored(record.timestamp_ms, record.key, record.value, headers)
-        };
-        let marked = self.headers(&record);
-        match marked.and_then(|headers| push(headers.as_headers())) {
+        let RecordRef {
+            timestamp_ms,
+            key,
+            value,
+            ..
+        } = record;
+        let marked = self.headers(&record).and_then(|headers| {
+            batch.push_dead_letter(timestamp_ms, key, value, headers.as_headers())
+        });
+        match marked {
             // Too large with what it says besides: better as it was than for ever in the way of others.
-            Err(Error::Batch(_)) => push(record.headers),
+            Err(Error::Batch(_)) => {
+                batch.push_large_dead_letter(timestamp_ms, key, value, record.headers)
+            }
             pushed => pushed,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attributes::{Attributes, with_times};
+use super::attributes::{Attributes, has_times, with_times};
 use super::shared::Queue;
 use super::{Error, QueueConfig};
 use crate::model::{BatchBuilder, Compression, EncodedBatch, HeadersBuf, HeadersRef, Record};
@@ -70,7 +70,7 @@ impl MessageBatch {
         headers: HeadersRef<'_>,
     ) -> Result<bool, Error> {
         let attributes = Attributes::parse(headers)?;
-        let times = attributes.resolve(&self.config, self.queue.now_ms());
+        let times = self.times_of(&attributes);
         let mut id = None;
         let has_window = self.config.deduplication_window_ms > 0;
         if let Some(given) = attributes.deduplication_id.filter(|_| has_window) {
@@ -116,19 +116,8 @@ impl MessageBatch {
         }
     }
 
-    /// Adds a message as it is: no deduplication, and its attributes are as stored ones.
-    pub(super) fn push_stored(
-        &mut self,
-        timestamp_ms: u64,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: HeadersRef<'_>,
-    ) -> Result<(), Error> {
-        self.encode(timestamp_ms, key, value, headers, (None, None))
-    }
-
-    /// Adds a message that comes back from a dead-letter queue: the queue's delay and time to live apply
-    /// as to any other, but it is no duplicate of what it was before.
+    /// Adds a message that comes back from a dead-letter queue: the queue's time to live applies as to any other, but
+    /// it is no duplicate of what it was before, and has waited out the queue's delay then.
     ///
     /// # Errors
     /// [`Error::Batch`] for a message beyond the limits.
@@ -139,12 +128,13 @@ impl MessageBatch {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
-        let attributes = Attributes::parse_stored(headers);
-        let times = attributes.resolve(&self.config, self.queue.now_ms());
+        let (_, expires_at_ms) = self.times_of(&Attributes::default());
+        let times = (None, expires_at_ms);
         self.encode(timestamp_ms, key, value, headers, times)
     }
 
-    /// Adds a dead letter: what its headers say is taken as it is, and it is no duplicate of anything.
+    /// Adds a dead letter: the queue's delay and time to live apply, and not what its headers say of times, since
+    /// those are of the queue that it was in. It is no duplicate of anything.
     ///
     /// # Errors
     /// [`Error::Batch`] for a record beyond the limits.
@@ -155,7 +145,26 @@ impl MessageBatch {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
-        self.push_stored(timestamp_ms, key, value, headers)
+        let times = self.times_of(&Attributes::default());
+        self.encode(timestamp_ms, key, value, headers, times)
+    }
+
+    /// As [`push_dead_letter`](Self::push_dead_letter), of one that is too large with what it says besides: if need be
+    /// also without times, since it is better kept for ever than lost.
+    ///
+    /// # Errors
+    /// As [`push_dead_letter`](Self::push_dead_letter).
+    pub(crate) fn push_large_dead_letter(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        match self.push_dead_letter(timestamp_ms, key, value, headers) {
+            Err(Error::Batch(_)) => self.encode(timestamp_ms, key, value, headers, (None, None)),
+            pushed => pushed,
+        }
     }
 
     /// Adds the dead letters to a commit, whatever the queue's max-length: nothing may be lost.
@@ -171,6 +180,15 @@ impl MessageBatch {
         Ok(())
     }
 
+    /// When a message that says this may be delivered, and when it expires, under the queue's settings.
+    fn times_of(&mut self, attributes: &Attributes<'_>) -> (Option<u64>, Option<u64>) {
+        // Who keeps a batch for long is to see that the settings have changed.
+        if self.is_empty() {
+            self.config = self.queue.config();
+        }
+        attributes.resolve(&self.config, self.queue.now_ms())
+    }
+
     fn encode(
         &mut self,
         timestamp_ms: u64,
@@ -184,7 +202,7 @@ impl MessageBatch {
         if self.builder.size_bytes() + size_bytes > BATCH_BYTES {
             self.close()?;
         }
-        if times == (None, None) {
+        if times == (None, None) && !has_times(headers) {
             self.builder.push(timestamp_ms, key, value, headers)?;
         } else {
             with_times(headers, times, &mut self.headers)?;
@@ -238,7 +256,6 @@ impl MessageBatch {
         self.pushed_count = 0;
         self.stored_count = 0;
         self.bytes = 0;
-        self.config = self.queue.config();
         Ok(enqueued)
     }
 
