@@ -116,6 +116,12 @@ pub(super) fn has_times(headers: HeadersRef<'_>) -> bool {
     headers.iter().any(|(name, _)| is_time(name))
 }
 
+/// Whether this header tells something of a message that counts only in the queue that it is in: its deduplication id and
+/// its times. What is made of the message does not take it over.
+pub fn stays(header: &str) -> bool {
+    header == DEDUPLICATION_ID || is_time(header)
+}
+
 fn is_time(header: &str) -> bool {
     matches!(header, DELAY | NOT_BEFORE | TIME_TO_LIVE | EXPIRES_AT)
 }
