@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::attributes::{Attributes, has_times, with_times};
 use super::shared::Queue;
-use super::{Error, QueueConfig};
+use super::{Error, MaxLengthPolicy, QueueConfig};
 use crate::model::{BatchBuilder, Compression, EncodedBatch, HeadersBuf, HeadersRef, Record};
 use crate::storage::Commit;
 
@@ -18,9 +18,19 @@ pub struct Enqueued {
     pub base_offset: Option<u64>,
     /// Messages that are stored.
     pub stored_count: u64,
+    /// Messages that were dropped at once, by a queue that drops its oldest and is too short for all of them: the first
+    /// ones of those that are no duplicates.
+    pub dropped_count: u64,
     /// Which of the messages, counted from 0 in the order in which they were pushed, were not stored,
     /// since one with their deduplication id was enqueued within the window.
     pub duplicates: Vec<u64>,
+}
+
+impl Enqueued {
+    /// Messages that the queue has taken, what it does not keep included.
+    pub fn accepted_count(&self) -> u64 {
+        self.stored_count + self.dropped_count
+    }
 }
 
 /// Messages to enqueue together. Deduplication ids are reserved when a message is pushed, and free
@@ -37,6 +47,8 @@ pub struct MessageBatch {
     stored_count: u64,
     duplicates: Vec<u64>,
     bytes: usize,
+    /// Whether a full queue may not drop any of them.
+    keeps_all: bool,
 }
 
 impl MessageBatch {
@@ -53,6 +65,7 @@ impl MessageBatch {
             stored_count: 0,
             duplicates: Vec::new(),
             bytes: 0,
+            keeps_all: false,
         }
     }
 
@@ -117,7 +130,8 @@ impl MessageBatch {
     }
 
     /// Adds a message that comes back from a dead-letter queue: the queue's time to live applies as to any other, but
-    /// it is no duplicate of what it was before, and has waited out the queue's delay then.
+    /// it is no duplicate of what it was before, and has waited out the queue's delay then. A queue that is too short for
+    /// all of the batch refuses it, whatever its policy: what it dropped would be lost, or a dead letter again.
     ///
     /// # Errors
     /// [`Error::Batch`] for a message beyond the limits.
@@ -130,7 +144,9 @@ impl MessageBatch {
     ) -> Result<(), Error> {
         let (_, expires_at_ms) = self.times_of(&Attributes::default());
         let times = (None, expires_at_ms);
-        self.encode(timestamp_ms, key, value, headers, times)
+        self.encode(timestamp_ms, key, value, headers, times)?;
+        self.keeps_all = true;
+        Ok(())
     }
 
     /// Adds a dead letter: the queue's delay and time to live apply, and not what its headers say of times, since
@@ -243,19 +259,26 @@ impl MessageBatch {
     /// full queue drops: the same, but drop the commit then.
     pub fn add_to(&mut self, commit: &mut Commit) -> Result<Enqueued, Error> {
         self.close()?;
-        if self.stored_count > 0 {
-            self.queue
-                .reserve_room(self.stored_count, self.bytes, commit)?;
+        let dropped_count = self.surplus();
+        let stored_count = self.stored_count - dropped_count;
+        if stored_count > 0 {
+            let next_offset = self.queue.announced_end();
+            self.queue.reserve_room(stored_count, self.bytes, commit)?;
+            if dropped_count > 0 {
+                self.drop_first(dropped_count, next_offset, commit)?;
+            }
             self.move_to(commit);
         }
         let enqueued = Enqueued {
             base_offset: None,
-            stored_count: self.stored_count,
+            stored_count,
+            dropped_count,
             duplicates: std::mem::take(&mut self.duplicates),
         };
         self.pushed_count = 0;
         self.stored_count = 0;
         self.bytes = 0;
+        self.keeps_all = false;
         Ok(enqueued)
     }
 
@@ -265,7 +288,48 @@ impl MessageBatch {
     /// # Errors
     /// As [`Queue::make_room`].
     pub async fn make_room(&self) -> Result<(), Error> {
-        self.queue.make_room(self.stored_count).await
+        let added = self.stored_count - self.surplus();
+        self.queue.make_room(added).await
+    }
+
+    /// How many of the messages a queue that drops its oldest has no room for, even if all others leave it.
+    fn surplus(&self) -> u64 {
+        let config = self.queue.config();
+        match (config.max_length, config.max_length_policy) {
+            (Some(limit), MaxLengthPolicy::DropOldest) if !self.keeps_all => {
+                self.stored_count.saturating_sub(limit)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Takes the first messages out of the batch, and adds to a commit what becomes of them when the queue drops them.
+    /// Their deduplication ids stay known.
+    fn drop_first(
+        &mut self,
+        count: u64,
+        next_offset: u64,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
+        let mut dropped = self.queue.dropped_at_once(next_offset);
+        for batch in std::mem::take(&mut self.closed) {
+            if dropped.count() == count {
+                self.closed.push(batch);
+                continue;
+            }
+            for record in &batch.assign(0).records()? {
+                let record = record?;
+                if dropped.count() < count {
+                    dropped.push(&record)?;
+                } else {
+                    let (key, value) = (record.key, record.value);
+                    self.builder
+                        .push(record.timestamp_ms, key, value, record.headers)?;
+                }
+            }
+            self.close()?;
+        }
+        dropped.add_to(commit)
     }
 
     /// As [`add_to`](Self::add_to), but there is always room: for dead letters, which must not be lost.
