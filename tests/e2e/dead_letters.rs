@@ -189,6 +189,24 @@ fn letters_are_exported_and_purged() {
     assert_eq!(letter_count(&sandbox), 0);
 }
 
+/// Fails when letters that are put back are duplicates of one another.
+#[test]
+fn letters_with_one_deduplication_id_are_all_put_back() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-rejects", 1, "");
+    let poison = json!({ "key": "k", "value": "poison", "headers": [["millstream-deduplication-id", "id"]] });
+    produce(&sandbox, [poison.clone(), poison]);
+    assert_eq!(run(&sandbox)["dead_letters"], 2);
+    let path = sandbox.path("letters.jsonl");
+    let file = path.to_str().unwrap();
+    sandbox.succeed(&["dead-letter", "export", "suspect", "--file", file]);
+    let purged = sandbox.json(&["dead-letter", "purge", "suspect", "--yes"]);
+    assert_eq!(purged["deleted"], 2);
+    let produced = sandbox.json(&["produce", QUEUE, "--format", "record", "--file", file]);
+    assert_eq!(produced["messages"], 2, "{produced}");
+    assert_eq!(letter_count(&sandbox), 2);
+}
+
 /// Fails when what a pipeline gives up on does not get the times of the queue that it goes to.
 #[test]
 fn letters_of_a_pipeline_live_as_long_as_their_queue_says() {

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use sha2::{Digest, Sha256};
 
+use super::letter::REASON;
 use super::{Error, GroupBy, QueueConfig};
 use crate::model::{HeadersBuf, HeadersRef, RecordRef};
 
@@ -55,6 +56,8 @@ pub struct Attributes<'a> {
     pub expires_at_ms: Option<u64>,
     /// The deduplication id.
     pub deduplication_id: Option<&'a [u8]>,
+    /// Whether the message is a dead letter.
+    pub is_dead_letter: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -92,9 +95,24 @@ impl<'a> Attributes<'a> {
             TIME_TO_LIVE => self.time_to_live_ms = Some(ms(TIME_TO_LIVE, value)?),
             EXPIRES_AT => self.expires_at_ms = Some(ms(EXPIRES_AT, value)?),
             DEDUPLICATION_ID => self.deduplication_id = Some(id(DEDUPLICATION_ID, value)?),
+            REASON => self.is_dead_letter = true,
             _ => {}
         }
         Ok(())
+    }
+
+    /// What counts of them when somebody enqueues the message who may have kept it meanwhile. A dead letter has the id and
+    /// the times of queues that it was in: others may have had the same id there, and its time may be over.
+    pub(super) fn of_kept(self) -> Self {
+        match self.is_dead_letter {
+            false => self,
+            true => Self {
+                deduplication_id: None,
+                not_before_ms: None,
+                expires_at_ms: None,
+                ..self
+            },
+        }
     }
 
     /// What is to be stored instead of the relative ones, under the queue's settings:

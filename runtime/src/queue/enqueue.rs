@@ -70,7 +70,8 @@ impl MessageBatch {
     }
 
     /// Adds a message; `false` if it is a duplicate, which is not enqueued. Its attributes are headers
-    /// ([`Attributes`]).
+    /// ([`Attributes`]). A dead letter that somebody puts into a queue again is no duplicate of anything, and waits and
+    /// expires as the queue says, or as whoever enqueues it says with a delay or a time to live.
     ///
     /// # Errors
     /// [`Error::Attribute`]; [`Error::Undecided`]; [`Error::Batch`] for a message beyond the limits.
@@ -82,8 +83,35 @@ impl MessageBatch {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<bool, Error> {
+        let attributes = Attributes::parse(headers)?.of_kept();
+        self.push_with(timestamp_ms, key, value, headers, &attributes)
+    }
+
+    /// As [`push`](Self::push), of what a pipeline makes of a record: what its headers say counts, also if they say that it
+    /// is a dead letter.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub(crate) fn push_output(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<bool, Error> {
         let attributes = Attributes::parse(headers)?;
-        let times = self.times_of(&attributes);
+        self.push_with(timestamp_ms, key, value, headers, &attributes)
+    }
+
+    fn push_with(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+        attributes: &Attributes<'_>,
+    ) -> Result<bool, Error> {
+        let times = self.times_of(attributes);
         let mut id = None;
         let has_window = self.config.deduplication_window_ms > 0;
         if let Some(given) = attributes.deduplication_id.filter(|_| has_window) {

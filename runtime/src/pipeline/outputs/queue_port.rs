@@ -50,7 +50,7 @@ impl QueuePort {
     /// dropped, as the queue is asked to, and counted.
     pub(super) fn add(&mut self, record: &OutputRecord<'_>) -> Result<(), OutputError> {
         let batch = self.batch.get_or_insert_with(|| self.queue.batch());
-        let pushed = batch.push(
+        let pushed = batch.push_output(
             record.timestamp_ms,
             record.key,
             record.value,

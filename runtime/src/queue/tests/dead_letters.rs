@@ -2,8 +2,8 @@
 
 use super::support::*;
 use crate::queue::{
-    ATTEMPTS, DEAD_LETTERED_AT, EXPIRES_AT, GROUP, MaxLengthPolicy, ORIGIN, PRIORITY, QueueConfig,
-    REASON, TIME_TO_LIVE,
+    ATTEMPTS, DEAD_LETTERED_AT, DEDUPLICATION_ID, DELAY, EXPIRES_AT, GROUP, MaxLengthPolicy,
+    NOT_BEFORE, ORIGIN, PRIORITY, QueueConfig, REASON, TIME_TO_LIVE,
 };
 
 fn with_dead_letter(config: QueueConfig) -> QueueConfig {
@@ -165,12 +165,16 @@ fn large_dead_letters_are_moved_in_several_commits_and_one_too_large_to_be_marke
 
 /// A dead-letter queue with a delay and a time to live.
 fn timed_dead(fixture: &Fixture) -> crate::queue::Queue {
+    timed_dead_named(fixture, "dead")
+}
+
+fn timed_dead_named(fixture: &Fixture, name: &str) -> crate::queue::Queue {
     let config = QueueConfig {
         delay_ms: 100,
         time_to_live_ms: Some(1_000),
         ..QueueConfig::default()
     };
-    fixture.create("dead", config)
+    fixture.create(name, config)
 }
 
 /// Fails when the settings of the dead-letter queue do not apply to dead letters, and when a message brings the time at
@@ -249,4 +253,58 @@ fn what_is_kept_for_dead_letters_sees_new_settings_of_the_queue() {
     fixture.directory.commit(commit);
     fixture.clock.advance_ms(1_000);
     assert!(lease(&dead, 10).is_empty());
+}
+
+/// Fails when a letter that is put back is a duplicate of another, or expires or waits by the times that it had before.
+#[test]
+fn letters_that_are_put_back_are_all_there_and_have_the_times_of_their_queue() {
+    let fixture = Fixture::new();
+    let dead = fixture.create("dead", QueueConfig::default());
+    let id = (DEDUPLICATION_ID, "id");
+    let (over, far) = (START_MS.to_string(), (START_MS + 99_999).to_string());
+    let letter = [
+        id,
+        (REASON, "expired"),
+        (EXPIRES_AT, &over),
+        (NOT_BEFORE, &far),
+    ];
+    for value in ["a", "b"] {
+        let enqueued = enqueue_with(&dead, value, &letter).unwrap();
+        assert_eq!(enqueued.stored_count, 1);
+    }
+    let letters = lease(&dead, 10);
+    let there: Vec<_> = letters.iter().map(value).collect();
+    assert_eq!(there, ["a", "b"]);
+    assert_eq!(header(&letters[0], DEDUPLICATION_ID).unwrap(), "id");
+    // It is nobody else's duplicate, either; and others still are.
+    for stored_count in [1, 0] {
+        let enqueued = enqueue_with(&dead, "c", &[id]).unwrap();
+        assert_eq!(enqueued.stored_count, stored_count);
+    }
+    assert_eq!(values(&dead, 10), ["c"]);
+
+    let timed = timed_dead_named(&fixture, "timed");
+    enqueue_with(&timed, "by the queue", &letter).unwrap();
+    let asked = [&letter[..], &[(DELAY, "0"), (TIME_TO_LIVE, "5000")]].concat();
+    enqueue_with(&timed, "as asked", &asked).unwrap();
+    assert_eq!(values(&timed, 10), ["as asked"]);
+    fixture.clock.advance_ms(100);
+    assert_eq!(values(&timed, 10), ["by the queue"]);
+}
+
+/// Fails when an id that a plugin has set does not count, since it has made the message of a dead letter.
+#[test]
+fn what_a_pipeline_makes_of_a_letter_can_be_a_duplicate() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue();
+    let mut headers = crate::model::HeadersBuf::new();
+    for (name, value) in [(REASON, "expired"), (DEDUPLICATION_ID, "id")] {
+        headers.push(name, Some(value.as_bytes())).unwrap();
+    }
+    let mut batch = queue.batch();
+    for is_new in [true, false] {
+        let headers = headers.as_headers();
+        let pushed = batch.push_output(START_MS, None, Some(b"a"), headers);
+        assert_eq!(pushed.unwrap(), is_new);
+    }
 }
