@@ -189,6 +189,54 @@ fn letters_are_exported_and_purged() {
     assert_eq!(letter_count(&sandbox), 0);
 }
 
+/// Fails when letters that are put back are duplicates of one another.
+#[test]
+fn letters_with_one_deduplication_id_are_all_put_back() {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("testing-rejects", 1, "");
+    let poison = json!({ "key": "k", "value": "poison", "headers": [["millstream-deduplication-id", "id"]] });
+    produce(&sandbox, [poison.clone(), poison]);
+    assert_eq!(run(&sandbox)["dead_letters"], 2);
+    let path = sandbox.path("letters.jsonl");
+    let file = path.to_str().unwrap();
+    sandbox.succeed(&["dead-letter", "export", "suspect", "--file", file]);
+    let purged = sandbox.json(&["dead-letter", "purge", "suspect", "--yes"]);
+    assert_eq!(purged["deleted"], 2);
+    let produced = sandbox.json(&["produce", QUEUE, "--format", "record", "--file", file]);
+    assert_eq!(produced["messages"], 2, "{produced}");
+    assert_eq!(letter_count(&sandbox), 2);
+}
+
+/// Fails when what a pipeline gives up on does not get the times of the queue that it goes to.
+#[test]
+fn letters_of_a_pipeline_live_as_long_as_their_queue_says() {
+    let sandbox = Sandbox::new();
+    let settings = ["--time-to-live", "1h", "--delay", "10m"];
+    let name = QUEUE.trim_start_matches("queue:");
+    sandbox.succeed(&[&["queue", "create", name][..], &settings].concat());
+    sandbox.wire_suspect("testing-rejects", 1, "");
+    produce(&sandbox, [json!({ "key": "k", "value": "poison" })]);
+    assert_eq!(run(&sandbox)["dead_letters"], 1);
+    let described = sandbox.json(&["queue", "describe", name]);
+    assert_eq!(described["delayed"], 1, "{described}");
+    let letter: Value =
+        serde_json::from_str(&sandbox.succeed(&["dead-letter", "export", QUEUE])).unwrap();
+    let time = |name: &str| -> u64 {
+        let headers = letter["headers"].as_array().unwrap();
+        let header = headers.iter().find(|header| header[0] == name);
+        header.unwrap()[1].as_str().unwrap().parse().unwrap()
+    };
+    let times = [time("millstream-not-before"), time("millstream-expires-at")];
+    let given_up_at = time("millstream-dead-lettered-at");
+    // The letter is written right after it is decided on.
+    for (time, after_ms) in times.into_iter().zip([600_000, 3_600_000]) {
+        assert!(
+            (after_ms..after_ms + 60_000).contains(&(time - given_up_at)),
+            "{letter}"
+        );
+    }
+}
+
 /// After the plugin is replaced a redrive completes the output: only the pipeline sees the records again,
 /// each once and in the order of its key, although the newest was given up on first. A dry run changes
 /// nothing.

@@ -300,8 +300,87 @@ fn a_record_with_a_known_deduplication_id_is_enqueued_once() {
                 "headers": [["millstream-deduplication-id", format!("id-{}", number % 50)]] })
     };
     produce(&sandbox, (0..200).map(of));
-    run(&sandbox);
+    let run = sandbox.run(&["-v", "run", "millstream.toml", "--until-idle"]);
+    let run = run.expect_code(0);
     assert_each_once(&sandbox, 50);
+    let told = run.stderr.split("the queue dropped outputs").skip(1);
+    let counts = told.map(|line| {
+        let (_, count) = line.split_once("messages=").unwrap();
+        let digits = count.split(|it: char| !it.is_ascii_digit()).next();
+        digits.unwrap().parse::<u64>().unwrap()
+    });
+    assert_eq!(counts.sum::<u64>(), 150, "{}", run.stderr);
+}
+
+/// Fails when an output is a duplicate since the message that it is made of has an id, and when it waits and expires as that
+/// message did instead of as its queue says.
+#[test]
+fn an_output_to_a_queue_has_neither_the_id_nor_the_times_of_its_message() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "queues"
+
+[queues.a]
+deduplication-window = "0s"
+delay = "1ms"
+time-to-live = "1h"
+
+[queues.b]
+delay = "10m"
+time-to-live = "10h"
+
+[plugins.passthrough]
+path = "{passthrough}"
+
+[pipelines.a-to-b]
+from = "queue:a"
+plugin = "passthrough"
+to = "queue:b"
+"#,
+    );
+    sandbox.succeed(&["queue", "create", "a", "--deduplication-window", "0s"]);
+    sandbox.succeed(&["queue", "create", "b"]);
+    let line = json!({ "key": "k", "value": "v",
+        "headers": [["own", "1"], ["millstream-deduplication-id", "id"], ["millstream-priority", "7"],
+                    ["millstream-time-to-live", "3600000"]] });
+    let file = sandbox.write_lines("messages.jsonl", [line.to_string(), line.to_string()]);
+    let file = file.to_str().unwrap();
+    for queue in ["queue:a", "queue:b"] {
+        sandbox.succeed(&["produce", queue, "--format", "record", "--file", file]);
+    }
+    assert_eq!((waiting(&sandbox, "a"), waiting(&sandbox, "b")), (2, 1));
+    let summary = run(&sandbox);
+    assert_eq!(
+        (&summary["records_in"], &summary["records_out"]),
+        (&json!(2), &json!(2)),
+        "{summary}"
+    );
+    let described = sandbox.json(&["queue", "describe", "b"]);
+    assert_eq!(
+        (&described["waiting"], &described["delayed"]),
+        (&json!(1), &json!(2))
+    );
+    let printed = sandbox.succeed(&["queue", "peek", "b", "--output", "json"]);
+    let headers: Vec<Vec<(String, String)>> = serde_json::Deserializer::from_str(&printed)
+        .into_iter::<Value>()
+        .map(|message| serde_json::from_value(message.unwrap()["headers"].take()).unwrap())
+        .collect();
+    let names =
+        |of: &[(String, String)]| of.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let time = |of: &[(String, String)]| of.last().unwrap().1.parse::<u64>().unwrap();
+    for output in &headers[1..] {
+        assert_eq!(
+            names(output),
+            [
+                "own",
+                "millstream-priority",
+                "millstream-not-before",
+                "millstream-expires-at"
+            ]
+        );
+        assert!(time(output) > time(&headers[0]) + 3_600_000, "{headers:?}");
+    }
 }
 
 /// A message of which an output is too large for its target is a dead letter, and the others pass.

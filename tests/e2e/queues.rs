@@ -379,3 +379,20 @@ fn whoever_stops_following_a_queue_keeps_no_message() {
     }
     server.stop();
 }
+
+/// Fails when a queue that drops its oldest refuses more messages at once than it holds.
+#[test]
+fn a_short_queue_keeps_the_newest_of_many() {
+    let sandbox = Sandbox::new();
+    let create = ["queue", "create", "small", "--dead-letter", "dropped"];
+    let limit = ["--max-length", "5", "--max-length-policy", "drop-oldest"];
+    sandbox.succeed(&[&create[..], &limit].concat());
+    let file = sandbox.write_lines("lines", (1..=10).map(|line| line.to_string()));
+    let produced = sandbox.json(&["produce", "queue:small", "--file", file.to_str().unwrap()]);
+    assert_eq!(produced["messages"], 10, "{produced}");
+    let each_once = |lines: std::ops::RangeInclusive<u64>| -> Vec<_> {
+        lines.map(|line| first(&line.to_string())).collect()
+    };
+    assert_eq!(taken(&sandbox, "small"), each_once(6..=10));
+    assert_eq!(taken(&sandbox, "dropped"), each_once(1..=5));
+}

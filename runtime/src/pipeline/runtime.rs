@@ -251,7 +251,10 @@ impl PipelineRuntime {
     }
 
     pub(super) fn outputs(&self) -> Outputs {
-        Outputs::new(self.ports.iter().cloned(), self.limits.output_bytes)
+        let inputs = self.spec.inputs.iter();
+        let are_queues = inputs.map(|input| matches!(input, Target::Queue(_)));
+        let ports = self.ports.iter().cloned();
+        Outputs::new(ports, are_queues.collect(), self.limits.output_bytes)
     }
 
     pub(super) fn state(&self, task: u32) -> Result<Arc<Mutex<TaskState>>, storage::Error> {

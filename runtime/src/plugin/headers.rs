@@ -94,6 +94,11 @@ impl<'a> EncodedHeaders<'a> {
         }
     }
 
+    /// Whether they begin with all of these others.
+    pub fn begin_with(&self, others: EncodedHeaders<'_>) -> bool {
+        self.0.starts_with(others.0)
+    }
+
     /// Replaces what `target` holds by these headers.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use sha2::{Digest, Sha256};
 
+use super::letter::REASON;
 use super::{Error, GroupBy, QueueConfig};
 use crate::model::{HeadersBuf, HeadersRef, RecordRef};
 
@@ -55,6 +56,8 @@ pub struct Attributes<'a> {
     pub expires_at_ms: Option<u64>,
     /// The deduplication id.
     pub deduplication_id: Option<&'a [u8]>,
+    /// Whether the message is a dead letter.
+    pub is_dead_letter: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -92,9 +95,24 @@ impl<'a> Attributes<'a> {
             TIME_TO_LIVE => self.time_to_live_ms = Some(ms(TIME_TO_LIVE, value)?),
             EXPIRES_AT => self.expires_at_ms = Some(ms(EXPIRES_AT, value)?),
             DEDUPLICATION_ID => self.deduplication_id = Some(id(DEDUPLICATION_ID, value)?),
+            REASON => self.is_dead_letter = true,
             _ => {}
         }
         Ok(())
+    }
+
+    /// What counts of them when somebody enqueues the message who may have kept it meanwhile. A dead letter has the id and
+    /// the times of queues that it was in: others may have had the same id there, and its time may be over.
+    pub(super) fn of_kept(self) -> Self {
+        match self.is_dead_letter {
+            false => self,
+            true => Self {
+                deduplication_id: None,
+                not_before_ms: None,
+                expires_at_ms: None,
+                ..self
+            },
+        }
     }
 
     /// What is to be stored instead of the relative ones, under the queue's settings:
@@ -111,6 +129,21 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// Whether headers say any of the times that a message is stored with.
+pub(super) fn has_times(headers: HeadersRef<'_>) -> bool {
+    headers.iter().any(|(name, _)| is_time(name))
+}
+
+/// Whether this header tells something of a message that counts only in the queue that it is in: its deduplication id and
+/// its times. What is made of the message does not take it over.
+pub fn stays(header: &str) -> bool {
+    header == DEDUPLICATION_ID || is_time(header)
+}
+
+fn is_time(header: &str) -> bool {
+    matches!(header, DELAY | NOT_BEFORE | TIME_TO_LIVE | EXPIRES_AT)
+}
+
 /// Copies headers, with the times that a message is stored with instead of those that it came with.
 pub(super) fn with_times(
     headers: HeadersRef<'_>,
@@ -119,7 +152,7 @@ pub(super) fn with_times(
 ) -> Result<(), Error> {
     into.clear();
     for (name, value) in headers {
-        if !matches!(name, DELAY | NOT_BEFORE | TIME_TO_LIVE | EXPIRES_AT) {
+        if !is_time(name) {
             into.push(name, value)?;
         }
     }

@@ -4,9 +4,8 @@
 use super::Error;
 use super::enqueue::MessageBatch;
 use super::letter::{ATTEMPTS, DEAD_LETTERED_AT, ORIGIN, REASON, is_replaced};
-use super::message::Stored;
 use super::shared::Queue;
-use crate::model::{HeadersBuf, HeadersRef, RecordRef};
+use crate::model::{HeadersBuf, QueueName, RecordRef};
 use crate::storage::Commit;
 
 /// Bytes of a commit that dead letters are added to; those beyond wait for another.
@@ -88,11 +87,27 @@ impl Queue {
                 attempts,
                 now_ms,
             };
-            letter.push_to(&mut batch, &message)?;
+            letter.push_to(&mut batch, &message.record()?)?;
         }
         batch.finish()?;
         batch.append_to(commit);
         Ok(put_back.len())
+    }
+
+    /// For messages that this queue drops as they come. As a place they have that of the message which they would have
+    /// been right before, so that those before it come before it also as dead letters.
+    pub(super) fn dropped_at_once(&self, next_offset: u64) -> DroppedAtOnce {
+        DroppedAtOnce {
+            queue: self.name().clone(),
+            letters: self.dead_letter().map(|target| target.batch()),
+            letter: Letter {
+                origin: format!("queue:{}/{next_offset}", self.name()),
+                reason: Reason::MaxLength,
+                attempts: 0,
+                now_ms: self.now_ms(),
+            },
+            count: 0,
+        }
     }
 
     /// Puts messages back that were taken.
@@ -107,6 +122,39 @@ impl Queue {
     }
 }
 
+/// Messages that a full queue drops before it has stored them.
+pub(super) struct DroppedAtOnce {
+    queue: QueueName,
+    letters: Option<MessageBatch>,
+    letter: Letter,
+    count: u64,
+}
+
+impl DroppedAtOnce {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn push(&mut self, record: &RecordRef<'_>) -> Result<(), Error> {
+        self.count += 1;
+        match &mut self.letters {
+            Some(letters) => self.letter.push_to(letters, record),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds the dead letters to a commit, if there is a queue for them.
+    pub(super) fn add_to(self, commit: &mut Commit) -> Result<(), Error> {
+        let Some(mut letters) = self.letters else {
+            tracing::debug!(queue = %self.queue, messages = self.count, reason = self.letter.reason.as_str(), "dropped messages");
+            return Ok(());
+        };
+        letters.finish()?;
+        letters.append_to(commit);
+        Ok(())
+    }
+}
+
 /// What a dead letter says besides the message.
 struct Letter {
     origin: String,
@@ -118,15 +166,21 @@ struct Letter {
 impl Letter {
     /// Its times are over; its group and priority stay, and so does the deduplication id, as a mere
     /// header. What it says of an earlier death is replaced.
-    fn push_to(&self, batch: &mut MessageBatch, message: &Stored) -> Result<(), Error> {
-        let record = message.record()?;
-        let mut push = |headers: HeadersRef<'_>| {
-            batch.push_stored(record.timestamp_ms, record.key, record.value, headers)
-        };
-        let marked = self.headers(&record);
-        match marked.and_then(|headers| push(headers.as_headers())) {
+    fn push_to(&self, batch: &mut MessageBatch, record: &RecordRef<'_>) -> Result<(), Error> {
+        let RecordRef {
+            timestamp_ms,
+            key,
+            value,
+            ..
+        } = *record;
+        let marked = self.headers(record).and_then(|headers| {
+            batch.push_dead_letter(timestamp_ms, key, value, headers.as_headers())
+        });
+        match marked {
             // Too large with what it says besides: better as it was than for ever in the way of others.
-            Err(Error::Batch(_)) => push(record.headers),
+            Err(Error::Batch(_)) => {
+                batch.push_large_dead_letter(timestamp_ms, key, value, record.headers)
+            }
             pushed => pushed,
         }
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::attributes::{Attributes, with_times};
+use super::attributes::{Attributes, has_times, with_times};
 use super::shared::Queue;
-use super::{Error, QueueConfig};
+use super::{Error, MaxLengthPolicy, QueueConfig};
 use crate::model::{BatchBuilder, Compression, EncodedBatch, HeadersBuf, HeadersRef, Record};
 use crate::storage::Commit;
 
@@ -18,9 +18,19 @@ pub struct Enqueued {
     pub base_offset: Option<u64>,
     /// Messages that are stored.
     pub stored_count: u64,
+    /// Messages that were dropped at once, by a queue that drops its oldest and is too short for all of them: the first
+    /// ones of those that are no duplicates.
+    pub dropped_count: u64,
     /// Which of the messages, counted from 0 in the order in which they were pushed, were not stored,
     /// since one with their deduplication id was enqueued within the window.
     pub duplicates: Vec<u64>,
+}
+
+impl Enqueued {
+    /// Messages that the queue has taken, what it does not keep included.
+    pub fn accepted_count(&self) -> u64 {
+        self.stored_count + self.dropped_count
+    }
 }
 
 /// Messages to enqueue together. Deduplication ids are reserved when a message is pushed, and free
@@ -37,6 +47,8 @@ pub struct MessageBatch {
     stored_count: u64,
     duplicates: Vec<u64>,
     bytes: usize,
+    /// Whether a full queue may not drop any of them.
+    keeps_all: bool,
 }
 
 impl MessageBatch {
@@ -53,11 +65,13 @@ impl MessageBatch {
             stored_count: 0,
             duplicates: Vec::new(),
             bytes: 0,
+            keeps_all: false,
         }
     }
 
     /// Adds a message; `false` if it is a duplicate, which is not enqueued. Its attributes are headers
-    /// ([`Attributes`]).
+    /// ([`Attributes`]). A dead letter that somebody puts into a queue again is no duplicate of anything, and waits and
+    /// expires as the queue says, or as whoever enqueues it says with a delay or a time to live.
     ///
     /// # Errors
     /// [`Error::Attribute`]; [`Error::Undecided`]; [`Error::Batch`] for a message beyond the limits.
@@ -69,8 +83,35 @@ impl MessageBatch {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<bool, Error> {
+        let attributes = Attributes::parse(headers)?.of_kept();
+        self.push_with(timestamp_ms, key, value, headers, &attributes)
+    }
+
+    /// As [`push`](Self::push), of what a pipeline makes of a record: what its headers say counts, also if they say that it
+    /// is a dead letter.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub(crate) fn push_output(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<bool, Error> {
         let attributes = Attributes::parse(headers)?;
-        let times = attributes.resolve(&self.config, self.queue.now_ms());
+        self.push_with(timestamp_ms, key, value, headers, &attributes)
+    }
+
+    fn push_with(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+        attributes: &Attributes<'_>,
+    ) -> Result<bool, Error> {
+        let times = self.times_of(attributes);
         let mut id = None;
         let has_window = self.config.deduplication_window_ms > 0;
         if let Some(given) = attributes.deduplication_id.filter(|_| has_window) {
@@ -116,19 +157,9 @@ impl MessageBatch {
         }
     }
 
-    /// Adds a message as it is: no deduplication, and its attributes are as stored ones.
-    pub(super) fn push_stored(
-        &mut self,
-        timestamp_ms: u64,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: HeadersRef<'_>,
-    ) -> Result<(), Error> {
-        self.encode(timestamp_ms, key, value, headers, (None, None))
-    }
-
-    /// Adds a message that comes back from a dead-letter queue: the queue's delay and time to live apply
-    /// as to any other, but it is no duplicate of what it was before.
+    /// Adds a message that comes back from a dead-letter queue: the queue's time to live applies as to any other, but
+    /// it is no duplicate of what it was before, and has waited out the queue's delay then. A queue that is too short for
+    /// all of the batch refuses it, whatever its policy: what it dropped would be lost, or a dead letter again.
     ///
     /// # Errors
     /// [`Error::Batch`] for a message beyond the limits.
@@ -139,12 +170,15 @@ impl MessageBatch {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
-        let attributes = Attributes::parse_stored(headers);
-        let times = attributes.resolve(&self.config, self.queue.now_ms());
-        self.encode(timestamp_ms, key, value, headers, times)
+        let (_, expires_at_ms) = self.times_of(&Attributes::default());
+        let times = (None, expires_at_ms);
+        self.encode(timestamp_ms, key, value, headers, times)?;
+        self.keeps_all = true;
+        Ok(())
     }
 
-    /// Adds a dead letter: what its headers say is taken as it is, and it is no duplicate of anything.
+    /// Adds a dead letter: the queue's delay and time to live apply, and not what its headers say of times, since
+    /// those are of the queue that it was in. It is no duplicate of anything.
     ///
     /// # Errors
     /// [`Error::Batch`] for a record beyond the limits.
@@ -155,7 +189,26 @@ impl MessageBatch {
         value: Option<&[u8]>,
         headers: HeadersRef<'_>,
     ) -> Result<(), Error> {
-        self.push_stored(timestamp_ms, key, value, headers)
+        let times = self.times_of(&Attributes::default());
+        self.encode(timestamp_ms, key, value, headers, times)
+    }
+
+    /// As [`push_dead_letter`](Self::push_dead_letter), of one that is too large with what it says besides: if need be
+    /// also without times, since it is better kept for ever than lost.
+    ///
+    /// # Errors
+    /// As [`push_dead_letter`](Self::push_dead_letter).
+    pub(crate) fn push_large_dead_letter(
+        &mut self,
+        timestamp_ms: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: HeadersRef<'_>,
+    ) -> Result<(), Error> {
+        match self.push_dead_letter(timestamp_ms, key, value, headers) {
+            Err(Error::Batch(_)) => self.encode(timestamp_ms, key, value, headers, (None, None)),
+            pushed => pushed,
+        }
     }
 
     /// Adds the dead letters to a commit, whatever the queue's max-length: nothing may be lost.
@@ -171,6 +224,15 @@ impl MessageBatch {
         Ok(())
     }
 
+    /// When a message that says this may be delivered, and when it expires, under the queue's settings.
+    fn times_of(&mut self, attributes: &Attributes<'_>) -> (Option<u64>, Option<u64>) {
+        // Who keeps a batch for long is to see that the settings have changed.
+        if self.is_empty() {
+            self.config = self.queue.config();
+        }
+        attributes.resolve(&self.config, self.queue.now_ms())
+    }
+
     fn encode(
         &mut self,
         timestamp_ms: u64,
@@ -184,7 +246,7 @@ impl MessageBatch {
         if self.builder.size_bytes() + size_bytes > BATCH_BYTES {
             self.close()?;
         }
-        if times == (None, None) {
+        if times == (None, None) && !has_times(headers) {
             self.builder.push(timestamp_ms, key, value, headers)?;
         } else {
             with_times(headers, times, &mut self.headers)?;
@@ -225,20 +287,26 @@ impl MessageBatch {
     /// full queue drops: the same, but drop the commit then.
     pub fn add_to(&mut self, commit: &mut Commit) -> Result<Enqueued, Error> {
         self.close()?;
-        if self.stored_count > 0 {
-            self.queue
-                .reserve_room(self.stored_count, self.bytes, commit)?;
+        let dropped_count = self.surplus();
+        let stored_count = self.stored_count - dropped_count;
+        if stored_count > 0 {
+            let next_offset = self.queue.announced_end();
+            self.queue.reserve_room(stored_count, self.bytes, commit)?;
+            if dropped_count > 0 {
+                self.drop_first(dropped_count, next_offset, commit)?;
+            }
             self.move_to(commit);
         }
         let enqueued = Enqueued {
             base_offset: None,
-            stored_count: self.stored_count,
+            stored_count,
+            dropped_count,
             duplicates: std::mem::take(&mut self.duplicates),
         };
         self.pushed_count = 0;
         self.stored_count = 0;
         self.bytes = 0;
-        self.config = self.queue.config();
+        self.keeps_all = false;
         Ok(enqueued)
     }
 
@@ -248,7 +316,48 @@ impl MessageBatch {
     /// # Errors
     /// As [`Queue::make_room`].
     pub async fn make_room(&self) -> Result<(), Error> {
-        self.queue.make_room(self.stored_count).await
+        let added = self.stored_count - self.surplus();
+        self.queue.make_room(added).await
+    }
+
+    /// How many of the messages a queue that drops its oldest has no room for, even if all others leave it.
+    fn surplus(&self) -> u64 {
+        let config = self.queue.config();
+        match (config.max_length, config.max_length_policy) {
+            (Some(limit), MaxLengthPolicy::DropOldest) if !self.keeps_all => {
+                self.stored_count.saturating_sub(limit)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Takes the first messages out of the batch, and adds to a commit what becomes of them when the queue drops them.
+    /// Their deduplication ids stay known.
+    fn drop_first(
+        &mut self,
+        count: u64,
+        next_offset: u64,
+        commit: &mut Commit,
+    ) -> Result<(), Error> {
+        let mut dropped = self.queue.dropped_at_once(next_offset);
+        for batch in std::mem::take(&mut self.closed) {
+            if dropped.count() == count {
+                self.closed.push(batch);
+                continue;
+            }
+            for record in &batch.assign(0).records()? {
+                let record = record?;
+                if dropped.count() < count {
+                    dropped.push(&record)?;
+                } else {
+                    let (key, value) = (record.key, record.value);
+                    self.builder
+                        .push(record.timestamp_ms, key, value, record.headers)?;
+                }
+            }
+            self.close()?;
+        }
+        dropped.add_to(commit)
     }
 
     /// As [`add_to`](Self::add_to), but there is always room: for dead letters, which must not be lost.

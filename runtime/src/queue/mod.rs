@@ -39,6 +39,7 @@ mod visits;
 
 pub use attributes::{
     Attributes, DEDUPLICATION_ID, DELAY, EXPIRES_AT, GROUP, NOT_BEFORE, PRIORITY, TIME_TO_LIVE,
+    stays,
 };
 pub use config::{DEFAULT_MAX_DELIVERIES, MAX_VISIBILITY_TIMEOUT_MS, QueueConfig};
 pub use dead_letter::Reason;

@@ -237,7 +237,7 @@ impl QueueSink {
 
     async fn flush(&mut self) -> Result<(), queue::Error> {
         if !self.batch.is_empty() {
-            self.acknowledged += self.batch.enqueue().await?.stored_count;
+            self.acknowledged += self.batch.enqueue().await?.accepted_count();
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Sends output records to the topics and queues behind a pipeline's ports.
 
+mod left_behind;
 mod queue_port;
 mod topic_port;
 mod trace_headers;
@@ -8,7 +9,7 @@ use self::queue_port::QueuePort;
 use self::topic_port::TopicPort;
 use super::call_trace::CallTrace;
 use crate::log::Topic;
-use crate::model::{HeadersBuf, HeadersRef, PortName, limits};
+use crate::model::{HeadersBuf, HeadersRef, PortName, batch, limits};
 use crate::plugin::{Columns, EncodedHeaders, Field, HeadersField, Output};
 use crate::queue::{self, Queue};
 use crate::storage::Commit;
@@ -17,6 +18,8 @@ use crate::trace::TRACE_HEADERS_BYTES;
 /// Collects the output records of one batch by port, and adds them to its commit.
 pub(super) struct Outputs {
     ports: Vec<Port>,
+    /// Which inputs are queues, by index.
+    are_queues: Vec<bool>,
     headers: HeadersBuf,
     /// Bytes that one batch may lead to, what is taken over from its source records included.
     max_bytes: usize,
@@ -25,6 +28,7 @@ pub(super) struct Outputs {
     /// The call that the records come from, if it is traced.
     trace: Option<CallTrace>,
     traced_headers: HeadersBuf,
+    kept_headers: HeadersBuf,
 }
 
 enum Port {
@@ -61,9 +65,10 @@ pub(super) enum OutputError {
 }
 
 impl Outputs {
-    /// Outputs to these ports; one batch may lead to at most `max_bytes` of keys, values and headers.
+    /// Outputs to these ports, of these inputs; one batch may lead to at most `max_bytes` of keys, values and headers.
     pub(super) fn new(
         ports: impl IntoIterator<Item = (PortName, Destination)>,
+        are_queues: Vec<bool>,
         max_bytes: usize,
     ) -> Self {
         let ports = ports
@@ -75,12 +80,14 @@ impl Outputs {
             .collect();
         Self {
             ports,
+            are_queues,
             headers: HeadersBuf::new(),
             max_bytes,
             bytes: 0,
             unkeyed_turn: 0,
             trace: None,
             traced_headers: HeadersBuf::new(),
+            kept_headers: HeadersBuf::new(),
         }
     }
 
@@ -132,18 +139,18 @@ impl Outputs {
             Field::Null => None,
             Field::Bytes(bytes) => Some(bytes),
         };
-        let encoded = match output.headers(index) {
-            HeadersField::AsSource => from.map(|from| source.headers(from)),
-            HeadersField::Encoded(encoded) => Some(encoded),
+        let own = output.headers(index);
+        let of_source = from.map_or(EncodedHeaders::EMPTY, |from| source.headers(from));
+        let encoded = match own {
+            HeadersField::AsSource => of_source,
+            HeadersField::Encoded(encoded) => encoded,
         };
-        let headers = match encoded.filter(|encoded| !encoded.is_empty()) {
-            None => HeadersRef::EMPTY,
-            Some(encoded) => {
-                encoded
-                    .write_to(&mut self.headers)
-                    .map_err(|error| OutputError::record(port.reason(&error.to_string())))?;
-                self.headers.as_headers()
-            }
+        let unfit = |error: batch::Error| OutputError::record(port.reason(&error.to_string()));
+        let headers = if encoded.is_empty() {
+            HeadersRef::EMPTY
+        } else {
+            encoded.write_to(&mut self.headers).map_err(unfit)?;
+            self.headers.as_headers()
         };
         let timestamp_ms = output
             .timestamp_ms(index)
@@ -165,12 +172,17 @@ impl Outputs {
         if let Some(context) = traced
             && port.has_room(record.size_bytes() + TRACE_HEADERS_BYTES)
         {
-            let source = from.map_or(EncodedHeaders::EMPTY, |from| source.headers(from));
-            let own = output.headers(index);
             let headers = &mut self.traced_headers;
-            if trace_headers::write(own, source, &context, headers) {
+            if trace_headers::write(own, of_source, &context, headers) {
                 record.headers = headers.as_headers();
             }
+        }
+        if self.are_queues.get(source.input() as usize) == Some(&true)
+            && let count @ 1.. = left_behind::count(own, of_source)
+        {
+            let headers = &mut self.kept_headers;
+            left_behind::write_without(record.headers, count, headers).map_err(unfit)?;
+            record.headers = headers.as_headers();
         }
         port.add(&record, self.unkeyed_turn, commit)
     }

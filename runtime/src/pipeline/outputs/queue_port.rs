@@ -1,9 +1,14 @@
 //! A port that leads to a queue.
 
+use std::time::{Duration, Instant};
+
 use super::{OutputError, OutputRecord};
-use crate::model::PortName;
+use crate::model::{PortName, QueueName};
 use crate::queue::{self, MessageBatch, Queue};
 use crate::storage::Commit;
+
+/// How often it is told how many messages the queue has dropped as duplicates: they may be all that there are.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Collects messages.
 pub(super) struct QueuePort {
@@ -13,11 +18,27 @@ pub(super) struct QueuePort {
     batch: Option<MessageBatch>,
     /// Messages for which the queue has to make room first: those of a batch that is tried again.
     room_for: Option<u64>,
+    /// What the queue has dropped as duplicates and nobody was told of.
+    duplicates: Duplicates,
+}
+
+/// Counts the messages of a port that the queue drops as duplicates, and tells of them in the log.
+struct Duplicates {
+    port: PortName,
+    queue: QueueName,
+    count: u64,
+    told_at: Option<Instant>,
 }
 
 impl QueuePort {
     pub(super) fn new(name: PortName, queue: Queue) -> Self {
         Self {
+            duplicates: Duplicates {
+                port: name.clone(),
+                queue: queue.name().clone(),
+                count: 0,
+                told_at: None,
+            },
             name,
             queue,
             batch: None,
@@ -26,10 +47,10 @@ impl QueuePort {
     }
 
     /// Adds a message; its attributes are headers of the record. One whose deduplication id is known is
-    /// dropped, as the queue is asked to.
+    /// dropped, as the queue is asked to, and counted.
     pub(super) fn add(&mut self, record: &OutputRecord<'_>) -> Result<(), OutputError> {
         let batch = self.batch.get_or_insert_with(|| self.queue.batch());
-        let pushed = batch.push(
+        let pushed = batch.push_output(
             record.timestamp_ms,
             record.key,
             record.value,
@@ -50,7 +71,10 @@ impl QueuePort {
         };
         let count_before = commit.record_count();
         match batch.add_to(commit) {
-            Ok(added) => Ok(commit.record_count() - count_before - added.stored_count),
+            Ok(added) => {
+                self.duplicates.note(added.duplicates.len() as u64);
+                Ok(commit.record_count() - count_before - added.stored_count)
+            }
             Err(error) => {
                 if let queue::Error::RoomFirst { added, .. } = &error {
                     self.room_for = Some(*added);
@@ -95,5 +119,28 @@ impl QueuePort {
             self.name,
             self.queue.name()
         )
+    }
+}
+
+impl Duplicates {
+    fn note(&mut self, count: u64) {
+        self.count += count;
+        if self.told_at.is_none_or(|at| at.elapsed() >= PAUSE) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if self.count > 0 {
+            let messages = std::mem::take(&mut self.count);
+            self.told_at = Some(Instant::now());
+            tracing::info!(port = %self.port, queue = %self.queue, messages, "the queue dropped outputs whose deduplication ids it knows");
+        }
+    }
+}
+
+impl Drop for Duplicates {
+    fn drop(&mut self) {
+        self.tell();
     }
 }

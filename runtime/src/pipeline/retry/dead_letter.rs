@@ -53,10 +53,8 @@ impl DeadLetters {
     pub(in crate::pipeline) fn push(&mut self, letter: &Letter<'_>) -> Result<(), queue::Error> {
         self.original.clear();
         letter.headers.write_to(&mut self.original)?;
-        let mut push = |headers: HeadersRef<'_>| {
-            self.batch
-                .push_dead_letter(letter.timestamp_ms, letter.key, letter.value, headers)
-        };
+        let (timestamp_ms, key, value) = (letter.timestamp_ms, letter.key, letter.value);
+        let batch = &mut self.batch;
         let (pipeline, plugin) = (&self.pipeline, &self.plugin);
         // Too large with what it says besides: better with less, or as it was, than not at all.
         for recording in [letter.recording.as_deref(), None] {
@@ -64,12 +62,15 @@ impl DeadLetters {
             let marked = mark(letter, original, pipeline, plugin, &mut self.headers)
                 .and_then(|()| add_recording(recording, &mut self.headers));
             let marked = marked.map_err(queue::Error::from);
-            match marked.and_then(|()| push(self.headers.as_headers())) {
+            let pushed = marked.and_then(|()| {
+                batch.push_dead_letter(timestamp_ms, key, value, self.headers.as_headers())
+            });
+            match pushed {
                 Err(queue::Error::Batch(_)) => {}
                 pushed => return pushed,
             }
         }
-        push(self.original.as_headers())
+        batch.push_large_dead_letter(timestamp_ms, key, value, self.original.as_headers())
     }
 
     /// Adds what was pushed to the checkpoint's commit.

@@ -353,3 +353,109 @@ fn producers_at_the_same_time_never_make_a_queue_of_large_messages_too_long() {
         assert_eq!(counts, (LARGE_COUNT, 2 * LARGE_COUNT));
     }
 }
+
+/// Enqueues messages with these values at once.
+fn enqueue_all(queue: &Queue, values: &[String]) -> Result<crate::queue::Enqueued, Error> {
+    let messages: Vec<_> = values.iter().map(|value| message(value, &[])).collect();
+    block_on(queue.enqueue(&messages))
+}
+
+/// Fails when a queue that drops its oldest refuses what is too much for it, keeps others than the newest, or loses what
+/// it drops although there is a queue for it. The messages are one batch in the store, or several.
+#[test]
+fn of_more_than_a_queue_takes_the_newest_stay() {
+    for (len_bytes, has_dead_letters) in [(1, true), (1, false), (25_000, true), (70_000, true)] {
+        let mut fixture = Fixture::new();
+        let config = bounded(3, MaxLengthPolicy::DropOldest);
+        let (queue, dead) = match has_dead_letters {
+            true => with_dead_letters(&fixture, config),
+            false => {
+                let dead = fixture.create("dead", QueueConfig::default());
+                (fixture.create("q", config), dead)
+            }
+        };
+        enqueue(&queue, &["old"]);
+        let filling = "x".repeat(len_bytes);
+        let values: Vec<_> = (0..10).map(|it| format!("{it}{filling}")).collect();
+        let enqueued = enqueue_all(&queue, &values).unwrap();
+        assert_eq!((enqueued.stored_count, enqueued.dropped_count), (3, 7));
+        assert_eq!(enqueued.base_offset, Some(1));
+        drop((queue, dead));
+        fixture.reopen();
+        let (queue, dead) = (fixture.find("q"), fixture.find("dead"));
+        assert_eq!(drain(&queue), values[7..]);
+        let told = letters(&dead);
+        if has_dead_letters {
+            let dropped = std::iter::once("old").chain(values[..7].iter().map(String::as_str));
+            let dropped = dropped.map(|value| (value.to_owned(), "max-length".to_owned()));
+            assert_eq!(told, dropped.collect::<Vec<_>>());
+        } else {
+            assert!(told.is_empty());
+        }
+    }
+}
+
+/// Fails when a leased message is dropped, or when a commit that is refused leaves anything behind.
+#[test]
+fn what_is_leased_is_not_dropped_for_more_than_a_queue_takes() {
+    let fixture = Fixture::new();
+    let (queue, dead) = with_dead_letters(&fixture, bounded(3, MaxLengthPolicy::DropOldest));
+    enqueue(&queue, &["held", "old"]);
+    let held = lease(&queue, 1);
+    let values: Vec<_> = (0..5).map(|it| it.to_string()).collect();
+    let full = enqueue_all(&queue, &values).unwrap_err();
+    assert!(matches!(full, Error::Full { held: 2, .. }), "{full}");
+    assert_eq!(stored_counts(&queue, &dead), (2, 0));
+    acknowledge(&queue, &held);
+    enqueue_all(&queue, &values).unwrap();
+    assert_eq!(drain(&queue), ["2", "3", "4"]);
+    let told = letters(&dead);
+    let told: Vec<_> = told.iter().map(|(value, _)| value.as_str()).collect();
+    assert_eq!(told, ["old", "0", "1"]);
+}
+
+/// Fails when an id of a message that was dropped as it came is forgotten, and when what is dropped comes back with a
+/// commit that does not happen.
+#[test]
+fn what_is_dropped_as_it_comes_was_enqueued() {
+    let fixture = Fixture::new();
+    let (queue, dead) = with_dead_letters(&fixture, bounded(1, MaxLengthPolicy::DropOldest));
+    let with_id = |id: &str| message(id, &[(crate::queue::DEDUPLICATION_ID, id)]);
+    let mut batch = queue.batch();
+    for id in ["a", "b"] {
+        let mut headers = crate::model::HeadersBuf::new();
+        let name = crate::queue::DEDUPLICATION_ID;
+        headers.push(name, Some(id.as_bytes())).unwrap();
+        let pushed = batch.push(START_MS, None, None, headers.as_headers());
+        assert!(pushed.unwrap());
+    }
+    let mut commit = Commit::new();
+    assert_eq!(batch.add_to(&mut commit).unwrap().dropped_count, 1);
+    drop(commit);
+    assert_eq!(stored_counts(&queue, &dead), (0, 0));
+
+    let enqueued = block_on(queue.enqueue(&[with_id("a"), with_id("b")])).unwrap();
+    assert_eq!(enqueued.accepted_count(), 2);
+    let again = block_on(queue.enqueue(&[with_id("a"), with_id("b")])).unwrap();
+    assert_eq!(again.duplicates, [0, 1]);
+    assert_eq!(stored_counts(&queue, &dead), (1, 1));
+    assert_eq!(
+        header(&lease(&dead, 1)[0], crate::queue::ORIGIN).unwrap(),
+        "queue:q/0"
+    );
+}
+
+/// Fails when letters that go back to a queue which is too short for them are dropped there.
+#[test]
+fn what_is_redriven_is_not_dropped_as_it_comes() {
+    let fixture = Fixture::new();
+    let queue = fixture.create("q", bounded(2, MaxLengthPolicy::DropOldest));
+    let mut batch = queue.batch();
+    for value in ["a", "b", "c"] {
+        let headers = crate::model::HeadersRef::EMPTY;
+        let value = Some(value.as_bytes());
+        batch.push_redriven(START_MS, None, value, headers).unwrap();
+    }
+    let full = batch.add_to(&mut Commit::new()).unwrap_err();
+    assert!(matches!(full, Error::Full { added: 3, .. }), "{full}");
+}

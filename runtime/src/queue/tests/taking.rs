@@ -128,11 +128,13 @@ fn a_message_that_comes_back_is_no_duplicate_and_has_a_new_time() {
     let queue = fixture.create(
         "q",
         QueueConfig {
+            delay_ms: 50,
             time_to_live_ms: Some(1_000),
             ..QueueConfig::default()
         },
     );
     enqueue_with(&queue, "first", &[(DEDUPLICATION_ID, "id")]).unwrap();
+    fixture.clock.advance_ms(50);
     let messages = lease(&queue, 1);
     let mut batch = queue.batch();
     let record = messages[0].record().unwrap();
@@ -145,6 +147,7 @@ fn a_message_that_comes_back_is_no_duplicate_and_has_a_new_time() {
         .unwrap();
     block_on(batch.enqueue()).unwrap();
     acknowledge(&queue, &messages);
+    assert_eq!(counts(&queue), (1, 0, 0), "it does not wait again");
     fixture.clock.advance_ms(900);
     assert_eq!(values(&queue, 10), ["again"]);
     fixture.clock.advance_ms(30_000);

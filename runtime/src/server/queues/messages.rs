@@ -44,7 +44,7 @@ pub(super) fn router() -> OpenApiRouter<State> {
 /// What was enqueued.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct EnqueuedView {
-    /// Messages that are stored.
+    /// Messages that are stored, with those that a queue which drops its oldest has dropped at once.
     pub acknowledged: u64,
     /// Messages that were not, since one with their deduplication id was there already.
     pub duplicates: u64,
@@ -192,7 +192,7 @@ async fn enqueue_lines(
         let mut pushed = batch.push(timestamp_ms, key, value, headers.as_headers());
         if matches!(pushed, Err(queue::Error::Undecided)) {
             // Whoever decides may wait for an id of this batch.
-            enqueued.acknowledged += batch.enqueue().await?.stored_count;
+            enqueued.acknowledged += batch.enqueue().await?.accepted_count();
             let headers = headers.as_headers();
             pushed = batch
                 .push_when_decided(timestamp_ms, key, value, headers)
@@ -205,11 +205,11 @@ async fn enqueue_lines(
         })?;
         enqueued.duplicates += u64::from(!is_new);
         if batch.len_bytes() >= BATCH_BYTES || batch.len() >= BATCH_MESSAGES {
-            enqueued.acknowledged += batch.enqueue().await?.stored_count;
+            enqueued.acknowledged += batch.enqueue().await?.accepted_count();
         }
     }
     if !batch.is_empty() {
-        enqueued.acknowledged += batch.enqueue().await?.stored_count;
+        enqueued.acknowledged += batch.enqueue().await?.accepted_count();
     }
     Ok(())
 }
