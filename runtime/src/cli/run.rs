@@ -151,19 +151,18 @@ pub(super) async fn run(
     finish(&summary, output, ending)
 }
 
-/// Loads the plugins and opens the data directory. One that does not exist yet is created last, and
-/// only if any pipeline can run: a manifest that cannot run leaves nothing behind.
+/// Loads the plugins and opens the data directory; none is given back if no pipeline can run, and then nothing is changed
+/// in it. One that does not exist yet is created last: a manifest that cannot run leaves nothing behind.
 fn load(
     manifest: &ResolvedManifest,
     global: &GlobalArgs,
 ) -> anyhow::Result<(Plugins, Option<DataDirectory>)> {
     let existing = match open::is_missing(&global.data_dir) {
-        true => {
-            manifest.check_external_targets(|_| false)?;
-            None
-        }
+        true => None,
         false => Some(DataDirectory::open(global, Access::Create)?),
     };
+    manifest
+        .check_external_targets(|target| existing.as_ref().is_some_and(|data| data.has(target)))?;
     let cache_dir = global.data_dir.join(layout::PLUGIN_CACHE);
     let log = existing.as_ref().map(|data| &data.log);
     let engine = PluginEngine::new(EngineOptions {
@@ -172,9 +171,13 @@ fn load(
     })
     .context("cannot run plugins")?;
     let plugins = tokio::task::block_in_place(|| Plugins::load(&engine, manifest));
-    if existing.is_some() || !plugins.fit_any(manifest) {
+    if !plugins.fit_any(manifest) {
+        return Ok((plugins, None));
+    }
+    if existing.is_some() {
         return Ok((plugins, existing));
     }
+    Pipelines::check_room(&plugins, manifest)?;
     let created = DataDirectory::open(global, Access::Create)?;
     tokio::task::block_in_place(|| plugins.use_cache(&cache_dir));
     Ok((plugins, Some(created)))
