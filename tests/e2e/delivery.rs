@@ -334,14 +334,16 @@ fn a_topic_keeps_the_settings_that_its_manifest_does_not_write() {
     let old = json!({ "timestamp": 1, "value": "old" }).to_string();
     let file = sandbox.write_lines("records.jsonl", [old]);
     sandbox.succeed(&["topic", "create", "in", "--retention", "forever"]);
-    sandbox.succeed(&["topic", "create", "out", "--partitions", "3"]);
+    let out = ["topic", "create", "out", "--partitions", "3"];
+    sandbox.succeed(&[&out[..], &["--retention", "forever"]].concat());
     sandbox.produce_records("in", &file);
     sandbox.run_until_idle();
+    sandbox.succeed(&["topic", "alter", "out", "--retention", "7d"]);
     // A run applies the retention of all topics when it starts.
     let mut run = sandbox.start(&["run", "millstream.toml", "-v"]);
     run.wait_for_error("retention deleted old records");
     run.interrupt();
-    // The output has the same time, and no such setting.
+    // The output has the same time, and no such setting any more.
     let finished = run.wait().expect_code(0);
     assert_eq!(finished.stderr.matches("retention deleted").count(), 1);
     assert_eq!(values(&sandbox.consume("in")), ["old"]);
