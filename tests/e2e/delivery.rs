@@ -279,6 +279,7 @@ fn more_tasks_than_there_can_be_instances_are_refused_before_anything_starts() {
         .run(&["run", "millstream.toml", "--until-idle"])
         .expect_code(2)
         .expect_error(&["need 12288 plugin instances", "at most 8192"]);
+    assert!(!sandbox.data_dir().exists());
 }
 
 /// 2026-01-01T00:00:00Z, in ms since the epoch.
@@ -360,7 +361,7 @@ fn a_topic_keeps_the_settings_that_its_manifest_does_not_write() {
     sandbox.manifest(&passing("passthrough", "").replace("[topics.out]\n", written));
     sandbox
         .run(&["run", "millstream.toml", "--until-idle"])
-        .expect_code(1)
+        .expect_code(2)
         .expect_error(&["`out`", "3 partitions"]);
 }
 

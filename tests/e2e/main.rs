@@ -27,6 +27,7 @@ mod offline;
 mod operations;
 mod queue_pipelines;
 mod queues;
+mod refused_manifests;
 mod replay;
 mod retries;
 mod server;

@@ -6,8 +6,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use serde_json::json;
+
 use crate::server::Server;
-use crate::support::{Finished, Sandbox};
+use crate::support::{Consumed, Finished, Sandbox};
 
 /// Runs `millstream` with these arguments by way of a shell that sets limits first.
 fn limited(sandbox: &Sandbox, limits: &str, arguments: &[&str]) -> Finished {
@@ -96,7 +98,7 @@ fn idle_connections_leave_the_store_its_files() {
         // So that there are many of the store's files.
         .env("FAILPOINTS", "store::memtable-bytes=return(65536)");
     let server = Server::of(sandbox.start_command(command));
-    let topic = serde_json::json!({"name": "t"});
+    let topic = json!({"name": "t"});
     server.post("/v1/topics", &topic).expect(201);
     let value = "x".repeat(20_000);
     let line = format!("{{\"value\":\"{value}\"}}\n");
@@ -348,4 +350,86 @@ fn run_does_not_wait_for_a_server_that_says_nothing() {
     holder.interrupt();
     holder.wait().expect_code(0);
     fs::remove_file(local).unwrap();
+}
+
+/// Runs that end when there is nothing left to do are all that some data directories ever see.
+#[test]
+fn a_run_until_idle_applies_retention_and_compaction_before_it_ends() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "rounds"
+
+[topics.in]
+retention = "forever"
+
+[topics.recent]
+retention = "1h"
+
+[topics.newest]
+cleanup = "compact"
+min-cleanable-dirty-ratio = 0.0
+
+[plugins.passthrough]
+path = "{passthrough}"
+
+[pipelines.recent]
+from = "topic:in"
+plugin = "passthrough"
+to = "topic:recent"
+
+[pipelines.newest]
+from = "topic:in"
+plugin = "passthrough"
+to = "topic:newest"
+"#,
+    );
+    // From 1970. No run finds any of its outputs when it starts.
+    for round in 1..=3 {
+        let record = json!({ "timestamp": round, "key": "k", "value": round.to_string() });
+        let file = sandbox.write_lines("records.jsonl", [record.to_string()]);
+        sandbox.produce_records("in", &file);
+        sandbox.run_until_idle();
+        assert_eq!(sandbox.consume("in").len(), round);
+        assert!(sandbox.consume("recent").is_empty(), "round {round}");
+        let newest = sandbox.consume("newest");
+        let values: Vec<_> = newest.iter().map(Consumed::value_text).collect();
+        assert_eq!(values, [round.to_string()]);
+    }
+}
+
+/// What a run could not process may be needed to see why.
+#[test]
+fn a_run_that_fails_does_not_apply_retention_before_it_ends() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+name = "failing"
+
+[topics.in]
+retention = "forever"
+
+[topics.recent]
+retention = "1h"
+
+[plugins.traps]
+path = "{testing-traps}"
+
+[pipelines.recent]
+from = "topic:in"
+plugin = "traps"
+to = "topic:recent"
+dead-letter = "stop"
+retry = { max-attempts = 1 }
+batch = { max-wait = "1s" }
+"#,
+    );
+    // They wait for a second, so that what a run applies when it starts is over.
+    let records = ["good", "poison"].map(|value| json!({ "timestamp": 1, "value": value }));
+    let file = sandbox.write_lines("records.jsonl", records.map(|record| record.to_string()));
+    sandbox.produce_records("in", &file);
+    sandbox
+        .run(&["run", "millstream.toml", "--until-idle"])
+        .expect_code(1);
+    assert_eq!(sandbox.consume("recent").len(), 1);
 }

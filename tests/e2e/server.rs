@@ -457,7 +457,10 @@ fn a_token_opens_what_its_roles_say() {
     let misspelt = server.get("/v1/topics/t/records?form=latest");
     let problem = misspelt.expect_problem(400, "invalid-request");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("`form`") && detail.contains("from"), "{detail}");
+    assert!(
+        detail.contains("`form`") && detail.contains("from"),
+        "{detail}"
+    );
     server
         .post_lines("/v1/topics/t/records", "{\"value\":\"x\"}\n")
         .expect_problem(403, "forbidden");

@@ -6,6 +6,7 @@ use super::GlobalArgs;
 use super::exit::{NoDataDirectory, WayOut};
 use crate::group::Groups;
 use crate::log::Log;
+use crate::model::Target;
 use crate::queue::Queues;
 use crate::storage::{Store, StoreOptions};
 
@@ -62,6 +63,14 @@ impl DataDirectory {
             queues,
             groups,
         })
+    }
+
+    /// Whether there is such a topic or queue.
+    pub(super) fn has(&self, target: &Target) -> bool {
+        match target {
+            Target::Topic(name) => self.log.topic(name).is_ok(),
+            Target::Queue(name) => self.queues.queue(name).is_ok(),
+        }
     }
 }
 

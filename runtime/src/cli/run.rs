@@ -78,12 +78,30 @@ struct FailureView {
     error: String,
 }
 
-/// Starts the maintenance of topics and queues; it ends when what is returned is dropped.
-fn maintain(data: &DataDirectory) -> (Maintenance, queue::Maintenance) {
-    (
-        Maintenance::start(data.log.clone()),
-        queue::Maintenance::start(data.queues.clone()),
-    )
+/// The maintenance of topics and queues; it ends when this is dropped.
+struct Upkeep {
+    topics: Maintenance,
+    queues: queue::Maintenance,
+}
+
+impl Upkeep {
+    fn start(data: &DataDirectory) -> Self {
+        Self {
+            topics: Maintenance::start(data.log.clone()),
+            queues: queue::Maintenance::start(data.queues.clone()),
+        }
+    }
+
+    /// Goes over everything once more: where pipelines run for a short time only, again and again, what is due to go would
+    /// stay for ever otherwise. A signal ends it early, and nothing else: the records have been processed.
+    async fn finish(self, interrupt: &Interrupt) {
+        let finished = async { tokio::join!(self.topics.finish(), self.queues.finish()) };
+        tokio::select! {
+            biased;
+            () = interrupt.requested() => {}
+            _ = finished => {}
+        }
+    }
 }
 
 /// Runs the pipelines of a manifest.
@@ -110,7 +128,7 @@ pub(super) async fn run(
     let pipelines =
         Pipelines::start(&data.log, &data.queues, &data.groups, &plugins, &manifest).await?;
     // Only now: a run that cannot start deletes nothing.
-    let maintenance = maintain(&data);
+    let upkeep = Upkeep::start(&data);
 
     let mut watch = Watch::new(&pipelines, &manifest, global, printer);
     let end = watch.until_end(args.until_idle, &interrupt).await;
@@ -122,8 +140,11 @@ pub(super) async fn run(
     let metrics = plugin_metrics::of(&pipelines);
     let failures = pipelines.stop().await;
     let progress = pipelines.progress();
-    drop(maintenance);
     printer.print(&failures);
+    match (failures.is_empty(), end) {
+        (true, End::Idle) => upkeep.finish(&interrupt).await,
+        _ => drop(upkeep),
+    }
 
     let summary = Summary {
         outcome: match (failures.is_empty(), end) {
@@ -155,19 +176,18 @@ pub(super) async fn run(
     finish(&summary, output, ending)
 }
 
-/// Loads the plugins and opens the data directory. One that does not exist yet is created last, and
-/// only if any pipeline can run: a manifest that cannot run leaves nothing behind.
+/// Loads the plugins and opens the data directory; none is given back if no pipeline can run, and then nothing is changed
+/// in it. One that does not exist yet is created last: a manifest that cannot run leaves nothing behind.
 fn load(
     manifest: &ResolvedManifest,
     global: &GlobalArgs,
 ) -> anyhow::Result<(Plugins, Option<DataDirectory>)> {
     let existing = match open::is_missing(&global.data_dir) {
-        true => {
-            manifest.check_external_targets(|_| false)?;
-            None
-        }
+        true => None,
         false => Some(DataDirectory::open(global, Access::Create)?),
     };
+    manifest
+        .check_external_targets(|target| existing.as_ref().is_some_and(|data| data.has(target)))?;
     let cache_dir = global.data_dir.join(layout::PLUGIN_CACHE);
     let log = existing.as_ref().map(|data| &data.log);
     let engine = PluginEngine::new(EngineOptions {
@@ -176,9 +196,13 @@ fn load(
     })
     .context("cannot run plugins")?;
     let plugins = tokio::task::block_in_place(|| Plugins::load(&engine, manifest));
-    if existing.is_some() || !plugins.fit_any(manifest) {
+    if !plugins.fit_any(manifest) {
+        return Ok((plugins, None));
+    }
+    if existing.is_some() {
         return Ok((plugins, existing));
     }
+    Pipelines::check_room(&plugins, manifest)?;
     let created = DataDirectory::open(global, Access::Create)?;
     tokio::task::block_in_place(|| plugins.use_cache(&cache_dir));
     Ok((plugins, Some(created)))

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
 
 use super::{Error, Log, Topic};
 use crate::storage::{self, Commit, Store};
@@ -14,21 +15,39 @@ const INTERVAL: Duration = Duration::from_secs(300);
 
 /// A running maintenance task; it ends when this is dropped.
 pub struct Maintenance {
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
+    last_pass: Arc<Notify>,
 }
 
 impl Maintenance {
-    /// Starts maintaining all topics of a log. Must be called within a tokio runtime.
+    /// Starts maintaining all topics of a log, at once for the first time. Must be called within a tokio runtime.
     pub fn start(log: Log) -> Self {
+        let last_pass = Arc::new(Notify::new());
+        let asked = Arc::clone(&last_pass);
         let task = tokio::spawn(async move {
             loop {
-                if let Err(error) = log.maintain().await {
-                    tracing::warn!(%error, "maintenance of topics failed; it is tried again");
+                maintain_or_warn(&log).await;
+                tokio::select! {
+                    () = asked.notified() => break,
+                    () = tokio::time::sleep(INTERVAL) => {}
                 }
-                tokio::time::sleep(INTERVAL).await;
             }
+            maintain_or_warn(&log).await;
         });
-        Self { task }
+        Self { task, last_pass }
+    }
+
+    /// Maintains all topics once more as they are now, and ends. If this is dropped meanwhile, that ends, too.
+    pub async fn finish(mut self) {
+        self.last_pass.notify_one();
+        // What it has to tell it has logged.
+        let _ = (&mut self.task).await;
+    }
+}
+
+async fn maintain_or_warn(log: &Log) {
+    if let Err(error) = log.maintain().await {
+        tracing::warn!(%error, "maintenance of topics failed; it is tried again");
     }
 }
 

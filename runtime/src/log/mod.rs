@@ -7,6 +7,7 @@ mod cleaner;
 mod cursor;
 mod error;
 mod maintenance;
+mod planned;
 mod producer;
 mod retention;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use cleaner::CleanReport;
 pub use cursor::Cursor;
 pub use error::Error;
 pub use maintenance::Maintenance;
+pub use planned::{CommittedTopics, PlannedTopics};
 pub use producer::{Acknowledged, Producer};
 pub use topic::{Cleanup, CompressionName, Topic, TopicConfig};
 pub(crate) use topics::StoredTopic;

@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use super::maintenance::{Upkeep, blocking};
 use super::topic::{Topic, TopicConfig};
 use super::{Cleanup, Error};
-use crate::model::{TopicName, limits, suggest};
-use crate::storage::schema::partition_head::{self, PartitionHead};
+use crate::model::{TopicName, suggest};
+use crate::storage::schema::partition_head;
 use crate::storage::schema::{KeyKind, topic as topic_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
 
@@ -36,7 +36,7 @@ pub struct Log {
     store: Store,
     topics: Arc<RwLock<Topics>>,
     /// Topics are created, changed and deleted one after the other.
-    changes: Arc<Mutex<()>>,
+    pub(super) changes: Arc<Mutex<()>>,
     pub(super) upkeep: Upkeep,
 }
 
@@ -131,64 +131,26 @@ impl Log {
         name: &TopicName,
         config: TopicConfig,
     ) -> Result<Topic, Error> {
-        let _one_at_a_time = self.changes.lock().await;
-        self.create(name, config).await
-    }
-
-    async fn create(&self, name: &TopicName, config: TopicConfig) -> Result<Topic, Error> {
-        config.validate(name)?;
-        let id = {
-            let topics = self.topics.read();
-            if topics.by_name.contains_key(name) {
-                return Err(Error::TopicExists { name: name.clone() });
-            }
-            if topics.by_name.len() >= limits::MAX_TOPICS as usize {
-                return Err(Error::TooManyTopics {
-                    limit: limits::MAX_TOPICS,
-                });
-            }
-            self.store.allocate_id()
-        };
-        let mut commit = Commit::new();
-        commit.put_topic(
-            id,
-            &StoredTopic {
-                name: name.clone(),
-                config: config.clone(),
-                deleted: false,
-            },
-        )?;
-        let partitions: Vec<_> = (0..config.partitions)
-            .map(|index| Arc::new(Partition::new(id, index, PartitionHead::default())))
-            .collect();
-        let topic = Topic::new(id, name.clone(), config, partitions);
-        self.store.commit(commit).await?;
-        let mut topics = self.topics.write();
-        topics.by_name.insert(name.clone(), topic.clone());
-        Ok(topic)
+        let mut planned = self.plan().await;
+        planned.create(name, config)?;
+        planned.store().await?;
+        self.topic(name)
     }
 
     /// Creates a topic, or changes the settings of an existing one. `settings` makes them from
     /// those that it has, if it exists; nothing changes in between.
     ///
     /// # Errors
-    /// What `settings` returns; [`Error::PartitionCount`] if it exists with another number of
-    /// partitions.
+    /// What [`PlannedTopics::ensure`](super::PlannedTopics::ensure) finds wrong with it.
     pub async fn ensure_topic(
         &self,
         name: &TopicName,
         settings: impl FnOnce(Option<&TopicConfig>) -> Result<TopicConfig, Error>,
     ) -> Result<Topic, Error> {
-        let _one_at_a_time = self.changes.lock().await;
-        let existing = self.topics.read().by_name.get(name).cloned();
-        match existing {
-            None => self.create(name, settings(None)?).await,
-            Some(topic) => {
-                let config = settings(Some(&topic.config()))?;
-                self.alter(&topic, config).await?;
-                Ok(topic)
-            }
-        }
+        let mut planned = self.plan().await;
+        planned.ensure(name, settings)?;
+        planned.store().await?;
+        self.topic(name)
     }
 
     /// Changes the settings of a topic; the number of partitions must stay. `change` gets those that it
@@ -202,42 +164,22 @@ impl Log {
         topic: &Topic,
         change: impl FnOnce(&mut TopicConfig) -> Result<(), E>,
     ) -> Result<(), E> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut planned = self.plan().await;
         let mut config = topic.config();
         change(&mut config)?;
-        Ok(self.alter(topic, config).await?)
+        planned.change(topic, config)?;
+        Ok(planned.store().await?)
     }
 
-    async fn alter(&self, topic: &Topic, config: TopicConfig) -> Result<(), Error> {
-        config.validate(topic.name())?;
-        // Its entry must not be written again once it is deleted, even if another topic has its name.
-        if self.topic(topic.name())?.id() != topic.id() {
-            return Err(Error::UnknownTopic {
-                name: topic.name().clone(),
-                hint: ": it has been deleted and created anew".to_owned(),
-            });
-        }
-        let existing = topic.config();
-        if existing.partitions != config.partitions {
-            return Err(Error::PartitionCount {
-                name: topic.name().clone(),
-                existing: existing.partitions,
-                wanted: config.partitions,
-            });
-        }
-        if existing == config {
-            return Ok(());
-        }
-        let mut commit = Commit::new();
-        let stored = StoredTopic {
-            name: topic.name().clone(),
-            config: config.clone(),
-            deleted: false,
-        };
-        commit.put_topic(topic.id(), &stored)?;
-        self.store.commit(commit).await?;
-        topic.set_config(config);
-        Ok(())
+    /// How many topics there are.
+    pub(super) fn topic_count(&self) -> usize {
+        self.topics.read().by_name.len()
+    }
+
+    /// Makes everybody see a topic.
+    pub(super) fn insert(&self, topic: Topic) {
+        let mut topics = self.topics.write();
+        topics.by_name.insert(topic.name().clone(), topic);
     }
 
     /// Deletes a topic with all its records. Group offsets in it become meaningless and go with it.
@@ -343,7 +285,7 @@ impl Log {
 }
 
 impl Commit {
-    fn put_topic(&mut self, id: u32, stored: &StoredTopic) -> Result<(), Error> {
+    pub(super) fn put_topic(&mut self, id: u32, stored: &StoredTopic) -> Result<(), Error> {
         let value =
             serde_json::to_vec(stored).map_err(|error| damaged("a topic", &error.to_string()))?;
         self.put(KeyKind::Topic, topic_key::key(id), value.into());

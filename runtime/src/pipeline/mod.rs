@@ -20,6 +20,7 @@ mod claim;
 mod concurrent;
 mod consumer_task;
 mod control;
+mod declared;
 mod error;
 mod input;
 mod lane_progress;
@@ -48,12 +49,12 @@ mod trial;
 
 pub use call_counts::{CALL_BUCKETS_NS, CallCounts};
 pub use calls::MAX_THREADS;
+pub use declared::declare;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
 pub use opening::open_once;
 pub use plugin_logs::stored_log_lines;
 pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
-pub use queues::ensure_queues;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{
     PipelineDescription, PipelineIdentity, describe, list, owners_of_group, parse_identity,

@@ -1,20 +1,38 @@
 //! The queues that a manifest declares, in the data directory.
 
-use crate::manifest::{QueueSpec, ResolvedManifest};
-use crate::queue::{self, QueueConfig, Queues};
+use super::Error;
+use crate::manifest::{self, QueueSpec, ResolvedManifest};
+use crate::model::QueueName;
+use crate::queue::{self, PlannedQueues, QueueConfig, Queues};
 
-/// Creates the manifest's queues, and gives those that exist its settings.
+/// Plans to create the manifest's queues, and to give those that exist its settings; those of `needed` are created
+/// with the default settings if there are none.
 ///
 /// # Errors
-/// What [`Queues::ensure_queue`] finds wrong with one.
-pub async fn ensure_queues(
+/// [`Error::Manifest`] if one does not go with those that exist, [`Error::Queue`]
+pub(super) async fn plan_queues(
     queues: &Queues,
     manifest: &ResolvedManifest,
-) -> Result<(), queue::Error> {
-    for spec in &manifest.queues {
-        queues.ensure_queue(&spec.name, config(spec)).await?;
+    needed: Vec<QueueName>,
+) -> Result<PlannedQueues, Error> {
+    let specs = manifest.queues.iter();
+    let wanted = specs.map(|spec| (spec.name.clone(), config(spec)));
+    let planned = queues.plan(wanted, needed).await;
+    planned.map_err(|error| with_place(manifest, error))
+}
+
+/// Says where the manifest has the queue that the error is about.
+fn with_place(manifest: &ResolvedManifest, error: queue::Error) -> Error {
+    let queue::Error::InvalidConfig { name, .. } = &error else {
+        return error.into();
+    };
+    match manifest.queues.iter().find(|spec| spec.name == *name) {
+        Some(spec) => {
+            let problem = manifest.problem(&spec.place, error.to_string());
+            manifest::Error::from(problem).into()
+        }
+        None => error.into(),
     }
-    Ok(())
 }
 
 /// The settings of a queue as its manifest has them.

@@ -17,7 +17,7 @@ use super::trial::Trial;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
 use crate::manifest::{DeadLetter, PipelineSpec, RetryOrder, Start};
-use crate::model::{PortName, TIMERS_INPUT, Target};
+use crate::model::{PortName, QueueName, TIMERS_INPUT, Target};
 use crate::plugin::{
     ComputeSlot, Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics,
 };
@@ -88,16 +88,14 @@ impl PipelineRuntime {
         calls: Arc<Calls>,
     ) -> Result<Self, Error> {
         let (inputs, ports) = (sources(spec, log, queues)?, ports(spec, log, queues)?);
-        let dead_letters = match &spec.dead_letter {
-            DeadLetter::Queue(name) if !spec.is_producer() => Some(match queues.queue(name) {
+        let dead_letters = match Self::dead_letter_queue(spec) {
+            Some(name) => Some(match queues.queue(name) {
                 Ok(queue) => queue,
                 Err(_) => queues.ensure_queue(name, QueueConfig::default()).await?,
             }),
-            DeadLetter::Queue(_) | DeadLetter::Stop => None,
+            None => None,
         };
-        if plugin.keeps_state() {
-            check_state(log.store(), spec)?;
-        }
+        Self::check_state(log.store(), spec, &plugin)?;
         let stored = StoredPipeline {
             id: 0,
             group: spec.group.clone(),
@@ -137,6 +135,44 @@ impl PipelineRuntime {
             dead_letters,
             ports,
         })
+    }
+
+    /// The queue of the dead letters of a pipeline, if it has one.
+    pub(super) fn dead_letter_queue(spec: &PipelineSpec) -> Option<&QueueName> {
+        match &spec.dead_letter {
+            DeadLetter::Queue(name) if !spec.is_producer() => Some(name),
+            DeadLetter::Queue(_) | DeadLetter::Stop => None,
+        }
+    }
+
+    /// Checks that what state and timers the pipeline has are where its instances will look for them: with several
+    /// instances a task, each keeps those of its own keys.
+    ///
+    /// # Errors
+    /// [`Error::StateConcurrency`]
+    pub(super) fn check_state(
+        store: &Store,
+        spec: &PipelineSpec,
+        plugin: &Plugin,
+    ) -> Result<(), Error> {
+        if !plugin.keeps_state() {
+            return Ok(());
+        }
+        let known = registry::stored(store)?;
+        let Some((_, earlier)) = known.into_iter().find(|(name, _)| *name == spec.name) else {
+            return Ok(());
+        };
+        let has_changed = earlier.concurrency != spec.concurrency;
+        if has_changed
+            && (TaskState::exists(store, earlier.id)? || timers::exist(store, earlier.id)?)
+        {
+            return Err(Error::StateConcurrency {
+                name: spec.name.clone(),
+                earlier: earlier.concurrency,
+                concurrency: spec.concurrency,
+            });
+        }
+        Ok(())
     }
 
     /// The same pipeline with another version of its plugin, which fits it. The plugin's metrics go on.
@@ -288,22 +324,4 @@ fn ports(
         Ok((port.name.clone(), destination))
     });
     ports.collect()
-}
-
-/// Checks that what state and timers the pipeline has are where its instances will look for them: with several
-/// instances a task, each keeps those of its own keys.
-fn check_state(store: &Store, spec: &PipelineSpec) -> Result<(), Error> {
-    let known = registry::stored(store)?;
-    let Some((_, earlier)) = known.into_iter().find(|(name, _)| *name == spec.name) else {
-        return Ok(());
-    };
-    let has_changed = earlier.concurrency != spec.concurrency;
-    if has_changed && (TaskState::exists(store, earlier.id)? || timers::exist(store, earlier.id)?) {
-        return Err(Error::StateConcurrency {
-            name: spec.name.clone(),
-            earlier: earlier.concurrency,
-            concurrency: spec.concurrency,
-        });
-    }
-    Ok(())
 }

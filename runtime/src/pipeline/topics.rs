@@ -1,23 +1,46 @@
 //! The topics that a manifest declares, in the data directory.
 
-use crate::log::{self, CompressionName, Log, TopicConfig};
-use crate::manifest::{Cleanup, PipelineSpec, ResolvedManifest, TopicSpec};
+use super::Error;
+use crate::log::{self, CompressionName, Log, PlannedTopics, TopicConfig};
+use crate::manifest::{self, Cleanup, PipelineSpec, ResolvedManifest, TopicSpec};
 use crate::model::{Target, TopicName};
 
 /// Creates the manifest's topics, and gives those that exist the settings that it writes.
 ///
 /// # Errors
-/// [`log::Error::PartitionCount`] if a topic exists with another number of partitions than is
-/// written; [`log::Error::InvalidConfig`] if a setting is written that has no effect on it.
-pub async fn ensure_topics(log: &Log, manifest: &ResolvedManifest) -> Result<(), log::Error> {
+/// [`Error::Manifest`] with each topic that exists with another number of partitions than is written, or
+/// on which a setting that is written has no effect: then nothing has changed. [`Error::Log`]
+pub async fn ensure_topics(log: &Log, manifest: &ResolvedManifest) -> Result<(), Error> {
+    let planned = plan_topics(log, manifest).await?;
+    Ok(planned.store().await?)
+}
+
+/// What [`ensure_topics`] is to do, checked and not done yet.
+///
+/// # Errors
+/// As there.
+pub(super) async fn plan_topics(
+    log: &Log,
+    manifest: &ResolvedManifest,
+) -> Result<PlannedTopics, Error> {
+    let mut planned = log.plan().await;
+    let mut problems = Vec::new();
     for spec in &manifest.topics {
-        log.ensure_topic(&spec.name, |existing| match existing {
+        let ensured = planned.ensure(&spec.name, |existing| match existing {
             None => Ok(new_config(spec)),
             Some(existing) => changed_config(spec, existing),
-        })
-        .await?;
+        });
+        match ensured {
+            Err(error @ (log::Error::PartitionCount { .. } | log::Error::InvalidConfig { .. })) => {
+                problems.push(manifest.problem(&spec.place, error.to_string()))
+            }
+            ensured => ensured?,
+        }
     }
-    Ok(())
+    match problems.is_empty() {
+        true => Ok(planned),
+        false => Err(manifest::Error::Invalid(problems).into()),
+    }
 }
 
 /// The instances that the manifest's pipelines need: one for each task. A topic that exists in `log`
@@ -113,7 +136,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::manifest;
     use crate::model::Compression;
 
     fn spec(keys: &str) -> TopicSpec {

@@ -1,7 +1,11 @@
 //! The background work of queues: messages that nobody asks for expire, space is given back.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::{Error, Queue, Queues};
 use crate::storage::{self, Commit};
@@ -14,26 +18,46 @@ const COMPACT_BYTES: u64 = 256 << 20;
 
 /// A running maintenance task; it ends when this is dropped.
 pub struct Maintenance {
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
+    last_pass: Arc<Notify>,
 }
 
 impl Maintenance {
     /// Starts maintaining all queues. Must be called within a tokio runtime.
     pub fn start(queues: Queues) -> Self {
+        let last_pass = Arc::new(Notify::new());
+        let asked = Arc::clone(&last_pass);
         let task = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(INTERVAL).await;
-                for queue in queues.queues() {
-                    match queue.maintain().await {
-                        Ok(()) | Err(Error::Deleted { .. }) => {}
-                        Err(error) => {
-                            tracing::warn!(queue = %queue.name(), %error, "maintenance of a queue failed; it is tried again");
-                        }
-                    }
+                let is_last = tokio::select! {
+                    () = asked.notified() => true,
+                    () = tokio::time::sleep(INTERVAL) => false,
+                };
+                maintain_all(&queues).await;
+                if is_last {
+                    return;
                 }
             }
         });
-        Self { task }
+        Self { task, last_pass }
+    }
+
+    /// Maintains all queues once more as they are now, and ends. If this is dropped meanwhile, that ends, too.
+    pub async fn finish(mut self) {
+        self.last_pass.notify_one();
+        // What it has to tell it has logged.
+        let _ = (&mut self.task).await;
+    }
+}
+
+async fn maintain_all(queues: &Queues) {
+    for queue in queues.queues() {
+        match queue.maintain().await {
+            Ok(()) | Err(Error::Deleted { .. }) => {}
+            Err(error) => {
+                tracing::warn!(queue = %queue.name(), %error, "maintenance of a queue failed; it is tried again");
+            }
+        }
     }
 }
 

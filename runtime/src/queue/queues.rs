@@ -1,6 +1,6 @@
 //! The queues of a data directory: create, find, change, delete.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Error, Queue, QueueConfig};
-use crate::model::{QueueName, limits, suggest};
+use crate::model::{QueueName, suggest};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{KeyKind, queue as queue_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -22,7 +22,7 @@ pub struct Queues {
     store: Store,
     registry: Arc<Registry>,
     /// Queues are created, changed and deleted one after the other.
-    changes: Arc<Mutex<()>>,
+    pub(super) changes: Arc<Mutex<()>>,
 }
 
 /// Queues by name.
@@ -87,13 +87,14 @@ impl Queues {
             .ok_or_else(|| damaged("a partition head", "malformed").into())
     }
 
-    fn register(
+    /// Makes everybody see a queue.
+    pub(super) fn register(
         &self,
         id: u32,
         name: QueueName,
         config: QueueConfig,
         head: PartitionHead,
-    ) -> Queue {
+    ) {
         let partition = Arc::new(Partition::new(id, 0, head));
         let registry = Arc::downgrade(&self.registry);
         let queue = Queue::new(
@@ -103,8 +104,7 @@ impl Queues {
             config,
             partition,
         );
-        self.registry.0.write().insert(name, queue.clone());
-        queue
+        self.registry.0.write().insert(name, queue);
     }
 
     /// The data directory.
@@ -145,11 +145,13 @@ impl Queues {
         name: &QueueName,
         config: QueueConfig,
     ) -> Result<Queue, Error> {
-        let _one_at_a_time = self.changes.lock().await;
-        if self.registry.find(name).is_some() {
+        let mut planned = self.begin_plan().await;
+        if self.find(name).is_some() {
             return Err(Error::QueueExists { name: name.clone() });
         }
-        self.create(name, config).await
+        planned.add([(name.clone(), config)], [])?;
+        planned.store().await?;
+        self.queue(name)
     }
 
     /// Creates a queue, or gives an existing one these settings. Its dead-letter queue is created with
@@ -162,80 +164,18 @@ impl Queues {
         name: &QueueName,
         config: QueueConfig,
     ) -> Result<Queue, Error> {
-        let _one_at_a_time = self.changes.lock().await;
-        let Some(queue) = self.registry.find(name) else {
-            return self.create(name, config).await;
-        };
-        if *queue.config() == config {
-            return Ok(queue);
-        }
-        self.check(name, &config)?;
-        let mut commit = Commit::new();
-        let dead_letter = self.missing_dead_letter_in(&config, &mut commit)?;
-        put(&mut commit, queue.id(), name, &config, false)?;
-        self.store.commit(commit).await?;
-        self.register_default(dead_letter);
-        queue.set_config(config);
-        Ok(queue)
+        let planned = self.plan([(name.clone(), config)], []).await?;
+        planned.store().await?;
+        self.queue(name)
     }
 
-    async fn create(&self, name: &QueueName, config: QueueConfig) -> Result<Queue, Error> {
-        self.check(name, &config)?;
-        if self.registry.0.read().len() >= limits::MAX_QUEUES as usize {
-            return Err(Error::TooManyQueues {
-                limit: limits::MAX_QUEUES,
-            });
-        }
-        let mut commit = Commit::new();
-        let dead_letter = self.missing_dead_letter_in(&config, &mut commit)?;
-        let id = self.store.allocate_id();
-        put(&mut commit, id, name, &config, false)?;
-        self.store.commit(commit).await?;
-        self.register_default(dead_letter);
-        Ok(self.register(id, name.clone(), config, PartitionHead::default()))
+    pub(super) fn find(&self, name: &QueueName) -> Option<Queue> {
+        self.registry.find(name)
     }
 
-    /// Settings, and that dead letters do not go round in a circle: two full queues that drop the
-    /// oldest would pass them to and fro.
-    fn check(&self, name: &QueueName, config: &QueueConfig) -> Result<(), Error> {
-        config.validate(name)?;
-        let mut seen = BTreeSet::from([name.clone()]);
-        let mut next = config.dead_letter.clone();
-        while let Some(target) = next {
-            if !seen.insert(target.clone()) {
-                return Err(Error::InvalidConfig {
-                    name: name.clone(),
-                    reason: format!(
-                        "dead letters would go round in a circle, by way of `{target}`"
-                    ),
-                });
-            }
-            next = self
-                .registry
-                .find(&target)
-                .and_then(|queue| queue.config().dead_letter.clone());
-        }
-        Ok(())
-    }
-
-    fn missing_dead_letter_in(
-        &self,
-        config: &QueueConfig,
-        commit: &mut Commit,
-    ) -> Result<Option<(u32, QueueName)>, Error> {
-        let missing = config.dead_letter.clone();
-        let Some(name) = missing.filter(|name| self.registry.find(name).is_none()) else {
-            return Ok(None);
-        };
-        let id = self.store.allocate_id();
-        put(commit, id, &name, &QueueConfig::default(), false)?;
-        Ok(Some((id, name)))
-    }
-
-    fn register_default(&self, created: Option<(u32, QueueName)>) {
-        if let Some((id, name)) = created {
-            self.register(id, name, QueueConfig::default(), PartitionHead::default());
-        }
+    /// How many queues there are.
+    pub(super) fn queue_count(&self) -> usize {
+        self.registry.0.read().len()
     }
 
     /// Deletes a queue with all its messages.
@@ -276,7 +216,8 @@ impl Queues {
     }
 }
 
-fn put(
+/// Adds a queue's entry to a commit.
+pub(super) fn put(
     commit: &mut Commit,
     id: u32,
     name: &QueueName,

@@ -26,7 +26,6 @@ use super::progress::{self, Progress, Unit};
 use super::quantity;
 use crate::clock::Clock;
 use crate::log::{Log, Producer, Topic, TopicConfig};
-use crate::manifest::ResolvedManifest;
 use crate::model::{QueueName, Target, TopicName};
 use crate::queue::{Queue, QueueConfig, Queues};
 use crate::server::{
@@ -256,7 +255,7 @@ pub(super) async fn run(
     let (sink, report, clock, _open) = match place {
         Place::Directory(data) => {
             if let Some(manifest) = &manifest {
-                declare(&data, manifest).await?;
+                pipeline::declare(&data.log, &data.queues, manifest).await?;
             }
             let (sink, report) = embedded(&data, &args).await?;
             let clock = data.log.store().clock().clone();
@@ -383,13 +382,6 @@ fn is_code(error: &anyhow::Error, code: Code) -> bool {
     error
         .downcast_ref::<Problem>()
         .is_some_and(|problem| problem.code == code)
-}
-
-/// Creates what a manifest declares.
-async fn declare(data: &DataDirectory, manifest: &ResolvedManifest) -> anyhow::Result<()> {
-    pipeline::ensure_topics(&data.log, manifest).await?;
-    pipeline::ensure_queues(&data.queues, manifest).await?;
-    Ok(())
 }
 
 async fn open_queue(

@@ -6,8 +6,9 @@ use super::managed::{Managed, Run, refused_pipeline};
 use super::{Pipelines, join};
 use crate::manifest::{PipelineSpec, Place, ResolvedManifest};
 use crate::model::{PipelineName, Target, TopicName};
+use crate::pipeline::declared::Declared;
 use crate::pipeline::runtime::PipelineRuntime;
-use crate::pipeline::{Error, Plugins, Refusal, queues, topics};
+use crate::pipeline::{Error, Plugins, Refusal, topics};
 use crate::plugin::Plugin;
 
 /// What applying a manifest has done to its pipelines.
@@ -54,8 +55,9 @@ impl Pipelines {
     ///
     /// # Errors
     /// Whatever is wrong with the manifest or the data directory, [`Error::PipelineOfAnotherManifest`],
-    /// [`Error::GroupInUse`], [`Error::TooManyInstances`]; then the running pipelines are as before. Topics
-    /// and queues may have been created.
+    /// [`Error::GroupInUse`], [`Error::TooManyInstances`], [`Error::StateConcurrency`]; then nothing has changed,
+    /// neither in the data directory nor among the running pipelines. [`Error::Storage`] if the data directory fails;
+    /// then topics and queues may have been created.
     pub async fn apply(
         &self,
         manifest: &ResolvedManifest,
@@ -78,8 +80,7 @@ impl Pipelines {
             Target::Queue(name) => shared.queues.queue(name).is_ok(),
         })?;
         self.check_conflicts(manifest)?;
-        topics::ensure_topics(&shared.log, manifest).await?;
-        queues::ensure_queues(&shared.queues, manifest).await?;
+        self.store_declared(manifest, plugins).await?;
         let mut plans = Vec::new();
         for spec in &manifest.pipelines {
             plans.push((spec, self.plan(spec, plugins.plugin_for(spec)).await?));
@@ -154,14 +155,42 @@ impl Pipelines {
             })
         });
         let needed = of_others.sum::<u64>() + topics::instance_count(manifest, Some(log));
-        let limit = self.shared.max_instances;
-        match needed > u64::from(limit) {
-            true => Err(Error::TooManyInstances { needed, limit }),
-            false => Ok(()),
-        }
+        check_instances(needed, self.shared.max_instances)
     }
 
-    /// What is to be done about a pipeline. Opens what it needs, so that nothing has changed if it fails.
+    /// Checks that there can be as many instances as a manifest needs in a data directory that is still to be created.
+    ///
+    /// # Errors
+    /// [`Error::TooManyInstances`]
+    pub fn check_room(plugins: &Plugins, manifest: &ResolvedManifest) -> Result<(), Error> {
+        let needed = topics::instance_count(manifest, None);
+        check_instances(needed, plugins.max_instances())
+    }
+
+    /// Stores what the manifest declares, and its pipelines need. Nothing is stored before all has been checked, of the
+    /// pipelines, too.
+    async fn store_declared(
+        &self,
+        manifest: &ResolvedManifest,
+        plugins: &Plugins,
+    ) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let mut dead_letters = Vec::new();
+        for spec in &manifest.pipelines {
+            let Ok(plugin) = plugins.plugin_for(spec) else {
+                continue;
+            };
+            if self.runs_as(spec, plugin) {
+                continue;
+            }
+            PipelineRuntime::check_state(shared.log.store(), spec, plugin)?;
+            dead_letters.extend(PipelineRuntime::dead_letter_queue(spec).cloned());
+        }
+        let declared = Declared::plan(&shared.log, &shared.queues, manifest, dead_letters);
+        declared.await?.store().await
+    }
+
+    /// What is to be done about a pipeline. Opens what it needs, so that none has been stopped if it fails.
     async fn plan(
         &self,
         spec: &PipelineSpec,
@@ -318,6 +347,13 @@ impl Pipelines {
             self.forget(name);
         }
         names
+    }
+}
+
+fn check_instances(needed: u64, limit: u32) -> Result<(), Error> {
+    match needed > u64::from(limit) {
+        true => Err(Error::TooManyInstances { needed, limit }),
+        false => Ok(()),
     }
 }
 

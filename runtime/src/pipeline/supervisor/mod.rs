@@ -113,8 +113,7 @@ impl Pipelines {
     /// multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// Whatever is wrong with the manifest or the data directory; then no pipeline has been started.
-    /// Topics and queues may have been created.
+    /// As those of [`Pipelines::apply`]; then no pipeline has been started.
     pub async fn start(
         log: &Log,
         queues: &Queues,

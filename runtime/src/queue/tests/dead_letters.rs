@@ -308,3 +308,22 @@ fn what_a_pipeline_makes_of_a_letter_can_be_a_duplicate() {
         assert_eq!(pushed.unwrap(), is_new);
     }
 }
+
+#[test]
+fn maintenance_that_finishes_gives_up_on_what_has_expired_until_then() {
+    let fixture = Fixture::new();
+    let config = with_dead_letter(QueueConfig {
+        time_to_live_ms: Some(1_000),
+        ..QueueConfig::default()
+    });
+    let queue = fixture.create("q", config);
+    enqueue(&queue, &["a", "b"]);
+    assert_eq!(counts(&queue), (2, 0, 0));
+    fixture.clock.advance_ms(1_000);
+    block_on(async {
+        let maintenance = crate::queue::Maintenance::start(fixture.queues().clone());
+        maintenance.finish().await;
+    });
+    let dead = block_on(fixture.find("dead").message_count());
+    assert_eq!(dead.unwrap(), 2);
+}

@@ -69,6 +69,38 @@ fn a_dead_letter_queue_is_created_and_kept_as_long_as_it_is_needed() {
     block_on(fixture.queues().delete_queue(&name("dead"))).unwrap();
 }
 
+/// What counts is how the queues are in the end, whatever the order in which they are named.
+#[test]
+fn queues_that_change_together_are_checked_together() {
+    let fixture = Fixture::new();
+    let to = |target: Option<&str>| QueueConfig {
+        dead_letter: target.map(name),
+        ..QueueConfig::default()
+    };
+    fixture.create("a", to(Some("b")));
+    let plan = |wanted: [(&str, QueueConfig); 3]| {
+        let wanted = wanted.map(|(queue, config)| (name(queue), config));
+        block_on(fixture.queues().plan(wanted, [name("needed")]))
+    };
+    let circle = plan([
+        ("b", to(Some("c"))),
+        ("new", to(None)),
+        ("c", to(Some("a"))),
+    ]);
+    assert!(circle.err().unwrap().to_string().contains("circle"));
+    let names = || -> Vec<String> {
+        let queues = fixture.queues().queues().into_iter();
+        queues.map(|queue| queue.name().to_string()).collect()
+    };
+    assert_eq!(names(), ["a", "b"]);
+    let turned = plan([("b", to(Some("a"))), ("a", to(None)), ("c", to(Some("d")))]).unwrap();
+    assert_eq!(names(), ["a", "b"]);
+    block_on(turned.store()).unwrap();
+    assert_eq!(names(), ["a", "b", "c", "d", "needed"]);
+    assert_eq!(*fixture.find("a").config(), to(None));
+    assert_eq!(*fixture.find("b").config(), to(Some("a")));
+}
+
 #[test]
 fn unknown_names_come_with_a_hint() {
     let fixture = Fixture::new();
