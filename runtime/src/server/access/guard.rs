@@ -16,8 +16,8 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hashbrown::HashMap;
-use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::{OpenApi, RefOr};
 
 use super::super::intake::discard;
 use super::super::problem::{Code, Problem};
@@ -214,6 +214,11 @@ fn operations(document: &OpenApi) -> HashMap<(Method, String), Documented> {
 fn query_parameters(operation: &Operation) -> Vec<String> {
     let parameters = operation.parameters.iter().flatten();
     parameters
+        .filter_map(|parameter| match parameter {
+            RefOr::T(parameter) => Some(parameter),
+            // Operations have them themselves.
+            RefOr::Ref(_) => None,
+        })
         .filter(|parameter| parameter.parameter_in == ParameterIn::Query)
         .map(|parameter| parameter.name.clone())
         .collect()
