@@ -7,6 +7,7 @@
 //! | messages are acknowledged before the call, apart from its outputs | `a_kill_*`, `a_message_that_fails_*` |
 //! | messages are acknowledged after the outputs are committed | `a_kill_*` |
 //! | a full queue is a fault instead of a pause | `a_full_queue_makes_the_pipeline_wait` |
+//! | what is given back counts as delivered | `messages_behind_one_*`, `a_run_that_is_stopped_*` |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -289,6 +290,95 @@ delivery = "{delivery}"
         let kept = sandbox.succeed(&["consume", "queue:work", "--peek", "--max", "100"]);
         assert_eq!(kept.matches("record ").count(), LENGTH);
     }
+}
+
+/// A pipeline from the queue `work` alone, which gives up on messages and has these in it.
+fn from_work(max_deliveries: u32, pipeline: &str, messages: &[String]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&format!(
+        r#"
+name = "from-work"
+
+[topics.out]
+
+[queues.work]
+dead-letter = "dead"
+max-deliveries = {max_deliveries}
+
+[queues.dead]
+
+[queues.full]
+max-length = 1
+
+[plugins.suspect]
+path = "{{testing-rejects}}"
+
+[pipelines.suspect]
+from = "queue:work"
+plugin = "suspect"
+{pipeline}
+"#
+    ));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    produce_messages(&sandbox, messages);
+    sandbox
+}
+
+fn produce_messages(sandbox: &Sandbox, messages: &[String]) {
+    let file = sandbox.write_lines("messages.txt", messages);
+    let produce = ["produce", "queue:work", "--format", "lines", "--file"];
+    sandbox.succeed(&[&produce[..], &[file.to_str().unwrap()]].concat());
+}
+
+/// A pipeline that stops at a message gives those back that were leased with it, again and again: nothing is wrong with
+/// them, and it is for somebody to decide on the one. Fails when the queue gives up on any of them.
+#[test]
+fn messages_behind_one_that_stops_the_pipeline_stay_however_often_it_runs() {
+    const GOOD: u64 = 100;
+    for concurrency in [1, 4] {
+        let settings = format!(
+            "to = \"topic:out\"\ndead-letter = \"stop\"\nconcurrency = {concurrency}\nlimits.deadline = \"30s\""
+        );
+        let good = (0..GOOD).map(|number| format!("record {number}"));
+        let messages: Vec<String> = std::iter::once("poison".to_owned()).chain(good).collect();
+        let sandbox = from_work(3, &settings, &messages);
+        for _ in 0..5 {
+            sandbox
+                .run(&["run", "millstream.toml", "--until-idle"])
+                .expect_failure()
+                .expect_error(&["queue `work`", "the position is kept before it"]);
+        }
+        assert_eq!(waiting(&sandbox, "dead"), 0);
+        let text = std::fs::read_to_string(sandbox.path("millstream.toml")).unwrap();
+        sandbox.write(
+            "millstream.toml",
+            text.replace("\"stop\"", "\"queue:poison\""),
+        );
+        assert_eq!(run(&sandbox)["dead_letters"], 1);
+        assert_each_once(&sandbox, GOOD);
+        assert_eq!(
+            (waiting(&sandbox, "work"), waiting(&sandbox, "dead")),
+            (0, 0)
+        );
+    }
+}
+
+/// A run that waits for room in its output when it is told to stop gives back what it has leased.
+#[test]
+fn a_run_that_is_stopped_while_its_output_is_full_costs_no_delivery() {
+    let messages: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
+    let settings = "to = \"queue:full\"\nlimits.deadline = \"30s\"";
+    let sandbox = from_work(2, settings, &messages);
+    for _ in 0..4 {
+        let mut command = sandbox.command(&["run", "millstream.toml"]);
+        command.env("RUST_LOG", "info");
+        let mut running = sandbox.start_command(command);
+        running.wait_for_error("waiting for an output");
+        running.terminate();
+        running.wait().expect_code(0);
+    }
+    let all = ["work", "full", "dead"].map(|queue| waiting(&sandbox, queue));
+    assert_eq!(all, [19, 1, 0]);
 }
 
 /// What a plugin writes to a queue are messages like any other: the queue drops what it has had before.

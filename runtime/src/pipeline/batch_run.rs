@@ -15,6 +15,7 @@ use super::TaskError;
 use super::batch_call::{Called, max_part_bytes, too_large};
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
+use super::claim::give_back;
 use super::parts::Parts;
 use super::processor::Changes;
 use super::retry::{Cause, GroupId, Waiting};
@@ -118,9 +119,9 @@ impl BatchRunner {
         self.submit_gathered().await?;
         match ran {
             Ok(Progress::Whole) => Ok(()),
-            Ok(Progress::Stopped) => self.give_back(batch),
+            Ok(Progress::Stopped) => give_back(batch).await,
             Err(error) => {
-                self.give_back(batch)?;
+                give_back(batch).await?;
                 Err(error)
             }
         }
