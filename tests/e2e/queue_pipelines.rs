@@ -7,6 +7,7 @@
 //! | messages are acknowledged before the call, apart from its outputs | `a_kill_*`, `a_message_that_fails_*` |
 //! | messages are acknowledged after the outputs are committed | `a_kill_*` |
 //! | a full queue is a fault instead of a pause | `a_full_queue_makes_the_pipeline_wait` |
+//! | a batch waits for longer than its leases last | `a_batch_that_waits_keeps_its_leases` |
 //! | what is given back counts as delivered | `messages_behind_one_*`, `a_run_that_is_stopped_*` |
 
 use std::collections::BTreeMap;
@@ -293,7 +294,7 @@ delivery = "{delivery}"
 }
 
 /// A pipeline from the queue `work` alone, which gives up on messages and has these in it.
-fn from_work(max_deliveries: u32, pipeline: &str, messages: &[String]) -> Sandbox {
+fn from_work(queue: &str, pipeline: &str, messages: &[String]) -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest(&format!(
         r#"
@@ -303,7 +304,7 @@ name = "from-work"
 
 [queues.work]
 dead-letter = "dead"
-max-deliveries = {max_deliveries}
+{queue}
 
 [queues.dead]
 
@@ -341,7 +342,7 @@ fn messages_behind_one_that_stops_the_pipeline_stay_however_often_it_runs() {
         );
         let good = (0..GOOD).map(|number| format!("record {number}"));
         let messages: Vec<String> = std::iter::once("poison".to_owned()).chain(good).collect();
-        let sandbox = from_work(3, &settings, &messages);
+        let sandbox = from_work("max-deliveries = 3", &settings, &messages);
         for _ in 0..5 {
             sandbox
                 .run(&["run", "millstream.toml", "--until-idle"])
@@ -368,7 +369,7 @@ fn messages_behind_one_that_stops_the_pipeline_stay_however_often_it_runs() {
 fn a_run_that_is_stopped_while_its_output_is_full_costs_no_delivery() {
     let messages: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
     let settings = "to = \"queue:full\"\nlimits.deadline = \"30s\"";
-    let sandbox = from_work(2, settings, &messages);
+    let sandbox = from_work("max-deliveries = 2", settings, &messages);
     for _ in 0..4 {
         let mut command = sandbox.command(&["run", "millstream.toml"]);
         command.env("RUST_LOG", "info");
@@ -379,6 +380,24 @@ fn a_run_that_is_stopped_while_its_output_is_full_costs_no_delivery() {
     }
     let all = ["work", "full", "dead"].map(|queue| waiting(&sandbox, queue));
     assert_eq!(all, [19, 1, 0]);
+}
+
+/// `max-wait` may be longer than a lease: the batch runs before that ends. Fails when the messages are leased again
+/// meanwhile, until the queue gives up on them.
+#[test]
+fn a_batch_that_waits_keeps_its_leases() {
+    let messages: Vec<String> = (0..5).map(|number| format!("record {number}")).collect();
+    let sandbox = from_work(
+        "max-deliveries = 1\nvisibility-timeout = \"3s\"",
+        "to = \"topic:out\"\nbatch.max-wait = \"15s\"\nlimits.deadline = \"30s\"",
+        &messages,
+    );
+    let summary = run(&sandbox);
+    assert_eq!(
+        (&summary["records_in"], waiting(&sandbox, "dead")),
+        (&json!(5), 0)
+    );
+    assert_each_once(&sandbox, 5);
 }
 
 /// What a plugin writes to a queue are messages like any other: the queue drops what it has had before.
