@@ -8,14 +8,15 @@
 //! | messages are acknowledged after the outputs are committed | `a_kill_*` |
 //! | a full queue is a fault instead of a pause | `a_full_queue_makes_the_pipeline_wait` |
 //! | a batch waits for longer than its leases last | `a_batch_that_waits_keeps_its_leases` |
+//! | at-most-once drops a batch that waits for room when it is stopped | `at_most_once_tells_*` |
 //! | what is given back counts as delivered | `messages_behind_one_*`, `a_run_that_is_stopped_*` |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Random, Sandbox};
+use crate::support::{Finished, Random, Sandbox};
 
 /// Records of the tests with kills.
 const RECORDS: u64 = 3_000;
@@ -309,7 +310,7 @@ dead-letter = "dead"
 [queues.dead]
 
 [queues.full]
-max-length = 1
+max-length = 5
 
 [plugins.suspect]
 path = "{{testing-rejects}}"
@@ -364,22 +365,94 @@ fn messages_behind_one_that_stops_the_pipeline_stay_however_often_it_runs() {
     }
 }
 
+/// Runs until an output takes nothing, and stops the run then.
+fn stop_while_full(sandbox: &Sandbox) -> Finished {
+    let mut command = sandbox.command(&["run", "millstream.toml"]);
+    command.env("RUST_LOG", "info");
+    let mut running = sandbox.start_command(command);
+    running.wait_for_error("waiting for an output");
+    running.terminate();
+    running.wait().expect_code(0)
+}
+
+/// Lets the queue `full` take all there is.
+fn make_room(sandbox: &Sandbox) {
+    let text = std::fs::read_to_string(sandbox.path("millstream.toml")).unwrap();
+    let with_room = text.replace("max-length = 5", "max-length = 100");
+    sandbox.write("millstream.toml", with_room);
+}
+
+/// Under at-most-once the messages of the batch that waits for room when the run is stopped are done with: they are dead
+/// letters, and come once if they are sent back; without a dead-letter queue it is said that they are lost.
+#[test]
+fn at_most_once_tells_what_a_stop_costs_while_an_output_is_full() {
+    let messages: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
+    for (dead_letter, told) in [
+        ("\"queue:given-up\"", "these records become dead letters"),
+        ("\"stop\"", "what these records led to is lost"),
+    ] {
+        let settings = format!(
+            "to = \"queue:full\"\ndelivery = \"at-most-once\"\nbatch.max-records = 5\ndead-letter = {dead_letter}\nlimits.deadline = \"30s\""
+        );
+        let sandbox = from_work("", &settings, &messages);
+        let stopped = stop_while_full(&sandbox);
+        stopped.expect_error(&[told, "records=5", "first=queue:work/5"]);
+        let all = ["work", "full", "dead"].map(|queue| waiting(&sandbox, queue));
+        assert_eq!(all, [10, 5, 0]);
+        let is_redriven = dead_letter != "\"stop\"";
+        if is_redriven {
+            let letters = sandbox.json(&["dead-letter", "list", "suspect"]);
+            let letters = letters.as_array().unwrap();
+            assert_eq!(letters.len(), 5);
+            for letter in letters {
+                assert_eq!(
+                    (&letter["reason"], &letter["attempts"]),
+                    (&json!("stopped"), &json!(1))
+                );
+            }
+            sandbox.succeed(&["dead-letter", "redrive", "suspect"]);
+        }
+        make_room(&sandbox);
+        run(&sandbox);
+        let peek = [
+            "consume",
+            "queue:full",
+            "--peek",
+            "--max",
+            "100",
+            "--output",
+            "json",
+        ];
+        let out = sandbox.succeed(&peek);
+        let value = |line| serde_json::from_str::<Value>(line).unwrap()["value"].clone();
+        let out: Vec<Value> = out.lines().map(value).collect();
+        // What was sent back comes last or in between, in any case once.
+        let expected = messages.iter().enumerate();
+        let expected = expected.filter(|(number, _)| is_redriven || !(5..10).contains(number));
+        let expected: BTreeSet<&str> = expected.map(|(_, message)| message.as_str()).collect();
+        assert_eq!(out.len(), expected.len());
+        assert_eq!(
+            out.iter()
+                .filter_map(Value::as_str)
+                .collect::<BTreeSet<_>>(),
+            expected
+        );
+    }
+}
+
 /// A run that waits for room in its output when it is told to stop gives back what it has leased.
 #[test]
 fn a_run_that_is_stopped_while_its_output_is_full_costs_no_delivery() {
     let messages: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
     let settings = "to = \"queue:full\"\nlimits.deadline = \"30s\"";
     let sandbox = from_work("max-deliveries = 2", settings, &messages);
-    for _ in 0..4 {
-        let mut command = sandbox.command(&["run", "millstream.toml"]);
-        command.env("RUST_LOG", "info");
-        let mut running = sandbox.start_command(command);
-        running.wait_for_error("waiting for an output");
-        running.terminate();
-        running.wait().expect_code(0);
+    for _ in 0..2 {
+        stop_while_full(&sandbox);
     }
+    make_room(&sandbox);
+    run(&sandbox);
     let all = ["work", "full", "dead"].map(|queue| waiting(&sandbox, queue));
-    assert_eq!(all, [19, 1, 0]);
+    assert_eq!(all, [0, 20, 0]);
 }
 
 /// `max-wait` may be longer than a lease: the batch runs before that ends. Fails when the messages are leased again
