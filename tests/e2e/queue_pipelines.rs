@@ -7,13 +7,16 @@
 //! | messages are acknowledged before the call, apart from its outputs | `a_kill_*`, `a_message_that_fails_*` |
 //! | messages are acknowledged after the outputs are committed | `a_kill_*` |
 //! | a full queue is a fault instead of a pause | `a_full_queue_makes_the_pipeline_wait` |
+//! | a batch waits for longer than its leases last | `a_batch_that_waits_keeps_its_leases` |
+//! | at-most-once drops a batch that waits for room when it is stopped | `at_most_once_tells_*` |
+//! | what is given back counts as delivered | `messages_behind_one_*`, `a_run_that_is_stopped_*` |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Random, Sandbox};
+use crate::support::{Finished, Random, Sandbox};
 
 /// Records of the tests with kills.
 const RECORDS: u64 = 3_000;
@@ -289,6 +292,185 @@ delivery = "{delivery}"
         let kept = sandbox.succeed(&["consume", "queue:work", "--peek", "--max", "100"]);
         assert_eq!(kept.matches("record ").count(), LENGTH);
     }
+}
+
+/// A pipeline from the queue `work` alone, which gives up on messages and has these in it.
+fn from_work(queue: &str, pipeline: &str, messages: &[String]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&format!(
+        r#"
+name = "from-work"
+
+[topics.out]
+
+[queues.work]
+dead-letter = "dead"
+{queue}
+
+[queues.dead]
+
+[queues.full]
+max-length = 5
+
+[plugins.suspect]
+path = "{{testing-rejects}}"
+
+[pipelines.suspect]
+from = "queue:work"
+plugin = "suspect"
+{pipeline}
+"#
+    ));
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    produce_messages(&sandbox, messages);
+    sandbox
+}
+
+fn produce_messages(sandbox: &Sandbox, messages: &[String]) {
+    let file = sandbox.write_lines("messages.txt", messages);
+    let produce = ["produce", "queue:work", "--format", "lines", "--file"];
+    sandbox.succeed(&[&produce[..], &[file.to_str().unwrap()]].concat());
+}
+
+/// A pipeline that stops at a message gives those back that were leased with it, again and again: nothing is wrong with
+/// them, and it is for somebody to decide on the one. Fails when the queue gives up on any of them.
+#[test]
+fn messages_behind_one_that_stops_the_pipeline_stay_however_often_it_runs() {
+    const GOOD: u64 = 100;
+    for concurrency in [1, 4] {
+        let settings = format!(
+            "to = \"topic:out\"\ndead-letter = \"stop\"\nconcurrency = {concurrency}\nlimits.deadline = \"30s\""
+        );
+        let good = (0..GOOD).map(|number| format!("record {number}"));
+        let messages: Vec<String> = std::iter::once("poison".to_owned()).chain(good).collect();
+        let sandbox = from_work("max-deliveries = 3", &settings, &messages);
+        for _ in 0..5 {
+            sandbox
+                .run(&["run", "millstream.toml", "--until-idle"])
+                .expect_failure()
+                .expect_error(&["queue `work`", "the position is kept before it"]);
+        }
+        assert_eq!(waiting(&sandbox, "dead"), 0);
+        let text = std::fs::read_to_string(sandbox.path("millstream.toml")).unwrap();
+        sandbox.write(
+            "millstream.toml",
+            text.replace("\"stop\"", "\"queue:poison\""),
+        );
+        assert_eq!(run(&sandbox)["dead_letters"], 1);
+        assert_each_once(&sandbox, GOOD);
+        assert_eq!(
+            (waiting(&sandbox, "work"), waiting(&sandbox, "dead")),
+            (0, 0)
+        );
+    }
+}
+
+/// Runs until an output takes nothing, and stops the run then.
+fn stop_while_full(sandbox: &Sandbox) -> Finished {
+    let mut command = sandbox.command(&["run", "millstream.toml"]);
+    command.env("RUST_LOG", "info");
+    let mut running = sandbox.start_command(command);
+    running.wait_for_error("waiting for an output");
+    running.terminate();
+    running.wait().expect_code(0)
+}
+
+/// Lets the queue `full` take all there is.
+fn make_room(sandbox: &Sandbox) {
+    let text = std::fs::read_to_string(sandbox.path("millstream.toml")).unwrap();
+    let with_room = text.replace("max-length = 5", "max-length = 100");
+    sandbox.write("millstream.toml", with_room);
+}
+
+/// Under at-most-once the messages of the batch that waits for room when the run is stopped are done with: they are dead
+/// letters, and come once if they are sent back; without a dead-letter queue it is said that they are lost.
+#[test]
+fn at_most_once_tells_what_a_stop_costs_while_an_output_is_full() {
+    let messages: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
+    for (dead_letter, told) in [
+        ("\"queue:given-up\"", "these records become dead letters"),
+        ("\"stop\"", "what these records led to is lost"),
+    ] {
+        let settings = format!(
+            "to = \"queue:full\"\ndelivery = \"at-most-once\"\nbatch.max-records = 5\ndead-letter = {dead_letter}\nlimits.deadline = \"30s\""
+        );
+        let sandbox = from_work("", &settings, &messages);
+        let stopped = stop_while_full(&sandbox);
+        stopped.expect_error(&[told, "records=5", "first=queue:work/5"]);
+        let all = ["work", "full", "dead"].map(|queue| waiting(&sandbox, queue));
+        assert_eq!(all, [10, 5, 0]);
+        let is_redriven = dead_letter != "\"stop\"";
+        if is_redriven {
+            let letters = sandbox.json(&["dead-letter", "list", "suspect"]);
+            let letters = letters.as_array().unwrap();
+            assert_eq!(letters.len(), 5);
+            for letter in letters {
+                assert_eq!(
+                    (&letter["reason"], &letter["attempts"]),
+                    (&json!("stopped"), &json!(1))
+                );
+            }
+            sandbox.succeed(&["dead-letter", "redrive", "suspect"]);
+        }
+        make_room(&sandbox);
+        run(&sandbox);
+        let peek = [
+            "consume",
+            "queue:full",
+            "--peek",
+            "--max",
+            "100",
+            "--output",
+            "json",
+        ];
+        let out = sandbox.succeed(&peek);
+        let value = |line| serde_json::from_str::<Value>(line).unwrap()["value"].clone();
+        let out: Vec<Value> = out.lines().map(value).collect();
+        // What was sent back comes last or in between, in any case once.
+        let expected = messages.iter().enumerate();
+        let expected = expected.filter(|(number, _)| is_redriven || !(5..10).contains(number));
+        let expected: BTreeSet<&str> = expected.map(|(_, message)| message.as_str()).collect();
+        assert_eq!(out.len(), expected.len());
+        assert_eq!(
+            out.iter()
+                .filter_map(Value::as_str)
+                .collect::<BTreeSet<_>>(),
+            expected
+        );
+    }
+}
+
+/// A run that waits for room in its output when it is told to stop gives back what it has leased.
+#[test]
+fn a_run_that_is_stopped_while_its_output_is_full_costs_no_delivery() {
+    let messages: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
+    let settings = "to = \"queue:full\"\nlimits.deadline = \"30s\"";
+    let sandbox = from_work("max-deliveries = 2", settings, &messages);
+    for _ in 0..2 {
+        stop_while_full(&sandbox);
+    }
+    make_room(&sandbox);
+    run(&sandbox);
+    let all = ["work", "full", "dead"].map(|queue| waiting(&sandbox, queue));
+    assert_eq!(all, [0, 20, 0]);
+}
+
+/// `max-wait` may be longer than a lease: the batch runs before that ends. Fails when the messages are leased again
+/// meanwhile, until the queue gives up on them.
+#[test]
+fn a_batch_that_waits_keeps_its_leases() {
+    let messages: Vec<String> = (0..5).map(|number| format!("record {number}")).collect();
+    let sandbox = from_work(
+        "max-deliveries = 1\nvisibility-timeout = \"3s\"",
+        "to = \"topic:out\"\nbatch.max-wait = \"15s\"\nlimits.deadline = \"30s\"",
+        &messages,
+    );
+    let summary = run(&sandbox);
+    assert_eq!(
+        (&summary["records_in"], waiting(&sandbox, "dead")),
+        (&json!(5), 0)
+    );
+    assert_each_once(&sandbox, 5);
 }
 
 /// What a plugin writes to a queue are messages like any other: the queue drops what it has had before.

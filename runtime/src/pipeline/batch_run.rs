@@ -15,6 +15,7 @@ use super::TaskError;
 use super::batch_call::{Called, max_part_bytes, too_large};
 use super::batch_runner::BatchRunner;
 use super::checkpoint::Checkpoint;
+use super::claim::give_back;
 use super::parts::Parts;
 use super::processor::Changes;
 use super::retry::{Cause, GroupId, Waiting};
@@ -118,9 +119,9 @@ impl BatchRunner {
         self.submit_gathered().await?;
         match ran {
             Ok(Progress::Whole) => Ok(()),
-            Ok(Progress::Stopped) => self.give_back(batch),
+            Ok(Progress::Stopped) => give_back(batch).await,
             Err(error) => {
-                self.give_back(batch)?;
+                give_back(batch).await?;
                 Err(error)
             }
         }
@@ -228,14 +229,12 @@ impl BatchRunner {
     ) -> Result<(), TaskError> {
         self.groups.clear();
         let all = self.commit_progress(batch).await?;
-        let Some((called, mut checkpoint)) = self.call_once(batch, &all, stop).await? else {
-            // What it gives is lost, as a crash would have lost it.
-            return Ok(());
-        };
+        let (called, mut checkpoint) = self.call_once(batch, &all, stop).await?;
         let mut changed = Changes::default();
         let failed: Vec<Failed> = match called {
             // Nothing waits for what is not tried again.
-            Called::Blocked(_) | Called::Mixed(_) => Vec::new(),
+            Called::Mixed(_) => Vec::new(),
+            Called::Blocked(reason) => self.not_taken(batch, &all, &reason),
             Called::Succeeded {
                 failed,
                 changes,
@@ -280,13 +279,13 @@ impl BatchRunner {
         self.submit(given_up).await
     }
 
-    /// Makes the one call of a batch, when there is room for its outputs; `None` if the task stops before.
+    /// Makes the one call of a batch, when there is room for its outputs; [`Called::Blocked`] if the task stops before.
     async fn call_once(
         &mut self,
         batch: &Batch,
         all: &[usize],
         stop: &watch::Receiver<bool>,
-    ) -> Result<Option<(Called, Checkpoint)>, TaskError> {
+    ) -> Result<(Called, Checkpoint), TaskError> {
         loop {
             let mut checkpoint = Checkpoint::default();
             let called = {
@@ -294,16 +293,36 @@ impl BatchRunner {
                 block_in_place(|| self.call(batch, all, &mut checkpoint))?
             };
             let Called::Blocked(reason) = &called else {
-                return Ok(Some((called, checkpoint)));
+                return Ok((called, checkpoint));
             };
             // What it was to take out of an output is there again, to make room.
             drop(checkpoint);
             if self.wait_for_room(reason, stop).await? == Progress::Stopped {
-                return Ok(None);
+                return Ok((called, Checkpoint::default()));
             }
             // The call has not counted: another version may make it.
             self.swap_if_asked().await;
         }
+    }
+
+    /// What becomes of the records of a batch whose progress is committed, if the task stops before an output takes
+    /// what they lead to: they do not come again by themselves, and none of it counts.
+    fn not_taken(&self, batch: &Batch, all: &[usize], reason: &str) -> Vec<Failed> {
+        let Some(first) = all.first() else {
+            return Vec::new();
+        };
+        let (name, records) = (&self.pipeline.spec.name, all.len());
+        let partition = batch.columns.partition();
+        let first = self.origin(&batch.columns, *first);
+        if self.pipeline.dead_letters.is_none() {
+            tracing::warn!(pipeline = %name, partition, %first, records, reason, "stopped while an output took nothing: what these records led to is lost, since at-most-once had committed their progress and the pipeline has no dead-letter queue");
+            return Vec::new();
+        }
+        tracing::warn!(pipeline = %name, partition, %first, records, reason, "stopped while an output took nothing: these records become dead letters, since at-most-once had committed their progress");
+        let cause = || Cause::NotTaken {
+            reason: format!("the pipeline was stopped while an output took nothing: {reason}"),
+        };
+        all.iter().map(|index| (*index, cause())).collect()
     }
 
     /// Runs those records of a part that need not wait for others.

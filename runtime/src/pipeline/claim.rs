@@ -10,6 +10,7 @@ use tokio::task::block_in_place;
 use super::TaskError;
 use super::batch_run::{Batch, Origin, Progress};
 use super::batch_runner::BatchRunner;
+use crate::queue::{self, Queue, Receipt};
 use crate::storage::Commit;
 
 /// The first pause of a task whose output takes nothing; doubled each time.
@@ -74,14 +75,6 @@ impl BatchRunner {
             let lease_ms = until_next_ms.saturating_add(timeout_ms);
             block_in_place(|| leased.queue.extend(rest, lease_ms))?;
             self.leased_until_ms = now_ms.saturating_add(lease_ms);
-        }
-        Ok(())
-    }
-
-    /// Gives those messages of a batch back that have no outcome.
-    pub(super) fn give_back(&mut self, batch: &Batch) -> Result<(), TaskError> {
-        if let Origin::Queue(leased) = &batch.origin {
-            block_in_place(|| leased.queue.release_unchanged(&leased.receipts))?;
         }
         Ok(())
     }
@@ -154,6 +147,30 @@ impl BatchRunner {
             false => Progress::Whole,
         })
     }
+}
+
+/// Gives those messages of a batch back that have no outcome.
+pub(super) async fn give_back(batch: &Batch) -> Result<(), TaskError> {
+    if let Origin::Queue(leased) = &batch.origin {
+        give_messages_back(&leased.queue, &leased.receipts).await?;
+    }
+    Ok(())
+}
+
+/// Gives messages back, so that the delivery does not count: that a task ends says nothing about them.
+pub(super) async fn give_messages_back(
+    queue: &Queue,
+    receipts: &[Receipt],
+) -> Result<(), queue::Error> {
+    match queue.give_back(receipts).await {
+        Ok(_) | Err(queue::Error::Deleted { .. }) => return Ok(()),
+        Err(error) => {
+            let (queue, messages) = (queue.name(), receipts.len());
+            tracing::warn!(%queue, messages, %error, "messages are given back, and the delivery counts: that it does not could not be stored");
+        }
+    }
+    block_in_place(|| queue.release_unchanged(receipts))?;
+    Ok(())
 }
 
 impl Batch {

@@ -185,7 +185,7 @@ pub enum TaskError {
     Record {
         /// The record.
         place: Origin,
-        /// `rejected` or `asks to retry`.
+        /// `rejected`, `asks to retry` or `had processed`.
         verdict: &'static str,
         /// Why, in the plugin's words.
         reason: String,

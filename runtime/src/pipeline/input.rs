@@ -84,8 +84,8 @@ impl Input {
         }
     }
 
-    /// Reads the next batch within `limits`. Waits `max-wait` for a batch that is not full. `turn` is the input's number
-    /// among the task's.
+    /// Reads the next batch within `limits`. Waits `max-wait` for a batch that is not full, but for messages no longer
+    /// than half of their lease. `turn` is the input's number among the task's.
     pub(super) async fn fill(
         &mut self,
         turn: usize,
@@ -210,7 +210,7 @@ async fn fill_from_queue(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Leased, TaskError> {
     let mut bytes = 0;
-    let deadline = Instant::now() + limits.max_wait;
+    let mut wait_until = Instant::now() + limits.max_wait;
     let mut leased = Leased {
         queue: queue.clone(),
         receipts: Vec::new(),
@@ -224,18 +224,26 @@ async fn fill_from_queue(
             visibility_timeout_ms: None,
             wait: Duration::ZERO,
         };
-        for message in queue.lease(&request).await? {
+        let messages = queue.lease(&request).await?;
+        if let Some(until_ms) = messages.iter().map(LeasedMessage::deadline_ms).min() {
+            // A lease that ends while the batch waits is a delivery for nothing, and the next message may be the same
+            // one. The other half is for what comes before the call, which extends leases by as long as it may take.
+            let now_ms = pipeline.log.store().clock().now_ms();
+            let half = Duration::from_millis(until_ms.saturating_sub(now_ms) / 2);
+            wait_until = wait_until.min(Instant::now() + half);
+        }
+        for message in messages {
             let (receipt, group) = push(&message, index, batch, &mut bytes, pipeline)?;
             leased.receipts.push(receipt);
             leased.groups.push(group);
             leased.until_ms = leased.until_ms.min(message.deadline_ms());
         }
         let is_full = batch.len() >= limits.max_records as usize || bytes >= limits.max_bytes;
-        if is_full || batch.is_empty() || limits.max_wait.is_zero() {
+        if is_full || batch.is_empty() || Instant::now() >= wait_until {
             return Ok(leased);
         }
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return Ok(leased),
+            () = tokio::time::sleep_until(wait_until) => return Ok(leased),
             () = queue.wait_until_ready() => {}
             _ = stop.changed() => return Ok(leased),
         }

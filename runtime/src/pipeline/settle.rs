@@ -117,7 +117,9 @@ impl BatchRunner {
                 earlier: &ran[..ran.partition_point(|ran| ran < index)],
                 cause,
             };
-            letter.recording = self.recorder.record(&self.pipeline, &self.state, &call);
+            if !matches!(cause, Cause::NotTaken { .. }) {
+                letter.recording = self.recorder.record(&self.pipeline, &self.state, &call);
+            }
             letters.push(&letter)?;
             checkpoint.counts.dead_letters += 1;
             if let Some(log) = &self.pipeline.give_up_log {
@@ -142,7 +144,7 @@ impl BatchRunner {
         let attempt_count = batch.attempt_count(index).saturating_add(1);
         let asked_ms = match cause {
             Cause::Retry { delay_ms, .. } => delay_ms.map(u64::from),
-            Cause::Reject { .. } | Cause::Fault(_) => None,
+            Cause::Reject { .. } | Cause::Fault(_) | Cause::NotTaken { .. } => None,
         };
         let pause_ms = asked_ms.unwrap_or_else(|| {
             backoff_ms(&self.pipeline.spec.retry, attempt_count, fastrand::f64())
@@ -377,6 +379,7 @@ impl BatchRunner {
             }
             Cause::Retry { reason, .. } => ("asks to retry", reason.clone()),
             Cause::Reject { reason } => ("rejected", reason.clone()),
+            Cause::NotTaken { reason } => ("had processed", reason.clone()),
         };
         TaskError::Record {
             place,

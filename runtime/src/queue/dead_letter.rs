@@ -71,7 +71,7 @@ impl Queue {
             let mut index = self.state.index.lock();
             // Only now: nobody may count on the room of what is put back.
             index.leave(moved);
-            let attempts = moved.iter().map(|offset| index.state(*offset).0);
+            let attempts = moved.iter().map(|offset| index.counted_deliveries(*offset));
             attempts.collect()
         };
         // Before the first error: dropping the commit puts them back.

@@ -8,7 +8,7 @@ use super::offset_set::place;
 use super::shared::Queue;
 use super::{Error, Receipt};
 use crate::storage::Commit;
-use crate::storage::schema::queue_chunk::{Chunk, Exception};
+use crate::storage::schema::queue_chunk::{Chunk, Exception, GivenBack};
 
 /// What became of receipts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,14 @@ impl Changes {
         };
         // Below 1,024.
         chunk.exceptions.insert(position as u16, exception);
+    }
+
+    /// Which deliveries of a message were given back.
+    fn give_back(&mut self, offset: u64, given_back: GivenBack) {
+        let (chunk, position) = place(offset);
+        let chunk = self.0.entry(chunk).or_default();
+        // Below 1,024.
+        chunk.given_back.insert(position as u16, given_back);
     }
 
     pub(super) fn add_to(&self, queue: &Queue, commit: &mut Commit) {
@@ -156,6 +164,55 @@ impl Queue {
         drop(index);
         self.state.changed.notify_waiters();
         Ok(settled)
+    }
+
+    /// Gives messages back with which nothing has gone wrong: they can be delivered again at once, and the
+    /// delivery does not count towards `max-deliveries`. Waits until that is stored; on an error they are
+    /// leased as before. A receipt is stale for this from the end of its lease on: that delivery counts.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`], [`Error::Storage`]
+    pub async fn give_back(&self, receipts: &[Receipt]) -> Result<Settled, Error> {
+        self.state.index.lock().advance(self.now_ms());
+        let (held, settled) = self.hold(receipts, Index::settle_leased)?;
+        if !held.is_empty() {
+            let mut commit = Commit::new();
+            self.give_back_in(&held, &mut commit);
+            self.commit(commit).await?;
+        }
+        Ok(settled)
+    }
+
+    /// Adds to a commit that the deliveries of messages, which are held for it, do not count.
+    fn give_back_in(&self, held: &[Receipt], commit: &mut Commit) {
+        let given_back: Vec<(u64, GivenBack)> = {
+            let index = self.state.index.lock();
+            let with = |receipt: &Receipt| {
+                let before = index.given_back(receipt.offset);
+                (receipt.offset, before.with(receipt.delivery_count))
+            };
+            held.iter().map(with).collect()
+        };
+        let mut changes = Changes::default();
+        for (offset, given_back) in &given_back {
+            changes.give_back(*offset, *given_back);
+        }
+        changes.add_to(self, commit);
+        commit.require_partition(self.partition());
+        let (state, clock) = (Arc::clone(&self.state), self.store.clock().clone());
+        commit.on_outcome(move |happened| {
+            let mut index = state.index.lock();
+            let now_ms = clock.now_ms();
+            for (offset, given_back) in given_back {
+                if happened {
+                    index.give_back(offset, given_back, now_ms);
+                } else {
+                    index.undo_settle(offset, now_ms);
+                }
+            }
+            drop(index);
+            state.changed.notify_waiters();
+        });
     }
 
     /// Lets leases end `visibility_timeout_ms` from now instead of when they would. A lease that has

@@ -91,9 +91,12 @@ fn last_message(number: u64, chunk: &Chunk) -> Option<u64> {
     let acknowledged = chunk.acknowledged.iter().last();
     let delivered = chunk.delivered.iter().last();
     let exception = chunk.exceptions.keys().last();
-    let last = acknowledged
-        .max(delivered)
-        .max(exception.map(|position| usize::from(*position)))?;
+    let given_back = chunk.given_back.keys().last();
+    let last = acknowledged.max(delivered).max(
+        exception
+            .max(given_back)
+            .map(|position| usize::from(*position)),
+    )?;
     Some(
         number
             .saturating_mul(CHUNK_MESSAGES)

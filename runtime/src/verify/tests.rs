@@ -458,9 +458,15 @@ fn malformed_entries_of_every_kind_are_named() {
         chunk.acknowledged.insert(700);
         queue_chunk::value(&chunk)
     };
+    let given_back_beyond = {
+        use queue_chunk::GivenBack;
+        let mut chunk = queue_chunk::Chunk::default();
+        chunk.given_back.insert(700, GivenBack::default().with(1));
+        queue_chunk::value(&chunk)
+    };
     let other_current = format!(r#"{{"current":"{}","versions":[]}}"#, "0".repeat(64));
     let no_digest = r#"{"current":"../x","versions":[{"digest":"../x"}]}"#;
-    let cases: [(KeyKind, Vec<u8>, Vec<u8>, ProblemKind); 21] = [
+    let cases: [(KeyKind, Vec<u8>, Vec<u8>, ProblemKind); 22] = [
         (
             KeyKind::Topic,
             vec![0x01, 0, 0, 0, 9],
@@ -519,6 +525,12 @@ fn malformed_entries_of_every_kind_are_named() {
             KeyKind::QueueChunk,
             queue_chunk::key(queue, 0).into(),
             chunk_beyond,
+            ProblemKind::QueueChunk,
+        ),
+        (
+            KeyKind::QueueChunk,
+            queue_chunk::key(queue, 0).into(),
+            given_back_beyond,
             ProblemKind::QueueChunk,
         ),
         (

@@ -169,7 +169,7 @@ impl ConcurrentTask {
         let ended = self.run_until_stopped(&mut stop).await;
         let finished = self.lanes.finish(&mut self.done).await;
         let committed = self.commit_progress().await;
-        self.give_back();
+        self.give_back().await;
         ended.and(finished).and(committed)
     }
 

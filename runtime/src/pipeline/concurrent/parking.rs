@@ -18,6 +18,7 @@ use super::backlog::{Waiting, messages};
 use crate::manifest::RetryOrder;
 use crate::pipeline::TaskError;
 use crate::pipeline::checkpoint::Checkpoint;
+use crate::pipeline::claim::give_messages_back;
 use crate::pipeline::input::Source;
 use crate::pipeline::lane_progress::OffsetRanges;
 use crate::pipeline::retry::{self, Further, GroupId};
@@ -317,10 +318,10 @@ impl ConcurrentTask {
         Ok(())
     }
 
-    /// Releases messages that were leased and not run.
-    pub(super) fn give_back(&mut self) {
+    /// Gives messages back that were leased and not run.
+    pub(super) async fn give_back(&mut self) {
         for (queue, receipts) in self.backlog.take_messages() {
-            if let Err(error) = block_in_place(|| queue.release_unchanged(&receipts)) {
+            if let Err(error) = give_messages_back(&queue, &receipts).await {
                 tracing::warn!(queue = %queue.name(), %error, "messages stay leased until their visibility timeout");
             }
         }

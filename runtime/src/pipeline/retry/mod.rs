@@ -98,6 +98,9 @@ pub(super) enum Cause {
     Reject { reason: String },
     /// The plugin faults on it.
     Fault(Fault),
+    /// The pipeline was stopped before an output took what it led to. Only under at-most-once, where it does not come
+    /// again.
+    NotTaken { reason: String },
 }
 
 impl Cause {
@@ -106,6 +109,7 @@ impl Cause {
     /// The word for a record that asked too often to be tried again.
     const MAX_ATTEMPTS: &'static str = "max-attempts";
     const REJECTED: &'static str = "rejected";
+    const STOPPED: &'static str = "stopped";
 
     /// What a plugin says of a record.
     pub(super) fn of_failure(failure: &Failure) -> Self {
@@ -132,6 +136,7 @@ impl Cause {
             Self::Retry { .. } | Self::Reject { .. } => {
                 [Self::MAX_ATTEMPTS, Self::REJECTED].contains(&word)
             }
+            Self::NotTaken { .. } => word == Self::STOPPED,
         }
     }
 
@@ -146,13 +151,16 @@ impl Cause {
             Self::Retry { .. } => Self::MAX_ATTEMPTS,
             Self::Reject { .. } => Self::REJECTED,
             Self::Fault(fault) => fault.kind(),
+            Self::NotTaken { .. } => Self::STOPPED,
         }
     }
 
     /// One sentence for people.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Retry { reason, .. } | Self::Reject { reason } => reason.clone(),
+            Self::Retry { reason, .. } | Self::Reject { reason } | Self::NotTaken { reason } => {
+                reason.clone()
+            }
             Self::Fault(fault) => fault.to_string(),
         }
     }

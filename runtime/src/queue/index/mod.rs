@@ -7,11 +7,13 @@
 //! Nothing here is written anywhere: what a lease or an acknowledgement changes in the store is part
 //! of a commit, and the index is told how that went (`finish`, `put_back`, `undo`).
 
+mod given_back;
 mod groups;
 mod keyed;
 mod leases;
 mod progress;
 
+use self::given_back::GivenBackByOffset;
 use self::groups::Groups;
 use self::keyed::{Messages, Times};
 use self::leases::{LeaseId, Leases};
@@ -20,7 +22,7 @@ pub(super) use self::progress::{Hole, Trim};
 use super::Receipt;
 use super::attributes::{MAX_PRIORITY, Placement};
 use super::offset_set::OffsetSet;
-use crate::storage::schema::queue_chunk::Exception;
+use crate::storage::schema::queue_chunk::Deliveries;
 
 const PRIORITIES: usize = MAX_PRIORITY as usize + 1;
 
@@ -96,6 +98,7 @@ pub(super) struct Index {
     progress: Progress,
     ready: [OffsetSet; PRIORITIES],
     messages: Messages,
+    given_back: GivenBackByOffset,
     groups: Groups,
     /// Until when messages are delayed.
     delayed: Times,
@@ -113,6 +116,7 @@ impl Index {
             progress: Progress::new(start),
             ready: Default::default(),
             messages: Messages::default(),
+            given_back: GivenBackByOffset::default(),
             groups: Groups::default(),
             delayed: Times::default(),
             expiring: Times::default(),
@@ -158,7 +162,7 @@ impl Index {
         &mut self,
         offset: u64,
         placement: &Placement,
-        deliveries: Exception,
+        deliveries: Deliveries,
         now_ms: u64,
     ) {
         let until_ms = placement.not_before_ms.max(deliveries.not_before_ms);
@@ -176,6 +180,7 @@ impl Index {
             state: State::Behind,
         };
         self.messages.insert(offset, message);
+        self.given_back.set(offset, deliveries.given_back);
         self.wait(offset, until_ms, now_ms);
     }
 
@@ -410,7 +415,10 @@ impl Index {
             // One of ten priorities.
             let plain = (priority - 1) as u8;
             let message = self.messages.get_or_insert_plain(offset, plain);
-            if message.delivery_count >= limit {
+            let delivery_count = message.delivery_count;
+            if delivery_count >= limit
+                && delivery_count.saturating_sub(self.given_back.get(offset).count) >= limit
+            {
                 message.state = State::Settling {
                     before: Before::Waiting { until_ms: 0 },
                 };
@@ -580,6 +588,7 @@ impl Index {
         if let Some(group) = self.let_go(offset)
             && let Some(message) = self.messages.remove(offset)
         {
+            self.given_back.forget(offset);
             if message.expires_at_ms != u64::MAX {
                 self.expiring.remove(message.expires_at_ms, offset);
             }
@@ -639,6 +648,7 @@ impl Index {
             + self.groups.visits.count()
             + self.leases.visits.count()
             + self.messages.visits.count()
+            + self.given_back.visits.count()
             + self.delayed.visits.count()
             + self.expiring.visits.count()
     }
@@ -649,6 +659,7 @@ impl Index {
             ready.clear();
         }
         self.messages = Messages::default();
+        self.given_back = GivenBackByOffset::default();
         self.groups.clear();
         self.delayed = Times::default();
         self.expiring = Times::default();

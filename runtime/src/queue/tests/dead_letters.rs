@@ -55,6 +55,62 @@ fn a_message_is_given_up_on_after_its_deliveries_also_after_a_restart() {
     assert_eq!(leased(&fixture.find("q"), 10), [("good".to_owned(), 2)]);
 }
 
+/// Fails when the messages are given up on after two leases, and when they never are.
+#[test]
+fn what_is_given_back_does_not_count_also_after_a_restart() {
+    let mut fixture = Fixture::new();
+    let config = with_dead_letter(QueueConfig {
+        max_deliveries: Some(2),
+        ..QueueConfig::default()
+    });
+    let mut queue = fixture.create("q", config);
+    enqueue(&queue, &["a", "b"]);
+    let both = |delivery| ["a", "b"].map(|value| (value.to_owned(), delivery));
+    let mut earlier = Vec::new();
+    for delivery in 1..=6 {
+        let messages = lease(&queue, 10);
+        let found: Vec<_> = messages
+            .iter()
+            .map(|message| (value(message), message.delivery_count()))
+            .collect();
+        assert_eq!(found, both(delivery));
+        // Each delivery has its own receipt: that of an earlier one means nothing any more.
+        assert_eq!(block_on(queue.give_back(&earlier)).unwrap().stale, earlier);
+        earlier = receipts(&messages);
+        assert_eq!(
+            block_on(queue.give_back(&earlier)).unwrap().settled_count,
+            2
+        );
+        // A second time it is none of its deliveries.
+        assert_eq!(block_on(queue.give_back(&earlier)).unwrap().stale, earlier);
+        assert_eq!(counts(&queue), (2, 0, 0));
+        drop((queue, messages));
+        if delivery % 2 == 0 {
+            fixture.reopen();
+        }
+        queue = fixture.find("q");
+    }
+    // These end by their visibility timeout, by a restart, and by a release.
+    let late = lease(&queue, 10);
+    assert_eq!(late[1].delivery_count(), 7);
+    fixture.clock.advance_ms(30_000);
+    let late = receipts(&late);
+    assert_eq!(block_on(queue.give_back(&late)).unwrap().stale, late);
+    let last = lease(&queue, 1);
+    assert_eq!(
+        (value(&last[0]), last[0].delivery_count()),
+        ("a".to_owned(), 8)
+    );
+    block_on(queue.release(&receipts(&last), 0)).unwrap();
+    drop((queue, last));
+    fixture.reopen();
+    queue = fixture.find("q");
+    assert_eq!(leased(&queue, 10), [("b".to_owned(), 8)]);
+    let dead = lease(&fixture.find("dead"), 10);
+    assert_eq!(dead.iter().map(value).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(header(&dead[0], ATTEMPTS).unwrap(), "2");
+}
+
 #[test]
 fn five_deliveries_are_the_default_and_without_a_dead_letter_there_is_no_end() {
     let fixture = Fixture::new();

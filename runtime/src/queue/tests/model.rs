@@ -28,6 +28,7 @@ enum Step {
     /// Which of the receipts ever handed out.
     Acknowledge(Vec<prop::sample::Index>),
     Release(prop::sample::Index, u64),
+    GiveBack(Vec<prop::sample::Index>),
     Extend(prop::sample::Index, u64),
     /// Acknowledges and releases in a commit that is dropped.
     Drop(Vec<prop::sample::Index>, prop::sample::Index),
@@ -60,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (1..8_usize).prop_map(Step::Lease),
         6 => some().prop_map(Step::Acknowledge),
         3 => (one(), 0..12_000_u64).prop_map(|(which, ms)| Step::Release(which, ms)),
+        3 => some().prop_map(Step::GiveBack),
         2 => (one(), 1..20_000_u64).prop_map(|(which, ms)| Step::Extend(which, ms)),
         2 => (some(), one()).prop_map(|(all, which)| Step::Drop(all, which)),
         4 => (0..12_000_u64).prop_map(Step::Advance),
@@ -76,6 +78,8 @@ struct Message {
     until_ms: u64,
     expires_at_ms: Option<u64>,
     count: u32,
+    /// Deliveries that do not count.
+    given_back: BTreeSet<u32>,
     /// Until when it is leased.
     leased_ms: Option<u64>,
 }
@@ -96,6 +100,7 @@ impl Model {
                 until_ms: of.delay_ms.map_or(0, |ms| now_ms + ms),
                 expires_at_ms: of.time_to_live_ms.map(|ms| now_ms + ms),
                 count: 0,
+                given_back: BTreeSet::new(),
                 leased_ms: None,
             };
             self.live.insert(self.next, message);
@@ -149,7 +154,7 @@ impl Model {
                 let next = ready.min_by_key(|(offset, message)| (9 - message.priority, **offset));
                 let Some((offset, message)) = next else { break };
                 let (offset, count) = (*offset, message.count);
-                if count >= MAX_DELIVERIES {
+                if count - message.given_back.len() as u32 >= MAX_DELIVERIES {
                     given_up.insert(offset);
                 } else {
                     leased.push((offset, count + 1));
@@ -262,6 +267,24 @@ impl Run {
                         message.until_ms = now_ms + delay_ms;
                     }
                 }
+            }
+            Step::GiveBack(which) => {
+                let picked = self.pick(which);
+                let settled = block_on(self.queue().give_back(&picked)).unwrap();
+                let mut stale = Vec::new();
+                self.model.end_leases(now_ms);
+                for receipt in picked {
+                    let message = self.model.valid(receipt);
+                    match message.filter(|message| message.leased_ms.is_some()) {
+                        Some(message) => {
+                            message.given_back.insert(receipt.delivery_count);
+                            message.leased_ms = None;
+                            message.until_ms = 0;
+                        }
+                        None => stale.push(receipt),
+                    }
+                }
+                prop_assert_eq!(settled.stale, stale);
             }
             Step::Extend(which, ms) => {
                 let picked = self.pick(&[*which]);

@@ -2,12 +2,17 @@
 //!
 //! The value is two sets of positions ([`Positions`]), acknowledged and delivered once, a big-endian
 //! `u16` with the number of exceptions, and those: position (`u16`), delivery count (`u32`), not
-//! before (`u64`, ms since the epoch), ascending by position.
+//! before (`u64`, ms since the epoch), ascending by position. If deliveries were given back the number
+//! of their messages follows (`u16`), and those: position (`u16`), the last such delivery (`u32`), how many
+//! there were (`u32`), ascending, too.
 //!
 //! Changes are RocksDB merges of values that hold the change only: sets unite, the greater
-//! `(delivery count, not before)` of a position wins, and nothing but the acknowledgement is kept of
-//! an acknowledged message. So changes may reach the store in any order, and cost what they change
-//! and not what the chunk holds.
+//! `(delivery count, not before)` of a position wins, and so does the greater `(last, how many)` of what was
+//! given back; nothing but the acknowledgement is kept of an acknowledged message. So changes may reach the
+//! store in any order, and cost what they change and not what the chunk holds.
+//!
+//! That a delivery does not count is therefore a second count that only grows: the first one could not
+//! fall, and names the delivery in receipts.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +24,47 @@ pub const KEY_LEN_BYTES: usize = 13;
 
 /// Bytes of one exception.
 const EXCEPTION_LEN_BYTES: usize = 14;
+/// Bytes that say which deliveries of a message were given back.
+const GIVEN_BACK_LEN_BYTES: usize = 10;
 
 /// What a message that was delivered more than once, or is to wait, has besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exception {
     /// Deliveries so far.
     pub delivery_count: u32,
+    /// The message is not to be delivered before, in ms since the epoch; 0 = at once.
+    pub not_before_ms: u64,
+}
+
+/// Deliveries of a message that do not count, since it was given back in good order. Both numbers only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GivenBack {
+    /// The last of them; the first delivery is 1.
+    pub last_delivery: u32,
+    /// How many there were.
+    pub count: u32,
+}
+
+impl GivenBack {
+    /// The same with another delivery, which is one however often it is given back.
+    pub fn with(self, delivery: u32) -> Self {
+        if delivery <= self.last_delivery {
+            return self;
+        }
+        Self {
+            last_delivery: delivery,
+            count: self.count.saturating_add(1),
+        }
+    }
+}
+
+/// What is known of the deliveries of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deliveries {
+    /// Deliveries so far.
+    pub delivery_count: u32,
+    /// Those of them that do not count.
+    pub given_back: GivenBack,
     /// The message is not to be delivered before, in ms since the epoch; 0 = at once.
     pub not_before_ms: u64,
 }
@@ -38,20 +78,22 @@ pub struct Chunk {
     pub delivered: Positions,
     /// By position: counts above 1, and times to wait for.
     pub exceptions: BTreeMap<u16, Exception>,
+    /// By position: which deliveries were given back, if any.
+    pub given_back: BTreeMap<u16, GivenBack>,
 }
 
 impl Chunk {
     /// Deliveries of a message so far, and when it may be delivered again.
-    pub fn deliveries(&self, position: usize) -> Exception {
+    pub fn deliveries(&self, position: usize) -> Deliveries {
         let once = u32::from(self.delivered.contains(position));
-        let exception = u16::try_from(position)
-            .ok()
-            .and_then(|position| self.exceptions.get(&position))
-            .copied()
-            .unwrap_or_default();
-        Exception {
+        let Ok(position) = u16::try_from(position) else {
+            return Deliveries::default();
+        };
+        let exception = self.exceptions.get(&position).copied().unwrap_or_default();
+        Deliveries {
             delivery_count: exception.delivery_count.max(once),
-            ..exception
+            given_back: self.given_back.get(&position).copied().unwrap_or_default(),
+            not_before_ms: exception.not_before_ms,
         }
     }
 
@@ -63,9 +105,15 @@ impl Chunk {
             let known = self.exceptions.entry(*position).or_default();
             *known = (*known).max(*exception);
         }
+        for (position, given_back) in &change.given_back {
+            let known = self.given_back.entry(*position).or_default();
+            *known = (*known).max(*given_back);
+        }
         let acknowledged = self.acknowledged;
         self.delivered.subtract(&acknowledged);
         self.exceptions
+            .retain(|position, _| !acknowledged.contains(usize::from(*position)));
+        self.given_back
             .retain(|position, _| !acknowledged.contains(usize::from(*position)));
     }
 }
@@ -99,6 +147,15 @@ pub fn value(chunk: &Chunk) -> Vec<u8> {
         value.extend_from_slice(&exception.delivery_count.to_be_bytes());
         value.extend_from_slice(&exception.not_before_ms.to_be_bytes());
     }
+    // Chunks from before there was such a count end here, and most others do.
+    if !chunk.given_back.is_empty() {
+        value.extend_from_slice(&(chunk.given_back.len() as u16).to_be_bytes());
+        for (position, given_back) in &chunk.given_back {
+            value.extend_from_slice(&position.to_be_bytes());
+            value.extend_from_slice(&given_back.last_delivery.to_be_bytes());
+            value.extend_from_slice(&given_back.count.to_be_bytes());
+        }
+    }
     value
 }
 
@@ -106,29 +163,49 @@ pub fn value(chunk: &Chunk) -> Vec<u8> {
 pub fn parse_value(mut value: &[u8]) -> Option<Chunk> {
     let acknowledged = Positions::decode(&mut value)?;
     let delivered = Positions::decode(&mut value)?;
-    let (count, mut rest) = value.split_at_checked(2)?;
-    let count = usize::from(u16::from_be_bytes(count.try_into().ok()?));
-    if rest.len() != count * EXCEPTION_LEN_BYTES {
-        return None;
-    }
-    let mut exceptions = BTreeMap::new();
-    while let Some((exception, after)) = rest.split_at_checked(EXCEPTION_LEN_BYTES) {
-        let position = u16::from_be_bytes(exception.get(..2)?.try_into().ok()?);
-        if u64::from(position) >= CHUNK_MESSAGES {
-            return None;
-        }
-        let known = Exception {
-            delivery_count: read_u32(exception, 2)?,
-            not_before_ms: read_u64(exception, 6)?,
-        };
-        exceptions.insert(position, known);
-        rest = after;
-    }
-    Some(Chunk {
+    let exceptions = decode_entries(&mut value, EXCEPTION_LEN_BYTES, |entry| {
+        Some(Exception {
+            delivery_count: read_u32(entry, 2)?,
+            not_before_ms: read_u64(entry, 6)?,
+        })
+    })?;
+    let given_back = match value.is_empty() {
+        true => BTreeMap::new(),
+        false => decode_entries(&mut value, GIVEN_BACK_LEN_BYTES, |entry| {
+            Some(GivenBack {
+                last_delivery: read_u32(entry, 2)?,
+                count: read_u32(entry, 6)?,
+            })
+        })?,
+    };
+    value.is_empty().then_some(Chunk {
         acknowledged,
         delivered,
         exceptions,
+        given_back,
     })
+}
+
+/// Takes a number and as many entries off the front of `bytes`, each of which begins with its position;
+/// `None` if they are malformed.
+fn decode_entries<T>(
+    bytes: &mut &[u8],
+    entry_len_bytes: usize,
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Option<BTreeMap<u16, T>> {
+    let (count, rest) = bytes.split_at_checked(2)?;
+    let count = usize::from(u16::from_be_bytes(count.try_into().ok()?));
+    let (encoded, rest) = rest.split_at_checked(count * entry_len_bytes)?;
+    *bytes = rest;
+    let mut entries = BTreeMap::new();
+    for entry in encoded.chunks_exact(entry_len_bytes) {
+        let position = u16::from_be_bytes(entry.get(..2)?.try_into().ok()?);
+        if u64::from(position) >= CHUNK_MESSAGES {
+            return None;
+        }
+        entries.insert(position, decode(entry)?);
+    }
+    Some(entries)
 }
 
 /// Merges changes into a value, in any order; `None` if one of them is malformed.
@@ -152,6 +229,13 @@ mod tests {
 
     use super::*;
 
+    fn given_back() -> impl Strategy<Value = GivenBack> {
+        (0..5_u32, 0..5_u32).prop_map(|(last_delivery, count)| GivenBack {
+            last_delivery,
+            count,
+        })
+    }
+
     fn chunk() -> impl Strategy<Value = Chunk> {
         // Few positions, so that changes meet.
         let positions = || {
@@ -169,12 +253,13 @@ mod tests {
                 not_before_ms,
             });
         let exceptions = proptest::collection::btree_map(0..40_u16, exception, 0..10);
-        (positions(), positions(), exceptions).prop_map(|(acknowledged, delivered, exceptions)| {
-            Chunk {
-                acknowledged,
-                delivered,
-                exceptions,
-            }
+        let given_back = proptest::collection::btree_map(0..40_u16, given_back(), 0..10);
+        let parts = (positions(), positions(), exceptions, given_back);
+        parts.prop_map(|(acknowledged, delivered, exceptions, given_back)| Chunk {
+            acknowledged,
+            delivered,
+            exceptions,
+            given_back,
         })
     }
 
@@ -214,8 +299,12 @@ mod tests {
             after.merge(&Chunk::default());
             after.merge(&change);
             if !after.acknowledged.contains(position) {
-                prop_assert!(after.deliveries(position) >= before.deliveries(position));
-                prop_assert!(after.deliveries(position) >= change.deliveries(position));
+                let after = after.deliveries(position);
+                for known in [before.deliveries(position), change.deliveries(position)] {
+                    let times = |of: Deliveries| (of.delivery_count, of.not_before_ms);
+                    prop_assert!(times(after) >= times(known));
+                    prop_assert!(after.given_back >= known.given_back);
+                }
             }
         }
 
@@ -226,9 +315,38 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_from_before_deliveries_were_given_back_is_read() {
+        // Nothing acknowledged, 3 to 4 delivered, 4 for the second time.
+        let value = [
+            0, 1, 0, 3, 0, 4, 0, 1, 0, 4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let mut older = parse_value(&value).unwrap();
+        assert_eq!(super::value(&older), value);
+        let of = |chunk: &Chunk, position| {
+            let deliveries = chunk.deliveries(position);
+            (deliveries.delivery_count, deliveries.given_back.count)
+        };
+        assert_eq!((of(&older, 3), of(&older, 4)), ((1, 0), (2, 0)));
+        let mut change = Chunk::default();
+        change
+            .given_back
+            .insert(4, GivenBack::default().with(2).with(2));
+        older.merge(&change);
+        let stored = super::value(&older);
+        assert_eq!(
+            stored,
+            [&value[..], &[0, 1, 0, 4, 0, 0, 0, 2, 0, 0, 0, 1]].concat()
+        );
+        assert_eq!(of(&parse_value(&stored).unwrap(), 4), (2, 1));
+        assert_eq!(parse_value(&stored[..stored.len() - 1]), None);
+        assert_eq!(parse_value(&[&stored[..], &[0]].concat()), None);
+    }
+
+    #[test]
     fn a_full_chunk_is_a_marker() {
         let mut chunk = Chunk::default();
         chunk.delivered.insert_range(0, 1024);
+        chunk.given_back.insert(9, GivenBack::default().with(1));
         chunk.exceptions.insert(
             5,
             Exception {
