@@ -121,9 +121,7 @@ pub(super) fn read(
         },
         inputs,
         outputs: outputs.into_iter().map(|(_, named)| named).collect(),
-        dead_letter_span: table
-            .value("dead-letter")
-            .map_or(key.span(), |value| value.span()),
+        dead_letter_span: table.span_of("dead-letter"),
     })
 }
 

@@ -136,12 +136,9 @@ pub(super) fn read(key: KeyRef<'_>, value: Value<'_>, report: &mut Report<'_>) -
         default_priority: u8::try_from(priority).ok()?,
         place: report.place(&key.span()),
     };
-    let dead_letter_span = table
-        .value("dead-letter")
-        .map_or(key.span(), |value| value.span());
     Some(Read {
         spec,
-        dead_letter_span,
+        dead_letter_span: table.span_of("dead-letter"),
     })
 }
 

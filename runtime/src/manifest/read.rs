@@ -103,6 +103,12 @@ impl<'a> Table<'a> {
             .map_or(self.span.clone(), |(key, _)| key.span())
     }
 
+    /// Where the value of a key is, or the table if it has none.
+    pub(super) fn span_of(&self, key: &str) -> Range<usize> {
+        self.value(key)
+            .map_or(self.span.clone(), |value| value.span())
+    }
+
     /// The value of a key that has to be there; `advice` says what to add.
     pub(super) fn required(
         &self,
