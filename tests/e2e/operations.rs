@@ -421,10 +421,10 @@ plugin = "traps"
 to = "topic:recent"
 dead-letter = "stop"
 retry = { max-attempts = 1 }
-batch = { max-wait = "1s" }
+batch = { max-wait = "10s" }
 "#,
     );
-    // They wait for a second, so that what a run applies when it starts is over.
+    // They wait for a while, so that what a run applies when it starts is over.
     let records = ["good", "poison"].map(|value| json!({ "timestamp": 1, "value": value }));
     let file = sandbox.write_lines("records.jsonl", records.map(|record| record.to_string()));
     sandbox.produce_records("in", &file);

@@ -461,8 +461,8 @@ fn a_run_that_is_stopped_while_its_output_is_full_costs_no_delivery() {
 fn a_batch_that_waits_keeps_its_leases() {
     let messages: Vec<String> = (0..5).map(|number| format!("record {number}")).collect();
     let sandbox = from_work(
-        "max-deliveries = 1\nvisibility-timeout = \"3s\"",
-        "to = \"topic:out\"\nbatch.max-wait = \"15s\"\nlimits.deadline = \"30s\"",
+        "max-deliveries = 1\nvisibility-timeout = \"12s\"",
+        "to = \"topic:out\"\nbatch.max-wait = \"60s\"\nlimits.deadline = \"60s\"",
         &messages,
     );
     let summary = run(&sandbox);

@@ -17,7 +17,7 @@ use super::progress::{self, Progress, Unit};
 use super::telemetry::LogFormat;
 use super::traces::TraceArgs;
 use super::{DEFAULT_DATA_DIR, GlobalArgs};
-use crate::log::Maintenance;
+use crate::log::{Log, Maintenance};
 use crate::manifest::{self, ResolvedManifest};
 use crate::model::PipelineName;
 use crate::pipeline::{self, Failure, Pipelines, Plugins};
@@ -82,6 +82,7 @@ struct FailureView {
 struct Upkeep {
     topics: Maintenance,
     queues: queue::Maintenance,
+    log: Log,
 }
 
 impl Upkeep {
@@ -89,19 +90,35 @@ impl Upkeep {
         Self {
             topics: Maintenance::start(data.log.clone()),
             queues: queue::Maintenance::start(data.queues.clone()),
+            log: data.log.clone(),
         }
     }
 
     /// Goes over everything once more: where pipelines run for a short time only, again and again, what is due to go would
     /// stay for ever otherwise. A signal ends it early, and nothing else: the records have been processed.
     async fn finish(self, interrupt: &Interrupt) {
+        let before = start_offsets(&self.log);
         let finished = async { tokio::join!(self.topics.finish(), self.queues.finish()) };
         tokio::select! {
             biased;
             () = interrupt.requested() => {}
             _ = finished => {}
         }
+        let deleted = start_offsets(&self.log).saturating_sub(before);
+        if deleted > 0 {
+            // What the run has just written may be among them: it has the times of what it was made of.
+            progress::note(&format!(
+                "{deleted} records went that were older, or more, than the retention of their topics allows"
+            ));
+        }
     }
+}
+
+/// Where the partitions of all topics start, together: it grows with each record that retention deletes.
+fn start_offsets(log: &Log) -> u64 {
+    let topics = log.topics();
+    let partitions = topics.iter().flat_map(|topic| topic.partitions());
+    partitions.map(|partition| partition.start_offset()).sum()
 }
 
 /// Runs the pipelines of a manifest.

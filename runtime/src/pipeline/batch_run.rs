@@ -297,8 +297,14 @@ impl BatchRunner {
             };
             // What it was to take out of an output is there again, to make room.
             drop(checkpoint);
-            if self.wait_for_room(reason, stop).await? == Progress::Stopped {
-                return Ok((called, Checkpoint::default()));
+            match self.wait_for_room(reason, stop).await {
+                Ok(Progress::Stopped) => return Ok((called, Checkpoint::default())),
+                Ok(Progress::Whole) => {}
+                Err(error) => {
+                    let (name, records) = (&self.pipeline.spec.name, all.len());
+                    tracing::warn!(pipeline = %name, records, %error, "what these records led to is lost, since at-most-once had committed their progress");
+                    return Err(error);
+                }
             }
             // The call has not counted: another version may make it.
             self.swap_if_asked().await;

@@ -124,8 +124,8 @@ fn unexpected(
         (Outcome::Letter(letter), Some((reason, attempts))) => {
             // A call that was not given the processor in time is an attempt, too, on a machine that is busy.
             let was_late = letter.reason == "deadline" && letter.attempts == MAX_ATTEMPTS;
-            let is_as_expected = letter.reason == reason
-                && (letter.attempts == attempts || (1..MAX_ATTEMPTS).contains(&attempts));
+            let is_as_expected =
+                letter.reason == reason && (attempts..=MAX_ATTEMPTS).contains(&letter.attempts);
             let is_right = (was_late || is_as_expected) && is_of(letter, ledger, stage);
             (!is_right).then(|| format!("{reason} after {attempts} attempts"))
         }
