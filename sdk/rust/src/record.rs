@@ -250,6 +250,8 @@ impl StateKeys {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn batch() -> Batch {
@@ -271,6 +273,27 @@ mod tests {
             timestamps: vec![10, 11, 12],
             offsets: vec![5, 6, 9],
             ..Batch::empty()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back_as_they_were_encoded(
+            headers in prop::collection::vec((".{0,20}", prop::option::of(prop::collection::vec(any::<u8>(), 0..20))), 0..8)
+        ) {
+            let mut encoded = Vec::new();
+            for (name, value) in &headers {
+                encode_header(&mut encoded, name, value.as_deref());
+            }
+            let read: Vec<_> = Headers::from_encoded(&encoded).map(|it| (it.name, it.value)).collect();
+            let given: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+            prop_assert_eq!(read, given);
+        }
+
+        #[test]
+        fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // Each header takes 8 bytes at least.
+            prop_assert!(Headers::from_encoded(&bytes).count() <= bytes.len() / 8);
         }
     }
 
