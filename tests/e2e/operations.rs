@@ -325,6 +325,20 @@ fn health_is_what_the_server_says() {
         .expect_error(&["no answer from"]);
 }
 
+/// Fails when the server of the data directory is not found.
+#[test]
+fn health_is_that_of_the_server_that_holds_the_data_directory() {
+    let sandbox = Sandbox::new();
+    let ask = || sandbox.run(&["health", "--output", "json"]);
+    let server = Server::start(&sandbox, &[]);
+    let view: serde_json::Value = serde_json::from_str(&ask().expect_code(0).stdout).unwrap();
+    assert_eq!(view["ready"], true);
+    assert_eq!(view["url"], format!("{}/readyz", server.url()));
+    // What is left behind by one that was killed tells of none that is ready.
+    assert!(server.kill());
+    ask().expect_code(1).expect_error(&["no answer from"]);
+}
+
 /// Whoever holds the data directory may listen where an address was left behind, and say nothing.
 ///
 /// Fails when its answer is waited for as long as that of a server.

@@ -1,7 +1,7 @@
 //! What tokens open, for how long, and what is written down of it; and what a server takes at most.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -345,6 +345,90 @@ fn bodies_together_hold_no_more_than_the_server_has_room_for() {
     while server.post_lines(path, &line(300_000)).status == 503 {
         assert!(started.elapsed() < SOON, "the room never came back");
     }
+}
+
+/// An address of this machine that is not of the loopback interface; none where there is no network.
+fn address_in_the_network() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // This sends nothing; it chooses the address from which would be sent.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
+}
+
+/// Asks for every operation without a token that is good. `is_here`: over the loopback interface, where health is told.
+fn all_are_refused(server: &Server, document: &Value, is_here: bool) {
+    let mut refused = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let method = method.to_uppercase();
+            let answered = server.send(&method, path, "application/json", "{}");
+            if is_here && operation["security"][0] == json!({}) {
+                assert!(["/livez", "/readyz"].contains(&path.as_str()), "{path}");
+                answered.expect(200);
+            } else {
+                answered.expect_problem(401, "unauthenticated");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 50, "only {refused} operations");
+}
+
+/// A server with TLS, and a token of it.
+fn listening_at(address: &str, sandbox: &Sandbox) -> (Server, String) {
+    let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/e2e/tls");
+    let certificate = format!("{tls}/localhost.pem");
+    let key = format!("{tls}/localhost.key");
+    let files = ["--tls-certificates", &certificate, "--tls-key", &key];
+    let admin = token(sandbox, &["t", "--role", "admin"]);
+    (Server::listen(sandbox, address, &files), admin)
+}
+
+#[test]
+fn off_loopback_no_operation_is_reached_without_a_token() {
+    let sandbox = Sandbox::new();
+    let (mut server, admin) = listening_at("0.0.0.0:0", &sandbox);
+    server.call_it("localhost");
+    let document = server.get("/openapi.json").expect(200).json();
+    all_are_refused(&server, &document, true);
+    // Revoking the last token opens nothing.
+    server.log_in(&admin);
+    let revoke = server.send("DELETE", "/v1/tokens/t", "application/json", "");
+    revoke.expect(204);
+    all_are_refused(&server, &document, true);
+    server.log_out();
+    all_are_refused(&server, &document, true);
+    // Whoever can read the data directory is still let in, by whatever name the certificate knows the server.
+    assert_eq!(sandbox.json(&["token", "list"]), json!([]));
+    server.stop();
+}
+
+/// Fails when the server takes what comes over the network for its own machine's, and when `health` sends no token.
+/// `server/access/tests.rs` has the first for machines without a network.
+#[test]
+fn over_the_network_health_is_told_to_those_with_a_token() {
+    let Some(address) = address_in_the_network() else {
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let address = address.to_string();
+    let (mut server, admin) = listening_at(&format!("{address}:0"), &sandbox);
+    server.call_it(&address);
+    let paths = ["/readyz", "/livez", "/openapi.json", "/errors/internal"];
+    for path in paths {
+        server.get(path).expect_problem(401, "unauthenticated");
+    }
+    server.log_in(&admin);
+    for path in paths {
+        server.get(path).expect(200);
+    }
+    let document = server.get("/openapi.json").expect(200).json();
+    server.log_out();
+    all_are_refused(&server, &document, false);
+    // With the token that the data directory has.
+    sandbox.run(&["health"]).expect_code(0);
+    server.stop();
 }
 
 /// A connection on which the server was asked whether it lives.

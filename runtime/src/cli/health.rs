@@ -2,25 +2,29 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
+use axum::http::Request;
+use bytes::Bytes;
 use serde::Serialize;
-use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig};
 
+use super::GlobalArgs;
+use super::client::Remote;
 use super::exit::Ending;
 use super::output::Output;
+use crate::server::LocalServer;
 
 /// How long a server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Bytes of an answer that are shown.
-const MAX_ANSWER_BYTES: u64 = 64 << 10;
+/// Where a server says whether it is ready.
+const READY: &str = "/readyz";
+const DEFAULT_URL: &str = "http://127.0.0.1:8474";
 
 /// Arguments of `health`.
 #[derive(Debug, clap::Args)]
 pub(super) struct HealthArgs {
-    /// The server
-    #[arg(default_value = "http://127.0.0.1:8474", env = "MILLSTREAM_HEALTH_URL")]
-    url: String,
+    /// The server [default: `--server`, else the one that holds the data directory, else http://127.0.0.1:8474]
+    #[arg(env = "MILLSTREAM_HEALTH_URL")]
+    url: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,9 +36,26 @@ struct HealthView {
 }
 
 /// Runs the verb: the exit code is 0 if the server is ready, else 1.
-pub(super) async fn run(args: HealthArgs, output: &mut Output) -> anyhow::Result<Ending> {
-    let asked = tokio::task::spawn_blocking(move || ask(&args.url));
-    let view = asked.await.context("the question was not asked")??;
+pub(super) async fn run(
+    args: HealthArgs,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> anyhow::Result<Ending> {
+    let server = server(args, global)?;
+    let url = format!("{}{READY}", server.url());
+    let request = Request::get(READY).body(Bytes::new())?;
+    let answered = tokio::time::timeout(TIMEOUT, server.send(request))
+        .await
+        .with_context(|| format!("no answer from {url} within {TIMEOUT:?}"))?;
+    // For a health check that is an answer, and not the exit code of a server that cannot be asked.
+    let (status, answer) = answered.map_err(|error| anyhow!("no answer from {url}: {error:#}"))?;
+    let answer = String::from_utf8_lossy(&answer.body);
+    let view = HealthView {
+        url,
+        ready: status.is_success(),
+        status: status.as_u16(),
+        answer: answer.trim().to_owned(),
+    };
     output.result(&view, |output| {
         let word = if view.ready { "ready" } else { "not ready" };
         output.line(format_args!("{word} ({}): {}", view.status, view.answer))
@@ -45,31 +66,11 @@ pub(super) async fn run(args: HealthArgs, output: &mut Output) -> anyhow::Result
     })
 }
 
-fn ask(server: &str) -> anyhow::Result<HealthView> {
-    let url = format!("{}/readyz", server.trim_end_matches('/'));
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
-    let agent: Agent = Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .tls_config(tls)
-        .build()
-        .into();
-    let mut response = agent
-        .get(&url)
-        .call()
-        .with_context(|| format!("no answer from {url}"))?;
-    let answer = response
-        .body_mut()
-        .with_config()
-        .limit(MAX_ANSWER_BYTES)
-        .read_to_string()
-        .with_context(|| format!("the answer from {url} cannot be read"))?;
-    Ok(HealthView {
-        url,
-        ready: response.status().is_success(),
-        status: response.status().as_u16(),
-        answer: answer.trim().to_owned(),
-    })
+fn server(args: HealthArgs, global: &GlobalArgs) -> anyhow::Result<Remote> {
+    let url = args.url.as_ref().or(global.server.as_ref());
+    match (url, LocalServer::read(&global.data_dir)) {
+        (Some(url), _) => Remote::named(url, global),
+        (None, Some(server)) => Remote::local(server),
+        (None, None) => Remote::named(DEFAULT_URL, global),
+    }
 }

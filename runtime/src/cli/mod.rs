@@ -267,7 +267,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Ending> {
         Command::Backup(args) => backup::run(&args, &global, &mut output).await,
         Command::Restore(args) => restore::run(&args, &global, &mut output),
         Command::Verify(args) => verify::run(args, &global, &mut output).await,
-        Command::Health(args) => health::run(args, &mut output).await,
+        Command::Health(args) => health::run(args, &global, &mut output).await,
         Command::Completions(args) => completions::completions(&args, &mut output),
         Command::Man(args) => completions::man(&args, &mut output),
         Command::Bench(args) => crate::bench::run(args, global.output == Format::Json)

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use utoipa::ToSchema as _;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
     ResponseBuilder, Schema,
@@ -57,7 +57,7 @@ pub(super) fn without_operations() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "Made by `millstream token create`; its roles are the scopes of the operations.",
+            "Made by `millstream token create`; its roles are the scopes of the operations. Where it can be left out, that is so on the server's own machine only.",
         ))
         .build();
     let mut info = Info::new("Millstream", env!("CARGO_PKG_VERSION"));
@@ -91,8 +91,8 @@ fn problem(description: &str) -> Response {
         .build()
 }
 
-/// The document as clients read it. What an operation needs must have been read from it before: an operation that
-/// everybody may call has no security here.
+/// The document as clients read it. What an operation needs must have been read from it before: of an operation that
+/// everybody on the server's machine may call it says here that a token can be left out.
 pub(super) fn published(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
@@ -100,7 +100,9 @@ pub(super) fn published(mut document: OpenApi) -> OpenApi {
             add_problems(operation);
             describe_responses(operation);
             if is_for_anyone(operation) {
-                operation.security = Some(Vec::new());
+                let no_token = SecurityRequirement::default();
+                let any_token = SecurityRequirement::new(SCHEME, [""; 0]);
+                operation.security = Some(vec![no_token, any_token]);
             }
             // Handlers of several kinds of things share names, and an identifier must be unique.
             let tag = operation.tags.iter().flatten().next();
@@ -150,12 +152,13 @@ fn describe_names(operation: &mut Operation) {
 fn add_problems(operation: &mut Operation) {
     let has_body = operation.request_body.is_some();
     let takes_something = has_body || operation.parameters.iter().flatten().next().is_some();
-    let needs_token = !is_for_anyone(operation);
+    let is_for_anyone = is_for_anyone(operation);
     for (name, status, _) in PROBLEMS {
         let is_possible = match *status {
             StatusCode::BAD_REQUEST => takes_something,
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE => has_body,
-            _ => needs_token,
+            StatusCode::UNAUTHORIZED => true,
+            _ => !is_for_anyone,
         };
         if is_possible {
             let responses = &mut operation.responses.responses;
@@ -246,12 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_for_anyone_has_no_security() {
+    fn an_operation_for_anyone_needs_a_token_from_elsewhere_only() {
         let operation = published_operation(json!({
             "security": [{"token": ["anyone"]}],
             "responses": {"200": {"description": "ok"}},
         }));
-        assert_eq!(statuses(&operation), ["200"]);
-        assert_eq!(operation["security"], json!([]));
+        assert_eq!(statuses(&operation), ["200", "401"]);
+        assert_eq!(operation["security"], json!([{}, {"token": []}]));
     }
 }

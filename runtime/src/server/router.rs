@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::access::{self, Access, Entrance, TokenError, Tokens};
@@ -55,27 +56,34 @@ pub(super) fn router(state: State, entrance: Entrance) -> Router {
         .split_for_parts();
     let access = Access::new(&document, state.tokens.clone(), entrance);
     let body_bytes = state.limits.body_bytes;
-    let document = serde_json::to_vec(&document::published(document)).unwrap_or_default();
-    // Shared by all who ask for it, since nobody needs a token for that.
-    let document = Bytes::from(document);
+    let published = published(&document::published(document), access.clone());
     router
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(state.intake.clone(), intake::bound))
         .layer(from_fn_with_state(access, access::check))
-        // Nobody needs a token for what follows.
-        .route(
-            "/openapi.json",
-            get(move || async move {
-                ([(header::CONTENT_TYPE, "application/json")], document).into_response()
-            }),
-        )
-        .route("/errors/{code}", get(error_pages::show))
+        .merge(published)
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
         // A panic is an answer, too.
         .layer(from_fn_with_state(state.clone(), requests::count))
         .with_state(state)
+}
+
+/// What describes the API: the OpenAPI document, which therefore does not describe it, and the pages of errors.
+fn published(document: &OpenApi, access: Access) -> Router<State> {
+    let document = serde_json::to_vec(document).unwrap_or_default();
+    // Shared by all who ask for it: there may be many.
+    let document = Bytes::from(document);
+    let show = move || async move {
+        let media_type = [(header::CONTENT_TYPE, "application/json")];
+        (media_type, document).into_response()
+    };
+    Router::new()
+        .route("/openapi.json", get(show))
+        .route("/errors/{code}", get(error_pages::show))
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(access, access::check_elsewhere))
 }
 
 async fn no_path(request: axum::extract::Request) -> Problem {

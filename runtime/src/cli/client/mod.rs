@@ -19,9 +19,8 @@ use crate::deploy::{Deployments, Offline, SignatureRules};
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::server::{self, Data, LocalServer, Problem};
 use crate::storage::{self, layout};
-use remote::{Remote, Trust};
 
-pub(super) use remote::Unreachable;
+pub(super) use remote::{Remote, Unreachable};
 
 /// Plugin instances at a time where no pipeline runs: one is opened, to see whether it does.
 const OFFLINE_INSTANCES: u32 = 16;
@@ -67,14 +66,7 @@ impl Place {
     /// Opens the data directory, or finds the server that holds it, or takes the one that `--server` names.
     pub(super) fn find(global: &GlobalArgs, access: Access) -> anyhow::Result<Self> {
         if let Some(url) = &global.server {
-            return Ok(Self::Server(Remote::new(
-                url,
-                global.token.clone(),
-                match &global.server_ca {
-                    Some(file) => Trust::Certificates(file),
-                    None => Trust::System,
-                },
-            )?));
+            return Ok(Self::Server(Remote::named(url, global)?));
         }
         let error = match DataDirectory::open(global, access) {
             Ok(data) => return Ok(Self::Directory(data)),
@@ -82,11 +74,7 @@ impl Place {
         };
         let is_locked = matches!(error.downcast_ref(), Some(storage::Error::Locked { .. }));
         match LocalServer::read(&global.data_dir).filter(|_| is_locked) {
-            Some(server) => Ok(Self::Server(Remote::new(
-                &server.url,
-                Some(server.token),
-                Trust::OwnMachine,
-            )?)),
+            Some(server) => Ok(Self::Server(Remote::local(server)?)),
             None => Err(error),
         }
     }

@@ -11,7 +11,9 @@ use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::Answer;
+use crate::cli::GlobalArgs;
 use crate::cli::exit::Usage;
+use crate::server::LocalServer;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a deploy of many tasks, or a compaction, takes.
@@ -27,7 +29,7 @@ pub(in crate::cli) struct Unreachable {
 
 /// Whose certificates are good.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Trust<'a> {
+enum Trust<'a> {
     /// Those that the system trusts.
     System,
     /// Those that lead to one in this file, in PEM.
@@ -46,8 +48,21 @@ pub(in crate::cli) struct Remote {
 }
 
 impl Remote {
-    /// A server at a URL.
-    pub(super) fn new(url: &str, token: Option<String>, trust: Trust<'_>) -> anyhow::Result<Self> {
+    /// A server that the user has named, with the token and the certificates that are to be used for it.
+    pub(in crate::cli) fn named(url: &str, global: &GlobalArgs) -> anyhow::Result<Self> {
+        let trust = match &global.server_ca {
+            Some(file) => Trust::Certificates(file),
+            None => Trust::System,
+        };
+        Self::new(url, global.token.clone(), trust)
+    }
+
+    /// The server that holds a data directory of this machine.
+    pub(in crate::cli) fn local(server: LocalServer) -> anyhow::Result<Self> {
+        Self::new(&server.url, Some(server.token), Trust::OwnMachine)
+    }
+
+    fn new(url: &str, token: Option<String>, trust: Trust<'_>) -> anyhow::Result<Self> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Usage(format!(
                 "the server is `{url}`; expected a URL such as http://127.0.0.1:8474"
@@ -89,8 +104,13 @@ impl Remote {
         })
     }
 
+    /// Where it is, without a slash at the end.
+    pub(in crate::cli) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Asks, and waits for the answer on another thread.
-    pub(super) async fn send(
+    pub(in crate::cli) async fn send(
         &self,
         request: Request<Bytes>,
     ) -> anyhow::Result<(StatusCode, Answer)> {

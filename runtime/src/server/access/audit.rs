@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::guard::peer;
+use super::origin::peer;
 use super::tokens::Identity;
 
 /// Bytes after which a file is set aside with `.1` at the end of its name, over the one before it.

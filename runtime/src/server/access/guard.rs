@@ -5,12 +5,11 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Query, Request, State as StateOf};
+use axum::extract::{FromRequestParts, MatchedPath, Query, Request, State as StateOf};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -23,6 +22,7 @@ use super::super::intake::discard;
 use super::super::problem::{Code, Problem};
 use super::Role;
 use super::audit::{Audit, Event, Seen};
+use super::origin::{is_named_here, is_over_loopback};
 use super::standing::Standing;
 use super::tokens::{Identity, Tokens};
 
@@ -35,7 +35,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The name of the scheme in the OpenAPI document.
 pub(in crate::server) const SCHEME: &str = "token";
-/// The scope of an operation that everybody may call.
+/// The scope of an operation that everybody on the server's machine may call, and elsewhere whoever has any token.
 const ANYONE: &str = "anyone";
 
 /// Who came without a token, while none was needed. A token may have the same name.
@@ -44,7 +44,8 @@ const ANONYMOUS: &str = "anonymous";
 /// What an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
-    Nothing,
+    /// A token, whatever its roles, if the request does not come over the loopback interface.
+    TokenFromElsewhere,
     Role(Role),
 }
 
@@ -161,7 +162,7 @@ impl Access {
         };
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             if is_open && self.tokens.is_empty() {
-                is_from_here(headers, uri)?;
+                is_named_here(headers, uri)?;
                 return Ok(Identity::all_powerful(ANONYMOUS));
             }
             return Err(refused(
@@ -241,14 +242,32 @@ fn need(operation: &Operation) -> Need {
     let requirements = serde_json::to_value(&operation.security).unwrap_or_default();
     let scope = requirements.pointer(&format!("/0/{SCHEME}/0"));
     match scope.and_then(serde_json::Value::as_str) {
-        Some(ANYONE) => Need::Nothing,
+        Some(ANYONE) => Need::TokenFromElsewhere,
         scope => Need::Role(scope.and_then(Role::named).unwrap_or(Role::Admin)),
     }
 }
 
-/// Whether the operation needs no token.
+/// Whether the operation needs no token on the server's machine.
 pub(in crate::server) fn is_for_anyone(operation: &Operation) -> bool {
-    need(operation) == Need::Nothing
+    need(operation) == Need::TokenFromElsewhere
+}
+
+/// The middleware of what anyone on the server's machine may read.
+pub(in crate::server) async fn check_elsewhere(
+    StateOf(access): StateOf<Access>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if is_over_loopback(&request) {
+        return next.run(request).await;
+    }
+    match access.identify(request.headers(), request.uri()) {
+        Ok(_) => next.run(request).await,
+        Err(problem) => {
+            access.audit_refusal(&refused(Seen::of(&request, None), &problem));
+            refuse(request, problem).await
+        }
+    }
 }
 
 /// The middleware: identifies, decides, and writes down what changed something.
@@ -273,7 +292,9 @@ pub(in crate::server) async fn check(
         None => None,
     };
     let role = match documented.map(|it| &it.need) {
-        Some(Need::Nothing) => return next.run(request).await,
+        Some(Need::TokenFromElsewhere) => {
+            return check_elsewhere(StateOf(access), request, next).await;
+        }
         Some(Need::Role(role)) => Some(*role),
         // There is nothing, or the method does not exist: any token may learn that.
         None if path.is_none_or(|path| access.is_documented(path.as_str())) => None,
@@ -365,62 +386,11 @@ impl Drop for Written {
     }
 }
 
-/// The address from which a request comes; none within the process.
-pub(super) fn peer(request: &Request) -> Option<IpAddr> {
-    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    info.map(|ConnectInfo(address)| address.ip())
-}
-
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
         .then_some(token.trim())
-}
-
-/// Where no token is needed, a web page must not be able to make somebody's browser ask: neither by a request across
-/// origins, nor under a name that it lets point here.
-fn is_from_here(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
-    let text = |name| {
-        headers
-            .get(name)
-            .map(|value| value.to_str().unwrap_or_default())
-    };
-    let named = [
-        ("host", text(header::HOST)),
-        // HTTP/2 has it in the place of `Host`.
-        (":authority", uri.authority().map(|it| it.as_str())),
-        ("origin", text(header::ORIGIN)),
-    ];
-    for (name, host) in named {
-        let Some(host) = host else {
-            continue;
-        };
-        if !is_loopback_host(host) {
-            return Err(Problem::new(
-                Code::Forbidden,
-                format!(
-                    "without tokens only requests to localhost are answered, and the header `{name}` says `{host}`; create a token with `millstream token create`, and send it"
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn is_loopback_host(value: &str) -> bool {
-    let host = value
-        .strip_prefix("http://")
-        .or_else(|| value.strip_prefix("https://"))
-        .unwrap_or(value);
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => host.split(':').next().unwrap_or(host),
-    };
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 /// Compares in a time that does not depend on where they differ.
@@ -431,30 +401,6 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_loopback_is_here() {
-        for host in [
-            "localhost",
-            "localhost:8474",
-            "127.0.0.1:1",
-            "[::1]:8474",
-            "http://localhost:3000",
-            "LOCALHOST",
-        ] {
-            assert!(is_loopback_host(host), "{host}");
-        }
-        for host in [
-            "",
-            "example.com",
-            "127.0.0.1.example.com",
-            "https://evil.example",
-            "null",
-            "10.0.0.1",
-        ] {
-            assert!(!is_loopback_host(host), "{host}");
-        }
-    }
 
     #[test]
     fn tokens_are_compared_whole() {

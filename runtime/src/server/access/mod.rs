@@ -1,14 +1,18 @@
-//! Who may do what: tokens with roles (`tokens.rs`), what each operation needs (`guard.rs`), TLS (`tls.rs`), and a
-//! record of who did what (`audit.rs`).
+//! Who may do what: tokens with roles (`tokens.rs`), what each operation needs (`guard.rs`), where a request comes from
+//! (`origin.rs`), TLS (`tls.rs`), and a record of who did what (`audit.rs`).
 
 mod audit;
 mod guard;
 mod local;
+mod origin;
 mod role;
 mod routes;
 mod standing;
 mod tls;
 mod tokens;
+
+#[cfg(test)]
+mod tests;
 
 pub use role::Role;
 pub use routes::{NewToken, TokenView};
@@ -18,7 +22,9 @@ pub use tokens::{Error as TokenError, StoredToken, Tokens};
 pub(crate) use local::LocalServer;
 
 pub(super) use audit::Audit;
-pub(super) use guard::{Access, Caller, Entrance, Rights, SCHEME, Subject, check, is_for_anyone};
+pub(super) use guard::{
+    Access, Caller, Entrance, Rights, SCHEME, Subject, check, check_elsewhere, is_for_anyone,
+};
 pub(super) use local::Announced;
 pub(super) use routes::router;
 pub(super) use standing::Standing;
