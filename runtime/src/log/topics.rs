@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::maintenance::{Upkeep, blocking};
 use super::topic::{Topic, TopicConfig};
 use super::{Cleanup, Error};
-use crate::model::{TopicName, suggest};
+use crate::model::{Target, TopicName, suggest};
 use crate::storage::schema::partition_head;
 use crate::storage::schema::{KeyKind, topic as topic_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -74,10 +74,11 @@ impl Log {
             if stored.deleted {
                 topics.by_name.remove(&stored.name);
             } else {
+                let target = Target::Topic(stored.name.clone());
                 let partitions = (0..stored.config.partitions)
                     .map(|index| {
                         let head = heads.get(&(id, index)).copied().unwrap_or_default();
-                        Arc::new(Partition::new(id, index, head))
+                        Arc::new(Partition::new(target.clone(), id, index, head))
                     })
                     .collect();
                 let topic = Topic::new(id, stored.name.clone(), stored.config, partitions);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Error, Queue, QueueConfig};
-use crate::model::{QueueName, suggest};
+use crate::model::{QueueName, Target, suggest};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{KeyKind, queue as queue_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -95,7 +95,8 @@ impl Queues {
         config: QueueConfig,
         head: PartitionHead,
     ) {
-        let partition = Arc::new(Partition::new(id, 0, head));
+        let target = Target::Queue(name.clone());
+        let partition = Arc::new(Partition::new(target, id, 0, head));
         let registry = Arc::downgrade(&self.registry);
         let queue = Queue::new(
             self.store.clone(),
