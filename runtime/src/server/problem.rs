@@ -346,6 +346,8 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. }
+            | deploy::Error::TargetInUse { .. }
+            | deploy::Error::UnknownUse { .. }
             | deploy::Error::UnderWay { .. }
             | deploy::Error::Waiting { .. }
             | deploy::Error::TriedOut { .. }
