@@ -17,6 +17,7 @@ mod groups;
 mod guarantees;
 mod hot_key;
 mod http;
+mod in_use;
 mod kill;
 mod kill_produce;
 mod kill_queue;

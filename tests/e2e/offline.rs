@@ -300,9 +300,10 @@ fn what_is_deleted_without_a_server_stays_away_when_one_starts() {
 #[test]
 fn whoever_only_looks_brings_nothing_back() {
     let sandbox = Sandbox::new();
-    sandbox.manifest(counting::MANIFEST);
+    // A topic that no pipeline uses: one that is used cannot be deleted.
+    sandbox.manifest(&format!("{}\n[topics.spare]\n", counting::MANIFEST));
     sandbox.succeed(&APPLY);
-    sandbox.succeed(&["topic", "delete", "copies", "--yes"]);
+    sandbox.succeed(&["topic", "delete", "spare", "--yes"]);
     let left = format!("plugins/{}.wasm", "0".repeat(64));
     let left = sandbox.data_dir().join(left);
     std::fs::write(&left, "what an upload that was cut off has left").unwrap();
@@ -313,7 +314,7 @@ fn whoever_only_looks_brings_nothing_back() {
     assert!(!left.exists());
     let topics = sandbox.succeed(&["topic", "list"]);
     assert!(
-        topics.contains("counts") && !topics.contains("copies"),
+        topics.contains("counts") && !topics.contains("spare"),
         "{topics}"
     );
     // A path that is mistyped makes no data directory.

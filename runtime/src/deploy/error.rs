@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::{PipelineName, PluginName};
+use super::TargetUser;
+use crate::model::{PipelineName, PluginName, Target};
 use crate::plugin::{self, Digest, SignatureError};
 use crate::{manifest, pipeline, storage};
 
@@ -54,6 +55,34 @@ pub enum Error {
         name: PluginName,
         /// The pipelines that use it.
         pipelines: Vec<PipelineName>,
+    },
+    /// Pipelines use the topic or queue.
+    #[error(
+        "{} `{}` is used by {}; delete these pipelines first ({}), or apply manifests in which they do not use it",
+        .target.kind(),
+        .target.name(),
+        list(.users),
+        deletions(.users)
+    )]
+    TargetInUse {
+        /// The topic or queue.
+        target: Target,
+        /// The pipelines that use it, and where.
+        users: Vec<TargetUser>,
+    },
+    /// Whether the topic or queue is used is not known.
+    #[error(
+        "{} `{}` may be in use: the manifest `{manifest}` was applied, and cannot be read any more; apply it corrected, or delete it, first: {source}",
+        .target.kind(),
+        .target.name()
+    )]
+    UnknownUse {
+        /// The topic or queue.
+        target: Target,
+        /// The name of the manifest.
+        manifest: String,
+        /// Why it cannot be read.
+        source: Box<Error>,
     },
     /// Another deploy of the plugin has not ended.
     #[error(
@@ -258,6 +287,20 @@ fn names(pipelines: &[PipelineName]) -> String {
         [one] => format!("pipeline {one}"),
         _ => format!("the pipelines {}", names.join(", ")),
     }
+}
+
+fn list(users: &[TargetUser]) -> String {
+    let users: Vec<String> = users.iter().map(TargetUser::to_string).collect();
+    users.join(" and ")
+}
+
+/// The commands that delete the pipelines.
+fn deletions(users: &[TargetUser]) -> String {
+    let users = users.iter();
+    let commands: Vec<String> = users
+        .map(|user| format!("`millstream pipeline delete {}`", user.pipeline))
+        .collect();
+    commands.join(", ")
 }
 
 /// A version that was asked for by a digest or the start of one.

@@ -346,6 +346,6 @@ pub(super) fn refusal(name: &PluginName, error: &Error) -> Refusal {
 }
 
 /// Reads a manifest whose plugins are uploaded ones. `name` stands in messages.
-fn resolve(name: &str, text: &str) -> Result<ResolvedManifest, Error> {
+pub(super) fn resolve(name: &str, text: &str) -> Result<ResolvedManifest, Error> {
     Ok(manifest::resolve_uploaded(Path::new(name), text)?)
 }

@@ -137,7 +137,7 @@ impl Groups {
         let mut commit = Commit::new();
         for (partition, offset) in offsets {
             if partition.is_deleted() {
-                return Err(storage::Error::PartitionDeleted.into());
+                return Err(storage::Error::deleted(partition).into());
             }
             let committed = CommittedOffset {
                 offset,

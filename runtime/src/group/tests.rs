@@ -166,7 +166,10 @@ fn offsets_in_a_deleted_topic_are_refused() {
     let offsets = [(&*kept, 1), (&*deleted, 1)];
     let error = block_on(groups(&directory).commit(&group("a"), offsets)).unwrap_err();
     assert!(
-        matches!(error, Error::Storage(storage::Error::PartitionDeleted)),
+        matches!(
+            error,
+            Error::Storage(storage::Error::PartitionDeleted { .. })
+        ),
         "{error}"
     );
     assert!(groups(&directory).list().unwrap().is_empty());

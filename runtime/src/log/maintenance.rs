@@ -115,7 +115,7 @@ impl Upkeep {
         let result = work.await;
         *interrupted = false;
         match result {
-            Err(Error::Storage(storage::Error::PartitionDeleted)) => Ok(T::default()),
+            Err(Error::Storage(storage::Error::PartitionDeleted { .. })) => Ok(T::default()),
             result => result,
         }
     }

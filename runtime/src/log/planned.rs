@@ -6,7 +6,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::topics::StoredTopic;
 use super::{Error, Log, Topic, TopicConfig};
-use crate::model::{TopicName, limits};
+use crate::model::{Target, TopicName, limits};
 use crate::storage::schema::partition_head::PartitionHead;
 use crate::storage::{Commit, Partition};
 
@@ -112,8 +112,9 @@ impl PlannedTopics {
         for (name, config) in &self.new {
             let id = self.log.store().allocate_id();
             commit.put_topic(id, &stored(name, config))?;
+            let target = Target::Topic(name.clone());
             let partitions = (0..config.partitions)
-                .map(|index| Partition::new(id, index, PartitionHead::default()));
+                .map(|index| Partition::new(target.clone(), id, index, PartitionHead::default()));
             let partitions = partitions.map(Arc::new).collect();
             created.push(Topic::new(id, name.clone(), config.clone(), partitions));
         }

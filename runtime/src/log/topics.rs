@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::maintenance::{Upkeep, blocking};
 use super::topic::{Topic, TopicConfig};
 use super::{Cleanup, Error};
-use crate::model::{TopicName, suggest};
+use crate::model::{Target, TopicName, suggest};
 use crate::storage::schema::partition_head;
 use crate::storage::schema::{KeyKind, topic as topic_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -74,10 +74,11 @@ impl Log {
             if stored.deleted {
                 topics.by_name.remove(&stored.name);
             } else {
+                let target = Target::Topic(stored.name.clone());
                 let partitions = (0..stored.config.partitions)
                     .map(|index| {
                         let head = heads.get(&(id, index)).copied().unwrap_or_default();
-                        Arc::new(Partition::new(id, index, head))
+                        Arc::new(Partition::new(target.clone(), id, index, head))
                     })
                     .collect();
                 let topic = Topic::new(id, stored.name.clone(), stored.config, partitions);
@@ -182,17 +183,22 @@ impl Log {
         topics.by_name.insert(topic.name().clone(), topic);
     }
 
-    /// Deletes a topic with all its records. Group offsets in it become meaningless and go with it.
+    /// Deletes a topic with all its records. Group offsets in it become meaningless and go with it. Whether somebody uses
+    /// it is not asked.
     ///
     /// # Errors
     /// [`Error::UnknownTopic`]
     pub async fn delete_topic(&self, name: &TopicName) -> Result<(), Error> {
-        let topic = self.delete(name).await?;
-        let store = self.store.clone();
-        blocking(move || store.compact_topic(topic.id())).await
+        let topic = self.remove_topic(name).await?;
+        self.free_removed(&topic).await
     }
 
-    async fn delete(&self, name: &TopicName) -> Result<Topic, Error> {
+    /// As [`delete_topic`](Self::delete_topic), but the room that it takes on the disk is still to be freed: that can take
+    /// long.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`]
+    pub async fn remove_topic(&self, name: &TopicName) -> Result<Topic, Error> {
         let _one_at_a_time = self.changes.lock().await;
         let topic = self.topic(name)?;
         let mut commit = Commit::new();
@@ -213,6 +219,15 @@ impl Log {
         self.delete_offsets(&topic, &mut commit)?;
         self.store.commit(commit).await?;
         Ok(topic)
+    }
+
+    /// Frees the room that a removed topic takes on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn free_removed(&self, topic: &Topic) -> Result<(), Error> {
+        let (store, id) = (self.store.clone(), topic.id());
+        blocking(move || store.compact_topic(id)).await
     }
 
     /// Removes the offsets that all groups have in a topic.

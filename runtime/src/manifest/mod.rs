@@ -30,6 +30,7 @@ mod syntax;
 mod target;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod words;
 
 use std::fs::File;
@@ -47,6 +48,7 @@ pub use resolved::{
 };
 pub use retry::{DeadLetter, Jitter, RetryOrder, RetrySpec};
 pub use target::ExternalTarget;
+pub use uses::TargetPlace;
 
 /// The largest manifest that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;

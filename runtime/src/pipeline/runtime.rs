@@ -16,8 +16,8 @@ use super::timers;
 use super::trial::Trial;
 use crate::group::Groups;
 use crate::log::{Log, OffsetSpec, Topic};
-use crate::manifest::{DeadLetter, PipelineSpec, RetryOrder, Start};
-use crate::model::{PortName, QueueName, TIMERS_INPUT, Target};
+use crate::manifest::{PipelineSpec, RetryOrder, Start};
+use crate::model::{PortName, TIMERS_INPUT, Target};
 use crate::plugin::{
     ComputeSlot, Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics,
 };
@@ -88,7 +88,7 @@ impl PipelineRuntime {
         calls: Arc<Calls>,
     ) -> Result<Self, Error> {
         let (inputs, ports) = (sources(spec, log, queues)?, ports(spec, log, queues)?);
-        let dead_letters = match Self::dead_letter_queue(spec) {
+        let dead_letters = match spec.dead_letter_queue() {
             Some(name) => Some(match queues.queue(name) {
                 Ok(queue) => queue,
                 Err(_) => queues.ensure_queue(name, QueueConfig::default()).await?,
@@ -135,14 +135,6 @@ impl PipelineRuntime {
             dead_letters,
             ports,
         })
-    }
-
-    /// The queue of the dead letters of a pipeline, if it has one.
-    pub(super) fn dead_letter_queue(spec: &PipelineSpec) -> Option<&QueueName> {
-        match &spec.dead_letter {
-            DeadLetter::Queue(name) if !spec.is_producer() => Some(name),
-            DeadLetter::Queue(_) | DeadLetter::Stop => None,
-        }
     }
 
     /// Checks that what state and timers the pipeline has are where its instances will look for them: with several

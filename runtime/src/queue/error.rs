@@ -1,6 +1,6 @@
 //! What can go wrong with queues.
 
-use crate::model::{self, QueueName};
+use crate::model::{self, QueueName, Target};
 use crate::storage;
 
 /// An error of a queue.
@@ -94,7 +94,19 @@ pub enum Error {
     Batch(#[from] model::batch::Error),
     /// The data directory failed.
     #[error(transparent)]
-    Storage(#[from] storage::Error),
+    Storage(storage::Error),
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::PartitionDeleted {
+                target: Target::Queue(name),
+                ..
+            } => Self::Deleted { name },
+            error => Self::Storage(error),
+        }
+    }
 }
 
 impl Error {

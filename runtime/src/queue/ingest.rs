@@ -59,8 +59,7 @@ impl Queue {
             if from >= state.partition.high_watermark() {
                 return Ok(());
             }
-            let batches = self.store.read(&state.partition, from, STEP_BYTES);
-            let batches = batches.map_err(|error| self.failed(error))?;
+            let batches = self.store.read(&state.partition, from, STEP_BYTES)?;
             if batches.is_empty() {
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Error, Queue, QueueConfig};
-use crate::model::{QueueName, suggest};
+use crate::model::{QueueName, Target, suggest};
 use crate::storage::schema::partition_head::{self, PartitionHead};
 use crate::storage::schema::{KeyKind, queue as queue_key};
 use crate::storage::{self, Commit, Partition, Scan, Store};
@@ -95,7 +95,8 @@ impl Queues {
         config: QueueConfig,
         head: PartitionHead,
     ) {
-        let partition = Arc::new(Partition::new(id, 0, head));
+        let target = Target::Queue(name.clone());
+        let partition = Arc::new(Partition::new(target, id, 0, head));
         let registry = Arc::downgrade(&self.registry);
         let queue = Queue::new(
             self.store.clone(),
@@ -178,12 +179,20 @@ impl Queues {
         self.registry.0.read().len()
     }
 
-    /// Deletes a queue with all its messages.
+    /// Deletes a queue with all its messages. Whether somebody else than a queue uses it is not asked.
     ///
     /// # Errors
     /// [`Error::UnknownQueue`], [`Error::TakesDeadLetters`], [`Error::Storage`]
     pub async fn delete_queue(&self, name: &QueueName) -> Result<(), Error> {
-        let queue = self.delete(name).await?;
+        let queue = self.remove_queue(name).await?;
+        self.free_removed(&queue).await
+    }
+
+    /// Frees the room that a removed queue takes on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn free_removed(&self, queue: &Queue) -> Result<(), Error> {
         let store = self.store.clone();
         let partition = Arc::clone(queue.partition());
         let compacted =
@@ -192,7 +201,12 @@ impl Queues {
         Ok(())
     }
 
-    async fn delete(&self, name: &QueueName) -> Result<Queue, Error> {
+    /// As [`delete_queue`](Self::delete_queue), but the room that it takes on the disk is still to be freed: that can take
+    /// long.
+    ///
+    /// # Errors
+    /// [`Error::UnknownQueue`], [`Error::TakesDeadLetters`], [`Error::Storage`]
+    pub async fn remove_queue(&self, name: &QueueName) -> Result<Queue, Error> {
         let _one_at_a_time = self.changes.lock().await;
         let queue = self.queue(name)?;
         let user = self

@@ -165,8 +165,7 @@ impl Queue {
         offsets: impl ExactSizeIterator<Item = u64>,
     ) -> Result<Vec<Stored>, Error> {
         let mut reader = self.state.reader.lock();
-        let messages = reader.read(&self.store, self.partition(), offsets);
-        messages.map_err(|error| self.failed(error))
+        reader.read(&self.store, self.partition(), offsets)
     }
 
     /// Reads messages in the order of the offsets until they are too many bytes, but one in any case.

@@ -112,16 +112,6 @@ impl Queue {
         self.store.clock().now_ms()
     }
 
-    /// Names the queue in what went wrong.
-    pub(super) fn failed(&self, error: impl Into<Error>) -> Error {
-        match error.into() {
-            Error::Storage(storage::Error::PartitionDeleted) => Error::Deleted {
-                name: self.name().clone(),
-            },
-            error => error,
-        }
-    }
-
     /// Adds to what is announced that a commit appends messages, unless it does not happen.
     pub(super) fn announce_in(&self, count: u64, commit: &mut Commit) {
         self.announce(count);
@@ -153,8 +143,7 @@ impl Queue {
 
     /// Writes a commit and waits for it.
     pub(super) async fn commit(&self, commit: Commit) -> Result<storage::Committed, Error> {
-        let committed = self.store.commit(commit).await;
-        committed.map_err(|error| self.failed(error))
+        Ok(self.store.commit(commit).await?)
     }
 
     /// The right to remove a prefix, if nobody has it.

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::model::Target;
 use crate::{deploy, group, log, manifest, model, pipeline, plugin, queue, storage};
 
 /// The media type of a problem document.
@@ -214,7 +215,10 @@ impl From<storage::Error> for Problem {
         let code = match &error {
             storage::Error::Poisoned { .. } => Code::StorePoisoned,
             storage::Error::Damaged { .. } => Code::StoreDamaged,
-            storage::Error::PartitionDeleted => Code::UnknownTopic,
+            storage::Error::PartitionDeleted { target, .. } => match target {
+                Target::Topic(_) => Code::UnknownTopic,
+                Target::Queue(_) => Code::UnknownQueue,
+            },
             storage::Error::CommitTooLarge { .. } => Code::TooLarge,
             storage::Error::OffsetOutOfRange { .. } => Code::OffsetOutOfRange,
             storage::Error::Closed => Code::Unavailable,
@@ -342,6 +346,8 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. }
+            | deploy::Error::TargetInUse { .. }
+            | deploy::Error::UnknownUse { .. }
             | deploy::Error::UnderWay { .. }
             | deploy::Error::Waiting { .. }
             | deploy::Error::TriedOut { .. }

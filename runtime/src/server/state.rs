@@ -288,7 +288,7 @@ impl State {
         Ok(suspended)
     }
 
-    /// Keeps everything from starting or stopping until what is returned is dropped.
+    /// Keeps everything from being applied, starting or stopping until what is returned is dropped.
     pub(super) async fn hold_pipelines(&self) -> Option<OwnedMutexGuard<()>> {
         match &self.deployments {
             Some(deployments) => Some(deployments.hold().await),

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -20,7 +20,7 @@ use super::schema::partition_head::{self, PartitionHead};
 use super::store::Database;
 use super::{Commit, Committed, Durability, Error, Partition, WriteFailure};
 use crate::clock::Stopwatch;
-use crate::model::RecordBatch;
+use crate::model::{RecordBatch, Target};
 
 /// Bytes after which a group of coalesced commits is closed.
 const MAX_GROUP_BYTES: usize = 8 << 20;
@@ -51,7 +51,7 @@ pub(super) struct CommitThread {
     tails: TailBudget,
     /// Partitions that were deleted since the store was opened, by topic id and index. Whoever held
     /// them when it was closed is gone.
-    deleted: HashSet<(u32, u32)>,
+    deleted: HashMap<(u32, u32), Target>,
     /// Whether the request before came soon after that before it.
     stays_awake: bool,
     /// What the batch of the next group is given room for: growing it would copy it again and again.
@@ -100,7 +100,7 @@ impl CommitThread {
             requests,
             durability,
             tails: TailBudget::new(tail_bytes),
-            deleted: HashSet::new(),
+            deleted: HashMap::new(),
             stays_awake: false,
             batch_capacity_bytes: 0,
         }
@@ -155,17 +155,8 @@ impl CommitThread {
         group.permits.push(_permit);
         let commit_bytes = commit.len_bytes();
         group.bytes += commit_bytes;
-        // Heads too: retention or the cleaner must not bring a deleted partition back.
-        let appends = commit.appends.iter().map(|append| &append.partition);
-        let heads = commit.heads.iter().map(HeadChange::partition);
-        // And offsets, which nobody would remove any more.
-        let mut offsets = commit.offsets.iter();
-        if appends
-            .chain(heads)
-            .any(|partition| group.is_deleted(partition))
-            || offsets.any(|at| self.deleted.contains(at) || group.has_deleted(at))
-        {
-            group.replies.push((reply, Err(Error::PartitionDeleted)));
+        if let Some(deleted) = self.find_deleted(group, &commit) {
+            group.replies.push((reply, Err(deleted)));
             return;
         }
         group.submitted.push(submitted);
@@ -195,6 +186,29 @@ impl CommitThread {
         }
         group.outcomes.extend(commit.outcomes);
         group.replies.push((reply, Ok(Committed { base_offsets })));
+    }
+
+    /// The error about a partition of a commit that has been deleted.
+    fn find_deleted(&self, group: &Group, commit: &Commit) -> Option<Error> {
+        // Heads too: retention or the cleaner must not bring a deleted partition back.
+        let appends = commit.appends.iter().map(|append| &append.partition);
+        let heads = commit.heads.iter().map(HeadChange::partition);
+        let mut partitions = appends.chain(heads);
+        let deleted = partitions.find(|partition| group.is_deleted(partition));
+        if let Some(partition) = deleted {
+            return Some(Error::deleted(partition));
+        }
+        // And offsets, which nobody would remove any more.
+        commit.offsets.iter().find_map(|at| {
+            if let Some(target) = self.deleted.get(at) {
+                return Some(Error::PartitionDeleted {
+                    target: target.clone(),
+                    partition: at.1,
+                });
+            }
+            let touched = group.touched.get(at).filter(|touched| touched.deleted)?;
+            Some(Error::deleted(&touched.partition))
+        })
     }
 
     fn finish(&mut self, mut group: Group) {
@@ -279,8 +293,8 @@ impl CommitThread {
             deleted,
         } = touched;
         if deleted {
-            self.deleted
-                .insert((partition.topic_id(), partition.index()));
+            let at = (partition.topic_id(), partition.index());
+            self.deleted.insert(at, partition.target().clone());
             partition.mark_deleted();
             return;
         }
@@ -302,12 +316,8 @@ fn add_write(batch: &mut WriteBatch, write: &Write) {
 impl Group {
     fn is_deleted(&self, partition: &Partition) -> bool {
         let key = (partition.topic_id(), partition.index());
-        partition.is_deleted() || self.has_deleted(&key)
-    }
-
-    /// Whether a partition is deleted by this group.
-    fn has_deleted(&self, key: &(u32, u32)) -> bool {
-        self.touched.get(key).is_some_and(|touched| touched.deleted)
+        let touched = self.touched.get(&key);
+        partition.is_deleted() || touched.is_some_and(|touched| touched.deleted)
     }
 
     fn touch(&mut self, partition: &Arc<Partition>) -> &mut Touched {

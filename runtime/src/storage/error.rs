@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{WriteFailure, failure};
+use super::{Partition, WriteFailure, failure};
+use crate::model::Target;
 
 /// An error of the data directory.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,8 +75,13 @@ pub enum Error {
         reason: String,
     },
     /// A topic or queue of a read or of a commit has been deleted; nothing of the commit is stored.
-    #[error("a topic or queue that is read or written to has been deleted")]
-    PartitionDeleted,
+    #[error("{}", deleted_text(target, *partition))]
+    PartitionDeleted {
+        /// The topic or queue.
+        target: Target,
+        /// The partition that was to be read or written to; 0 for a queue.
+        partition: u32,
+    },
     /// A commit is larger than the store takes in one piece.
     #[error("a commit of {bytes} bytes is larger than the limit of {limit} bytes")]
     CommitTooLarge {
@@ -111,6 +117,14 @@ impl From<WriteFailure> for Error {
 }
 
 impl Error {
+    /// That a partition has been deleted.
+    pub(crate) fn deleted(partition: &Partition) -> Self {
+        Self::PartitionDeleted {
+            target: partition.target().clone(),
+            partition: partition.index(),
+        }
+    }
+
     pub(super) fn engine(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
         move |error| {
             let mut reason = error.into_string();
@@ -129,5 +143,14 @@ impl Error {
             path,
             reason: error.to_string(),
         }
+    }
+}
+
+fn deleted_text(target: &Target, partition: u32) -> String {
+    match target {
+        Target::Topic(name) => format!(
+            "the topic `{name}` has been deleted, of which partition {partition} was to be read or written to"
+        ),
+        Target::Queue(name) => format!("the queue `{name}` has been deleted"),
     }
 }

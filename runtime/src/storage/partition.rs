@@ -7,11 +7,13 @@ use tokio::sync::Notify;
 
 use super::schema::partition_head::PartitionHead;
 use super::tail::Tail;
-use crate::model::RecordBatch;
+use crate::model::{RecordBatch, Target};
 
-/// One partition of a topic. Only the commit thread changes it.
+/// One partition of a topic, or the one of a queue. Only the commit thread changes it.
 #[derive(Debug)]
 pub struct Partition {
+    /// Whose it is, for messages.
+    target: Target,
     topic_id: u32,
     index: u32,
     start_offset: AtomicU64,
@@ -58,8 +60,9 @@ impl CleanMark {
 }
 
 impl Partition {
-    pub(crate) fn new(topic_id: u32, index: u32, head: PartitionHead) -> Self {
+    pub(crate) fn new(target: Target, topic_id: u32, index: u32, head: PartitionHead) -> Self {
         Self {
+            target,
             topic_id,
             index,
             start_offset: AtomicU64::new(head.start_offset),
@@ -70,6 +73,11 @@ impl Partition {
             tail: Mutex::default(),
             appended: Notify::new(),
         }
+    }
+
+    /// The topic or queue whose partition it is.
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The id of the partition's topic.

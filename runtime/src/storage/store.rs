@@ -382,7 +382,7 @@ impl Store {
         let end = partition.high_watermark();
         let start = partition.start_offset();
         if partition.is_deleted() {
-            return Err(Error::PartitionDeleted);
+            return Err(Error::deleted(partition));
         }
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { offset, start, end });
@@ -418,7 +418,7 @@ impl Store {
     fn check_gap(&self, partition: &Partition, offset: u64, end: u64) -> Result<(), Error> {
         let key = partition_head::key(partition.topic_id(), partition.index());
         let Some(value) = self.get(KeyKind::PartitionHead, &key)? else {
-            return Err(Error::PartitionDeleted);
+            return Err(Error::deleted(partition));
         };
         match partition_head::parse_value(&value) {
             Some(head) if head.start_offset > offset => Err(Error::OffsetOutOfRange {

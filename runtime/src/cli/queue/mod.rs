@@ -38,7 +38,7 @@ pub(super) enum QueueCommand {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Delete a queue with all its messages
+    /// Delete a queue with all its messages, unless an applied pipeline or another queue uses it
     Delete {
         /// The queue
         name: QueueName,

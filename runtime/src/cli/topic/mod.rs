@@ -44,7 +44,7 @@ pub(super) enum TopicCommand {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Delete a topic with all its records
+    /// Delete a topic with all its records, unless an applied pipeline uses it
     Delete {
         /// The topic
         name: TopicName,

@@ -1,5 +1,6 @@
 //! Plugins that are uploaded, manifests that are applied, and what a restart makes of them.
 
+mod in_use;
 mod kills;
 mod signatures;
 mod state;

@@ -80,7 +80,7 @@ fn a_trim_during_a_read_is_not_taken_for_a_gap() {
         next_offset: 3,
         ..Default::default()
     };
-    let before = Partition::new(partition.topic_id(), 0, before);
+    let before = Partition::new(partition.target().clone(), partition.topic_id(), 0, before);
     assert_eq!(fixture.store().read(&before, 0, 1).unwrap().len(), 1);
     let mut commit = Commit::new();
     commit.trim_partition(partition, 2, 10);
@@ -100,7 +100,7 @@ fn a_trim_during_a_read_is_not_taken_for_a_gap() {
     block_on(fixture.log().delete_topic(topic.name())).unwrap();
     let error = fixture.store().read(&before, 0, 1).unwrap_err();
     assert!(
-        matches!(error, storage::Error::PartitionDeleted),
+        matches!(error, storage::Error::PartitionDeleted { .. }),
         "{error:?}"
     );
 }
@@ -152,7 +152,10 @@ async fn a_waiting_reader_is_told_that_its_topic_is_deleted() {
     fixture.log().delete_topic(topic.name()).await.unwrap();
     let error = reader.await.unwrap();
     assert!(
-        matches!(error, Error::Storage(storage::Error::PartitionDeleted)),
+        matches!(
+            error,
+            Error::Storage(storage::Error::PartitionDeleted { .. })
+        ),
         "{error:?}"
     );
 }

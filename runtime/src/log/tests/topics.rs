@@ -218,7 +218,7 @@ fn a_deleted_topic_leaves_nothing_and_its_id_is_not_given_again() {
     };
     commit.commit_offset("late", topic.id(), 1, at);
     let late = block_on(fixture.store().commit(commit));
-    assert!(matches!(late, Err(storage::Error::PartitionDeleted)));
+    assert!(matches!(late, Err(storage::Error::PartitionDeleted { .. })));
 
     let check = |fixture: &Fixture| {
         assert!(fixture.log().topic(&name("t")).is_err());
@@ -294,7 +294,10 @@ fn a_deleted_partition_takes_no_commit() {
     commits.push(commit);
     for commit in commits {
         let error = block_on(fixture.store().commit(commit)).unwrap_err();
-        assert!(matches!(error, storage::Error::PartitionDeleted), "{error}");
+        assert!(
+            matches!(error, storage::Error::PartitionDeleted { .. }),
+            "{error}"
+        );
     }
     fixture.reopen();
     assert!(stored_batches(fixture.log(), partition).is_empty());

@@ -184,7 +184,7 @@ impl Pipelines {
                 continue;
             }
             PipelineRuntime::check_state(shared.log.store(), spec, plugin)?;
-            dead_letters.extend(PipelineRuntime::dead_letter_queue(spec).cloned());
+            dead_letters.extend(spec.dead_letter_queue().cloned());
         }
         let declared = Declared::plan(&shared.log, &shared.queues, manifest, dead_letters);
         declared.await?.store().await

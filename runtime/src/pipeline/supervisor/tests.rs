@@ -1,5 +1,6 @@
 //! Pipelines that come and go, and plugins that change under them.
 
+mod deleted;
 mod hints;
 
 use std::path::Path;

@@ -8,6 +8,7 @@ mod view;
 use axum::extract::State as StateOf;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use tokio::task::block_in_place;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -20,7 +21,8 @@ use super::access::Subject;
 use super::extract::{Json, PathOf};
 use super::problem::Problem;
 use super::state::{State, to_its_end};
-use crate::model::QueueName;
+use crate::deploy::check_unused;
+use crate::model::{QueueName, Target};
 
 pub(super) fn router() -> OpenApiRouter<State> {
     OpenApiRouter::new()
@@ -69,7 +71,7 @@ async fn describe(
     Ok(axum::Json(QueueView::of(&queue, &queue.describe().await?)))
 }
 
-/// Delete a queue with all its messages.
+/// Delete a queue with all its messages. One that a pipeline uses is not deleted.
 #[utoipa::path(delete, path = "/queues/{queue}", security(("token" = ["admin"])), tag = "queues",
     params(("queue" = String, Path, description = "The queue's name")),
     responses((status = 200, body = RemovedMessages), (status = 404), (status = 409)))]
@@ -79,8 +81,17 @@ async fn delete(
 ) -> Result<axum::Json<RemovedMessages>, Problem> {
     let queues = state.data.queues.clone();
     let messages = queues.queue(&name)?.message_count().await?;
+    let held = state.hold_pipelines().await;
+    let target = Target::Queue(name.clone());
     let deleted = name.clone();
-    to_its_end(async move { queues.delete_queue(&deleted).await }).await?;
+    to_its_end::<_, Problem>(async move {
+        block_in_place(|| check_unused(queues.store(), &target))?;
+        let queue = queues.remove_queue(&deleted).await?;
+        // Nobody can begin to use it any more.
+        drop(held);
+        Ok(queues.free_removed(&queue).await?)
+    })
+    .await?;
     Ok(axum::Json(RemovedMessages { name, messages }))
 }
 

@@ -7,6 +7,7 @@ mod view;
 use axum::extract::State as StateOf;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use tokio::task::block_in_place;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -19,8 +20,9 @@ use super::access::Subject;
 use super::extract::{Json, PathOf};
 use super::problem::{Code, Problem};
 use super::state::{State, to_its_end};
+use crate::deploy::check_unused;
 use crate::log::{Cleanup, TopicConfig};
-use crate::model::TopicName;
+use crate::model::{Target, TopicName};
 
 pub(super) fn router() -> OpenApiRouter<State> {
     OpenApiRouter::new()
@@ -88,10 +90,10 @@ async fn alter(
     Ok(axum::Json(TopicView::of(&topic)))
 }
 
-/// Delete a topic with all its records.
+/// Delete a topic with all its records. One that a pipeline uses is not deleted.
 #[utoipa::path(delete, path = "/topics/{topic}", security(("token" = ["admin"])), tag = "topics",
     params(("topic" = String, Path, description = "The topic's name")),
-    responses((status = 200, body = DeletedTopic), (status = 404)))]
+    responses((status = 200, body = DeletedTopic), (status = 404), (status = 409)))]
 async fn delete(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TopicName>,
@@ -102,8 +104,17 @@ async fn delete(
         size_bytes,
         ..
     } = TopicView::of(&log.topic(&name)?);
+    let held = state.hold_pipelines().await;
+    let target = Target::Topic(name.clone());
     let deleted = name.clone();
-    to_its_end(async move { log.delete_topic(&deleted).await }).await?;
+    to_its_end::<_, Problem>(async move {
+        block_in_place(|| check_unused(log.store(), &target))?;
+        let topic = log.remove_topic(&deleted).await?;
+        // Nobody can begin to use it any more.
+        drop(held);
+        Ok(log.free_removed(&topic).await?)
+    })
+    .await?;
     Ok(axum::Json(DeletedTopic {
         name,
         records,

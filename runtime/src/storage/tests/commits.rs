@@ -153,6 +153,18 @@ fn what_is_queued_is_written_before_the_store_closes() {
     assert_eq!(directory.partition(1, 0).high_watermark(), 100);
 }
 
+/// The error says that this partition has been deleted.
+#[track_caller]
+fn assert_names(error: &Error, deleted: &Partition) {
+    let Error::PartitionDeleted { target, partition } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((target, *partition), (deleted.target(), deleted.index()));
+    let expected =
+        "the topic `t2` has been deleted, of which partition 0 was to be read or written to";
+    assert_eq!(error.to_string(), expected);
+}
+
 #[test]
 fn a_commit_to_a_deleted_partition_does_nothing_at_all() {
     let mut directory = TestStore::new();
@@ -201,15 +213,22 @@ fn a_commit_to_a_deleted_partition_does_nothing_at_all() {
     assert_eq!(busy.unwrap(), [0]);
     assert_eq!(first.unwrap(), [1]);
     assert!(delete.unwrap().is_empty());
-    assert!(matches!(mixed, Err(Error::PartitionDeleted)));
-    assert!(matches!(offset, Err(Error::PartitionDeleted)));
-    assert!(matches!(lost, Err(Error::PartitionDeleted)));
+    for refused in [mixed, offset, lost] {
+        assert_names(&refused.unwrap_err(), &deleted);
+    }
     assert_eq!(last.unwrap(), [1]);
     assert!(deleted.is_deleted());
-    assert!(matches!(
-        directory.store().read(&deleted, 0, 1),
-        Err(Error::PartitionDeleted)
-    ));
+    let read = directory.store().read(&deleted, 0, 1);
+    assert_names(&read.unwrap_err(), &deleted);
+    // Also in a group of its own, by which it has been gone for a while.
+    let mut offset = Commit::new();
+    let at = CommittedOffset {
+        offset: 1,
+        committed_at_ms: 0,
+    };
+    offset.commit_offset("g", deleted.topic_id(), deleted.index(), at);
+    let refused = block_on(directory.store().commit(offset));
+    assert_names(&refused.unwrap_err(), &deleted);
     let mixed = directory.store().get(KeyKind::Topic, b"\x01mixed").unwrap();
     assert_eq!(mixed, None);
     directory.reopen();
@@ -322,7 +341,7 @@ fn what_is_refused_is_in_no_statistics() {
     for _ in 0..3 {
         let refused = block_on(directory.store().commit(append_commit(&deleted, "lost")));
         assert!(
-            matches!(refused, Err(Error::PartitionDeleted)),
+            matches!(refused, Err(Error::PartitionDeleted { .. })),
             "{refused:?}"
         );
     }

@@ -118,7 +118,13 @@ pub(crate) fn stored_partition(store: &Store, topic_id: u32, index: u32) -> Arc<
     let key = partition_head::key(topic_id, index);
     let head = store.get(KeyKind::PartitionHead, &key).unwrap();
     let head = head.map(|value| partition_head::parse_value(&value).unwrap());
-    Arc::new(Partition::new(topic_id, index, head.unwrap_or_default()))
+    let target = format!("topic:t{topic_id}").parse().unwrap();
+    Arc::new(Partition::new(
+        target,
+        topic_id,
+        index,
+        head.unwrap_or_default(),
+    ))
 }
 
 /// Runs a future on a runtime of its own.
