@@ -20,6 +20,7 @@ mod components;
 mod error;
 mod in_use;
 mod manifests;
+mod parked;
 mod plugins;
 mod records;
 mod rollout;

@@ -3,9 +3,10 @@
 //!
 //! What they had is in the checkpoint that was taken then. It is read once to its end before anything is changed,
 //! so that a damaged one changes nothing. Then the tasks are stopped, the deploy's record says that state is being
-//! put back, and it is put back in commits of bounded size; the last one makes the old version current and
-//! says that all is done. If that fails, `unfinished.rs` keeps the pipelines from running. A process that is killed in between begins again with that when it starts, before
-//! any pipeline does. Nothing of it depends on how far it came.
+//! put back, and it is put back in commits of bounded size (what waits to be tried again: `parked.rs`); the last one makes
+//! the old version current and says that all is done. If that fails, `unfinished.rs` keeps the pipelines from running. A
+//! process that is killed in between begins again with that when it starts, before any pipeline does. Nothing of it
+//! depends on how far it came.
 
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -20,7 +21,7 @@ use crate::storage::schema::{KeyKind, group_gaps, partition_head, pipeline as pi
 use crate::storage::{self, Commit, Partition, ReadOnlyStore, Scan};
 
 /// Bytes of a commit after which the next one begins.
-const COMMIT_BYTES: usize = 16 << 20;
+pub(super) const COMMIT_BYTES: usize = 16 << 20;
 /// Kinds of entries that belong to a pipeline, and whose keys begin with its id.
 const OWN_KINDS: [KeyKind; 5] = [
     KeyKind::State,
@@ -58,12 +59,12 @@ pub struct Missing {
 }
 
 /// A pipeline that goes back.
-struct Returning {
+pub(super) struct Returning {
     name: PipelineName,
     /// What it is now.
-    now: PipelineIdentity,
+    pub(super) now: PipelineIdentity,
     /// What it was in the checkpoint; `None` if it was not there yet.
-    then: Option<PipelineIdentity>,
+    pub(super) then: Option<PipelineIdentity>,
     inputs: Vec<Target>,
 }
 
@@ -71,8 +72,9 @@ impl Deployments {
     /// As [`rollback`](Self::rollback); and the pipelines that use the plugin get the keyed state, the timers, the
     /// parked records and the positions back that they had when the later version was deployed. They process
     /// again what came since. The deploy's report says which outputs were written since and cannot be taken
-    /// back, and which records are to be processed again and are not there any more; messages that were taken out of
-    /// queues since do not come back.
+    /// back, and which records are to be processed again and are not there any more. Messages that were taken out of
+    /// queues since, and dead letters that were sent back, do not come back if they were processed; if they wait to be tried
+    /// again they go on waiting.
     ///
     /// # Errors
     /// As [`rollback`](Self::rollback); [`Error::NoCheckpoint`] if there is none of that deploy any more;
@@ -193,7 +195,7 @@ impl Deployments {
     }
 
     /// The pipelines of a deploy that have run. Those of manifests that do not run at this moment are among them.
-    fn returning(
+    pub(super) fn returning(
         &self,
         deploy: &Deploy,
         checkpoint: &ReadOnlyStore,
@@ -222,8 +224,13 @@ impl Deployments {
         checkpoint: &ReadOnlyStore,
         pipeline: &Returning,
     ) -> Result<(), Error> {
+        let kept_count = self.keep_parked(checkpoint, pipeline).await?;
+        if kept_count > 0 {
+            let name = &pipeline.name;
+            tracing::info!(pipeline = %name, records = kept_count, "records that do not come again go on waiting to be tried");
+        }
         let mut commit = Commit::new();
-        commit.forget_pipeline(pipeline.now.id);
+        commit.forget_progress(pipeline.now.id);
         self.restore_positions(checkpoint, pipeline, &mut commit)?;
         if let Some(then) = &pipeline.then {
             for kind in OWN_KINDS {
@@ -317,7 +324,8 @@ impl Deployments {
     fn unsent(&self, deploy: &Deploy, checkpoint: &ReadOnlyStore) -> Result<Vec<Unsent>, Error> {
         let mut outputs: Vec<Unsent> = Vec::new();
         for pipeline in self.returning(deploy, checkpoint)? {
-            for target in &pipeline.now.outputs {
+            let then = pipeline.then.iter().flat_map(|then| &then.outputs);
+            for target in pipeline.now.outputs.iter().chain(then) {
                 if outputs.iter().any(|unsent| unsent.target == *target) {
                     continue;
                 }
@@ -351,7 +359,7 @@ impl Deployments {
 }
 
 /// What a group had committed in a partition.
-fn position_in(
+pub(super) fn position_in(
     checkpoint: &ReadOnlyStore,
     group: &str,
     partition: &Partition,

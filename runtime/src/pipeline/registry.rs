@@ -244,6 +244,8 @@ pub struct PipelineIdentity {
     pub group: GroupName,
     /// What it reads.
     pub inputs: Vec<Target>,
+    /// All that it has ever read, by the number by which parked records name it.
+    pub numbered_inputs: Vec<Target>,
     /// What it writes to, the queue of its dead letters included.
     pub outputs: Vec<Target>,
 }
@@ -258,8 +260,10 @@ pub fn parse_identity(
 ) -> Result<PipelineIdentity, storage::Error> {
     let stored: StoredPipeline = serde_json::from_slice(value)
         .map_err(|error| damaged(name.as_str(), &error.to_string()))?;
+    let numbered_inputs = stored.numbered_inputs().to_vec();
     let ports = stored.ports.into_iter().map(|(_, target)| target);
     Ok(PipelineIdentity {
+        numbered_inputs,
         id: stored.id,
         group: stored.group,
         inputs: stored.inputs,

@@ -325,17 +325,27 @@ impl Commit {
 
     /// Deletes the keyed state, the timers and the parked records of all tasks of a pipeline.
     pub fn forget_pipeline(&mut self, pipeline_id: u32) {
+        self.forget_kind(KeyKind::Parked, pipeline_id);
+        self.forget_progress(pipeline_id);
+    }
+
+    /// Deletes the keyed state and the timers of all tasks of a pipeline, and how many records of which key are parked,
+    /// but not these themselves.
+    pub(crate) fn forget_progress(&mut self, pipeline_id: u32) {
         for kind in [
             KeyKind::State,
             KeyKind::Changelog,
-            KeyKind::Parked,
             KeyKind::ParkedGroup,
             KeyKind::Timer,
         ] {
-            let from = pipeline_prefix(kind, pipeline_id);
-            if let Some(to) = prefix_end(&from) {
-                self.delete_range(kind, from, to);
-            }
+            self.forget_kind(kind, pipeline_id);
+        }
+    }
+
+    fn forget_kind(&mut self, kind: KeyKind, pipeline_id: u32) {
+        let from = pipeline_prefix(kind, pipeline_id);
+        if let Some(to) = prefix_end(&from) {
+            self.delete_range(kind, from, to);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod in_use;
 mod kills;
+mod parked;
 mod signatures;
 mod state;
 mod trials;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::Clock;
 use crate::log::Producer;
-use crate::model::HeadersRef;
+use crate::model::{HeadersRef, Record};
 use crate::pipeline::{Change, PipelineState};
 use crate::plugin::tests::guest::Guest;
 use crate::plugin::{Effect, EngineOptions};

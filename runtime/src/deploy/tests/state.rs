@@ -211,7 +211,7 @@ async fn a_return_that_fails_midway_has_to_be_run_again() {
 }
 
 /// A rollback of plugin `p` that has begun to put the state of a deploy back, and has got no further.
-async fn half_restored(server: &Server, old: &Digest, id: u64) -> u64 {
+pub(super) async fn half_restored(server: &Server, old: &Digest, id: u64) -> u64 {
     let mode = Mode::Rollback { restores: Some(id) };
     let plugin = p();
     let begun = server.deployments.begin(&plugin, old.clone(), mode, None);
@@ -380,6 +380,25 @@ async fn pipelines_that_a_rollback_cannot_start_again_are_named() {
     deployments.resume(&pipeline("a")).await.unwrap();
     server.wait_until_idle().await;
     assert_eq!(state("a"), PipelineState::Running);
+}
+
+/// Fails when only the outputs are looked at that a pipeline has now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_a_pipeline_has_no_more_is_reported() {
+    let (server, ..) = deployed().await;
+    let text = manifest("m", "a", "");
+    let text = text.replace("topics.out]", "topics.other]");
+    let text = text.replace("topic:out", "topic:other");
+    server.deployments.apply(&text, None).await.unwrap();
+    let deploy = server.deployments.rollback_with_state(&p(), None).await;
+    let Some(Report::Unsent { outputs, .. }) = deploy.unwrap().report else {
+        panic!("no report");
+    };
+    let out = Unsent {
+        target: "topic:out".parse().unwrap(),
+        records: 60,
+    };
+    assert_eq!(outputs, [out]);
 }
 
 /// Records that a return would process again may have been deleted since.

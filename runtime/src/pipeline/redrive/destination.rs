@@ -250,14 +250,6 @@ fn fresh(planned: &Planned, record: &RecordRef<'_>) -> Result<ParkedRecord, batc
         record.value,
         record.headers,
     )?;
-    Ok(ParkedRecord {
-        input: planned.input,
-        attempt_count: 0,
-        has_faulted: false,
-        due_ms: 0,
-        first_failed_ms: 0,
-        last_failed_ms: 0,
-        reason: String::new(),
-        record: batch.assign(planned.offset),
-    })
+    let record = batch.assign(planned.offset);
+    Ok(ParkedRecord::new(planned.input, record))
 }

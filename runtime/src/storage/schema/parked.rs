@@ -44,6 +44,20 @@ pub struct ParkedRecord {
 }
 
 impl ParkedRecord {
+    /// A record that has not run yet, and is due at once. `record` is a batch of one.
+    pub fn new(input: u32, record: RecordBatch) -> Self {
+        Self {
+            input,
+            attempt_count: 0,
+            has_faulted: false,
+            due_ms: 0,
+            first_failed_ms: 0,
+            last_failed_ms: 0,
+            reason: String::new(),
+            record,
+        }
+    }
+
     /// Whether a trial of another version has given up on it, and left it to the version that comes next.
     pub fn is_held(&self) -> bool {
         self.attempt_count == 0 && self.first_failed_ms > 0
