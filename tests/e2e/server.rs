@@ -289,7 +289,7 @@ fn a_consumer_that_waits_is_woken_and_let_go() {
 
 #[test]
 fn a_topic_can_be_followed_and_taken_up_again() {
-    use std::io::{BufRead as _, BufReader};
+    use std::io::{BufRead as _, BufReader, Read as _};
 
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &[]);
@@ -326,10 +326,77 @@ fn a_topic_can_be_followed_and_taken_up_again() {
         }
         events
     };
+    // Whoever is cut off before the first record knows where to go on.
+    let mut quiet = server
+        .agent
+        .get(format!("{}/v1/topics/t/stream?from=latest", server.url))
+        .call()
+        .unwrap();
+    let mut first = [0; 9];
+    let mut body = quiet.body_mut().as_reader();
+    body.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"id: 0:3\n\n");
+    let strange = server
+        .agent
+        .get(format!("{}/v1/topics/t/stream", server.url))
+        .header(
+            "last-event-id",
+            ureq::http::HeaderValue::from_bytes(b"0:\xb2").unwrap(),
+        );
+    assert_eq!(strange.call().unwrap().status(), 400);
     let events = follow(None, 2);
     assert_eq!(events[1], ("0:2".to_owned(), "1".to_owned()));
     let rest = follow(Some("0:2"), 1);
     assert_eq!(rest, [("0:3".to_owned(), "2".to_owned())]);
+    server.stop();
+}
+
+/// Fails when a list counts as the fields in the order in which the code has them.
+#[test]
+fn a_list_is_no_object() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    server.post("/v1/queues", &json!({"name": "q"})).expect(201);
+    for (path, list) in [
+        ("/v1/groups/g/reset", json!(["t", [], "earliest", false])),
+        ("/v1/queues/q/lease", json!([])),
+        ("/v1/topics", json!(["u"])),
+    ] {
+        let problem = server
+            .post(path, &list)
+            .expect_problem(400, "invalid-request");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("expected an object"), "{detail}");
+    }
+    let line = "[0,1,\"k\",\"v\",[],null,null]\n";
+    let problem = server
+        .post_lines("/v1/topics/t/records", line)
+        .expect_problem(400, "invalid-record");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("found a list"), "{detail}");
+    // What is wrong in an object is named as before.
+    let problem = server.post("/v1/topics", &json!({"name": "u", "partitions": "x"}));
+    let problem = problem.expect_problem(400, "invalid-request");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("partitions: invalid type"), "{detail}");
+    server.stop();
+}
+
+/// Fails when an offset that is given twice counts, and when none counts as some.
+#[test]
+fn each_partition_has_one_offset_in_a_commit() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    let commit = |offsets: Value| {
+        let offsets = json!({"topic": "t", "offsets": offsets});
+        server.post("/v1/groups/g/offsets", &offsets)
+    };
+    let zero = json!({"partition": 0, "offset": 0});
+    commit(json!([zero])).expect(204);
+    commit(json!([])).expect_problem(400, "invalid-request");
+    commit(json!([zero, zero])).expect_problem(400, "invalid-request");
     server.stop();
 }
 
@@ -362,7 +429,10 @@ fn messages_are_leased_and_settled() {
             .json()
     };
     assert_eq!(
-        settled("acknowledge", &json!({"receipts": [receipts[0]]})),
+        settled(
+            "acknowledge",
+            &json!({"receipts": [receipts[0], receipts[0]]})
+        ),
         json!({"settled": 1, "stale": []})
     );
     assert_eq!(

@@ -42,6 +42,18 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The data directory would lie in the backup that it is made of.
+    #[error("{path} is in the backup itself, which stays as it is; name another --data-dir")]
+    InsideBackup {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The data directory is named by a symbolic link.
+    #[error("{path} is a symbolic link; name the folder that it leads to, or remove it")]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// Another process writes to the same place.
     #[error("another process is writing to {path}; wait for it to end, or use another folder")]
     InProgress {

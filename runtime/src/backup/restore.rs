@@ -46,10 +46,11 @@ pub fn check(backup: &Path) -> Result<(FileList, Vec<String>), Error> {
 /// It blocks: call it where a thread may wait for the disk.
 ///
 /// # Errors
-/// [`Error::NotEmpty`] if `data_dir` holds anything; [`Error::Damaged`], [`Error::NotABackup`],
+/// [`Error::NotEmpty`] if `data_dir` holds anything; [`Error::Link`], [`Error::InsideBackup`], [`Error::Damaged`], [`Error::NotABackup`],
 /// [`Error::OtherFormat`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`], [`Error::Store`]
 pub fn restore(backup: &Path, data_dir: &Path) -> Result<FileList, Error> {
     refuse_existing(data_dir)?;
+    refuse_inside(backup, data_dir)?;
     let (list, problems) = check(backup)?;
     let damaged = |problems| Error::Damaged {
         path: backup.to_owned(),
@@ -80,8 +81,27 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<FileList, Error> {
     Ok(list)
 }
 
+/// A data directory in a backup would be in the way of restoring it again.
+fn refuse_inside(backup: &Path, data_dir: &Path) -> Result<(), Error> {
+    let whole = |path: &Path| std::path::absolute(path).map_err(Error::io("find", path));
+    let data_dir = whole(data_dir)?;
+    // Of the folders in which it will be, the last that there is.
+    let there = data_dir.ancestors().find_map(|it| it.canonicalize().ok());
+    let backup = backup.canonicalize().map_err(Error::io("find", backup))?;
+    match there.is_some_and(|there| there.starts_with(&backup)) {
+        true => Err(Error::InsideBackup { path: data_dir }),
+        false => Ok(()),
+    }
+}
+
 /// Nothing is restored over anything: an empty folder is taken, as it may have been made for that.
 fn refuse_existing(data_dir: &Path) -> Result<(), Error> {
+    // A folder gets the name, and a link has no room for it.
+    if data_dir.is_symlink() {
+        return Err(Error::Link {
+            path: data_dir.to_owned(),
+        });
+    }
     let mut entries = match fs::read_dir(data_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -311,6 +311,24 @@ fn beside(target: &Path, suffix: &str) -> std::path::PathBuf {
     target.with_file_name(name)
 }
 
+/// Fails when a data directory is made where the backup lies, or when the name of one that cannot have it is noticed late.
+#[test]
+fn a_restore_changes_no_backup_and_replaces_no_link() {
+    let (_directory, folder) = with_backup();
+    let backup = folder.path().join("backup");
+    for inside in ["data", "new/data", "../backup/data"] {
+        let error = restore(&backup, &backup.join(inside)).unwrap_err();
+        assert!(matches!(error, Error::InsideBackup { .. }), "{error}");
+    }
+    assert!(!backup.join("new").exists());
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
+    let error = restore(&backup, &link).unwrap_err();
+    assert!(matches!(error, Error::Link { .. }), "{error}");
+    assert!(check(&backup).unwrap().1.is_empty());
+    restore(&backup, &folder.path().join("data")).unwrap();
+}
+
 /// Each file in turn is damaged, cut off, and lost: `check` and `restore` name it.
 #[test]
 fn damage_of_any_file_is_found_before_anything_is_restored() {

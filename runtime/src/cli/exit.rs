@@ -171,6 +171,8 @@ fn code(error: &anyhow::Error) -> u8 {
                 Some(
                     backup::Error::Exists { .. }
                         | backup::Error::Inside { .. }
+                        | backup::Error::InsideBackup { .. }
+                        | backup::Error::Link { .. }
                         | backup::Error::Reserved { .. }
                         | backup::Error::NotABackup { .. }
                         | backup::Error::OtherFormat { .. }

@@ -1,6 +1,6 @@
 //! `/v1/groups`: list, describe, reset and delete consumer groups, and commit their offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::State as StateOf;
@@ -350,9 +350,19 @@ async fn commit_now(
     request: &OffsetCommit,
 ) -> Result<(), Problem> {
     check_not_running(state, name)?;
+    if request.offsets.is_empty() {
+        return Err(Problem::invalid(
+            "`offsets` is empty; expected one at least",
+        ));
+    }
     let topic = state.data.log.topic(&request.topic)?;
     let mut offsets = Vec::new();
+    let mut partitions = BTreeSet::new();
     for PartitionOffset { partition, offset } in &request.offsets {
+        if !partitions.insert(*partition) {
+            let text = format!("`offsets` has partition {partition} twice");
+            return Err(Problem::invalid(text));
+        }
         let partition = topic.partition(*partition)?;
         let end = partition.high_watermark();
         if *offset > end {

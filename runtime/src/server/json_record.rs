@@ -185,6 +185,9 @@ fn write_string(text: &str, into: &mut Vec<u8>) {
     into.push(b'"');
 }
 
+/// What a line is expected to be.
+const EXAMPLE: &str = "a record such as {\"key\":\"k\",\"value\":\"v\"}";
+
 /// A record as it is read. Where it came from (`topic` or `queue`, `offset`) and what `consume` tells of
 /// a message besides is ignored.
 #[derive(Debug, Deserialize)]
@@ -228,9 +231,11 @@ impl<'a> JsonRecord<'a> {
     pub(crate) fn read(line: &'a [u8]) -> Result<Self, Mistake> {
         let text = std::str::from_utf8(line)
             .map_err(|_| Mistake::new("expected JSON in UTF-8, found bytes that are not UTF-8"))?;
-        serde_json::from_str(text).map_err(|error| {
-            Mistake::of_json(&error, "a record such as {\"key\":\"k\",\"value\":\"v\"}")
-        })
+        if text.trim_start().starts_with('[') {
+            // It would count as the fields in the order of their declaration.
+            return Err(Mistake::new(format!("expected {EXAMPLE}, found a list")));
+        }
+        serde_json::from_str(text).map_err(|error| Mistake::of_json(&error, EXAMPLE))
     }
 
     /// Its key.

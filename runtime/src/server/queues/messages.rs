@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State as StateOf;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -397,7 +398,11 @@ fn receipts(texts: &[String]) -> Result<Vec<Receipt>, Problem> {
         )));
     }
     let parsed = texts.iter().map(|text| text.parse());
-    parsed.collect::<Result<_, _>>().map_err(Problem::invalid)
+    let mut receipts: Vec<Receipt> = parsed.collect::<Result<_, _>>().map_err(Problem::invalid)?;
+    // The second one would be stale by what the first one does.
+    let mut known = HashSet::new();
+    receipts.retain(|receipt| known.insert(*receipt));
+    Ok(receipts)
 }
 
 fn within(name: &str, value: usize, most: usize) -> Result<usize, Problem> {

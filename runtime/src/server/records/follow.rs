@@ -8,7 +8,7 @@ use axum::extract::State as StateOf;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::block_in_place;
 
@@ -39,7 +39,7 @@ struct Events {
 /// Follow a topic.
 ///
 /// One event for each record, its data the same JSON object as of a fetch. The event's id says where to go on: a client
-/// that connects again with `Last-Event-ID`, as browsers do, misses nothing. An event `error` carries a problem
+/// that connects again with `Last-Event-ID`, as browsers do, misses nothing; the first id comes at once, without an event. An event `error` carries a problem
 /// document, and is the last one.
 #[utoipa::path(get, path = "/topics/{topic}/stream", security(("token" = ["consume"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name"), Position),
@@ -53,11 +53,17 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let topic = state.data.log.topic(&name)?;
-    let last = headers.get("last-event-id");
-    let readers = match last.and_then(|id| id.to_str().ok()) {
-        Some(offsets) => readers_at(&state.data, &topic, offsets)?,
+    let readers = match headers.get("last-event-id") {
+        Some(id) => {
+            let offsets = id.to_str().map_err(|_| {
+                Problem::invalid("`Last-Event-ID` is not ASCII; expected the id of an event")
+            })?;
+            readers_at(&state.data, &topic, offsets)?
+        }
         None => block_in_place(|| position.readers(&state.data, &topic))?,
     };
+    // Whoever is cut off before the first record goes on where this one has begun.
+    let beginning = format!("id: {}\n\n", write_offsets(&readers));
     let events = Events {
         _waiting: state.may_wait()?,
         state,
@@ -66,10 +72,12 @@ pub(super) async fn follow(
         turn: 0,
         is_over: false,
     };
+    let first = stream::iter([Ok(Bytes::from(beginning))]);
     let chunks = stream::unfold(events, |mut events| async move {
         let chunk = events.next().await?;
         Some((Ok::<_, Infallible>(chunk), events))
     });
+    let chunks = first.chain(chunks);
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
