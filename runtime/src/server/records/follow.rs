@@ -59,7 +59,7 @@ pub(super) async fn follow(
         None => block_in_place(|| position.readers(&state.data, &topic))?,
     };
     let events = Events {
-        _waiting: state.may_wait()?,
+        _waiting: state.waiting.may_follow()?,
         state,
         standing,
         readers,
