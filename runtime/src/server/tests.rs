@@ -168,6 +168,23 @@ async fn who_waits_for_a_deploy_is_one_of_those_who_wait() {
     assert_eq!(ask(60_000).await["outcome"], "observed");
 }
 
+/// Fails when the answer says that there is no such plugin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_of_the_first_version_says_that_there_is_none_before_it() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    for with_state in [false, true] {
+        let request = json!({"with_state": with_state});
+        let (code, problem) = send(&server, "POST", "/v1/plugins/p/rollback", &request).await;
+        assert_eq!(code, 409, "{problem}");
+        assert_eq!(problem["code"], "no-earlier-version");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("no earlier version"), "{detail}");
+    }
+    let (code, problem) = send(&server, "POST", "/v1/plugins/q/rollback", &json!({})).await;
+    assert_eq!((code, &problem["code"]), (404, &json!("unknown-plugin")));
+}
+
 /// Standing still for a redrive would end a canary, and let a shadow see a part only.
 ///
 /// Fails when nobody looks for them before the redrive, or when it has begun.
