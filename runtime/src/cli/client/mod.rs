@@ -2,6 +2,7 @@
 //! directory itself.
 
 mod remote;
+mod unreachable;
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
@@ -21,7 +22,7 @@ use crate::server::{self, Data, LocalServer, Problem};
 use crate::storage::{self, layout};
 use remote::{Remote, Trust};
 
-pub(super) use remote::Unreachable;
+pub(super) use unreachable::Unreachable;
 
 /// Plugin instances at a time where no pipeline runs: one is opened, to see whether it does.
 const OFFLINE_INSTANCES: u32 = 16;
