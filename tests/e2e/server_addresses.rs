@@ -57,3 +57,21 @@ fn who_speaks_tls_to_a_server_without_it_is_told_so() {
         .expect_error(&["does not speak TLS", server.url()]);
     server.stop();
 }
+
+/// Fails when only an address can be listened on.
+#[test]
+fn a_server_listens_on_the_address_of_a_name() {
+    let sandbox = Sandbox::new();
+    let server = Server::of(sandbox.start(&["serve", "--listen", "localhost:0"]));
+    assert!(
+        server.url().starts_with("http://127.0.0.1:"),
+        "{}",
+        server.url()
+    );
+    server.get("/readyz").expect(200);
+    server.stop();
+    sandbox
+        .run(&["serve", "--listen", "no such host:0"])
+        .expect_code(2)
+        .expect_error(&["--listen", "host `no such host`"]);
+}
