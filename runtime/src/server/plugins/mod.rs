@@ -267,7 +267,7 @@ async fn describe_deploy(
     let wait = wait_of(wait_ms)?;
     let deployments = state.deployments()?;
     let mut deploy = deployments.deploy_of(id)?;
-    if deploy.outcome.is_open() && !wait.is_zero() {
+    if !deployments.has_ended(&deploy) && !wait.is_zero() {
         let _waiting = state.waiting.may_wait()?;
         deploy = tokio::select! {
             ended = deployments.wait_for(id) => ended?,
