@@ -33,6 +33,7 @@ mod replay;
 mod retries;
 mod server;
 mod server_access;
+mod server_addresses;
 mod server_pipelines;
 mod slow_key;
 mod support;

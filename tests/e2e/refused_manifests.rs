@@ -171,3 +171,15 @@ fn a_run_in_which_no_plugin_fits_changes_nothing() {
         .expect_error(&["error: pipeline `pass`, stopped: its plugin `plugin` cannot run: "]);
     assert_eq!(state(&sandbox), before);
 }
+
+/// Fails when a plugin is uploaded before its manifest has been read.
+#[test]
+fn what_a_manifest_with_a_mistake_names_is_not_uploaded() {
+    let sandbox = sandbox();
+    sandbox.manifest(&manifest("").replace("dead-letter =", "dead-leter ="));
+    sandbox
+        .run(&["apply", "millstream.toml"])
+        .expect_code(2)
+        .expect_error(&["dead-letter"]);
+    assert_eq!(sandbox.json(&["plugin", "list"]), json!([]));
+}

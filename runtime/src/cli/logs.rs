@@ -47,7 +47,11 @@ pub(super) async fn run(
     };
     loop {
         let lines: Vec<LogLineView> = tokio::select! {
-            () = interrupt.requested() => return Ok(Ending::Done),
+            () = interrupt.requested() => return Ok(match args.no_follow {
+                true => Ending::Interrupted,
+                // Ctrl-C is how following ends.
+                false => Ending::Done,
+            }),
             lines = client.get(&path, &query) => lines?,
         };
         for line in &lines {

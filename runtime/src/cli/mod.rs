@@ -18,6 +18,7 @@ mod health;
 mod input;
 mod interrupt;
 mod json_line;
+mod listen_address;
 mod logs;
 mod open;
 mod output;

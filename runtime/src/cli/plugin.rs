@@ -5,6 +5,7 @@ mod signature;
 mod upload;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -19,7 +20,9 @@ use super::quantity::{duration_ms, format_time_ms};
 use super::signatures::SignatureArgs;
 use crate::deploy::Offline;
 use crate::model::PluginName;
-use crate::server::{DeployRequest, DeployView, PluginDescription, PluginView, RollbackRequest};
+use crate::server::{
+    Code, DeployRequest, DeployView, PluginDescription, PluginView, Problem, RollbackRequest,
+};
 pub(super) use signature::Signing;
 pub(super) use upload::{NewComponent, UploadArgs, upload};
 
@@ -27,6 +30,8 @@ pub(super) use upload::{NewComponent, UploadArgs, upload};
 pub(super) const OFFLINE: &str = "Where no server runs (one that does has its own)";
 /// How long one wait for the end of a deploy lasts, in ms.
 const WAIT_MS: u64 = 20_000;
+/// How often the deploy is looked at where as many wait at the server as may.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The outcome of a deploy that begins with the next server.
 const WAITING: &str = "waiting";
 /// Digits of a digest in a table; the start of a digest stands for it.
@@ -213,10 +218,27 @@ pub(super) async fn deploy(
     let path = format!("/v1/plugins/{name}/deploy");
     let mut deploy: DeployView = client.post(&path, &request).await?;
     let path = format!("/v1/deploys/{}", deploy.id);
+    let mut wait_ms = WAIT_MS;
     while deploy.ended_ms.is_none() && deploy.outcome != WAITING {
-        deploy = client.get(&path, &[("wait_ms", WAIT_MS)]).await?;
+        match client.get(&path, &[("wait_ms", wait_ms)]).await {
+            Ok(found) => {
+                deploy = found;
+                wait_ms = WAIT_MS;
+            }
+            // The deploy goes on, however many wait at the server: then it is looked at from time to time.
+            Err(error) if is_busy(&error) => {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                wait_ms = 0;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(deploy)
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    let problem = error.downcast_ref::<Problem>();
+    problem.is_some_and(|problem| problem.code == Code::Busy)
 }
 
 async fn list(client: &Client, output: &mut Output) -> anyhow::Result<()> {

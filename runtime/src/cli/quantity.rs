@@ -21,6 +21,14 @@ pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
     duration(text).map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Reads a duration in ms that is not over when it begins.
+pub(super) fn some_time_ms(text: &str) -> Result<u64, String> {
+    match duration_ms(text)? {
+        0 => Err("expected a duration above zero".to_owned()),
+        ms => Ok(ms),
+    }
+}
+
 /// Reads how long records are kept, in ms: a duration, `forever` or `-1`.
 pub(super) fn retention(text: &str) -> Result<Bound, String> {
     match text {
@@ -79,6 +87,10 @@ mod tests {
     fn durations() {
         assert_eq!(duration_ms("7d"), Ok(7 * 24 * 3_600_000));
         assert_eq!(duration_ms("1h30m"), Ok(5_400_000));
+        assert_eq!(some_time_ms("1ms"), Ok(1));
+        for none in ["0s", "0ms", "999us"] {
+            assert!(some_time_ms(none).is_err(), "{none}");
+        }
         assert_eq!(retention("forever"), Ok(Bound(None)));
         assert_eq!(retention("-1"), Ok(Bound(None)));
         assert_eq!(retention("5ms"), Ok(Bound(Some(5))));

@@ -14,7 +14,7 @@ use super::open::{Access, DataDirectory};
 use super::output::Output;
 use super::signatures::SignatureArgs;
 use super::traces::TraceArgs;
-use super::{progress, quantity};
+use super::{listen_address, progress, quantity};
 use crate::deploy::{self, Deployments};
 use crate::log::Maintenance;
 use crate::plugin::{EngineOptions, PluginEngine};
@@ -30,12 +30,13 @@ const FAILURE_SHOWN_FOR: Duration = Duration::from_secs(10);
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
-    /// Where to listen; anything but loopback needs TLS and a token
+    /// Where to listen: an address, or a host name, with a port; anything but loopback needs TLS and a token
     #[arg(
         long,
         value_name = "ADDRESS",
         env = "MILLSTREAM_LISTEN",
-        default_value = "127.0.0.1:8474"
+        default_value = "127.0.0.1:8474",
+        value_parser = listen_address::parse
     )]
     listen: SocketAddr,
 

@@ -22,6 +22,8 @@ pub enum LogFormat {
     Json,
 }
 
+/// What others log. Whoever asks for a certificate to be verified is told why it is not, and tells it himself.
+const OTHERS: &str = "warn,rustls_platform_verifier=off";
 /// Left out where failures of pipelines are printed.
 const FAILURES_ARE_PRINTED: &str = "millstream::pipeline::supervisor=off";
 
@@ -74,9 +76,9 @@ fn directives(args: &GlobalArgs, failures: Failures) -> String {
     };
     match (args.log_format, failures) {
         (LogFormat::Text, Failures::Printed | Failures::Meant) => {
-            format!("warn,millstream={level},{FAILURES_ARE_PRINTED}")
+            format!("{OTHERS},millstream={level},{FAILURES_ARE_PRINTED}")
         }
-        _ => format!("warn,millstream={level}"),
+        _ => format!("{OTHERS},millstream={level}"),
     }
 }
 

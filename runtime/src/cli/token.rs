@@ -20,13 +20,13 @@ pub(super) enum TokenCommand {
     List,
     /// Make a token; it is shown once, and only a hash of it is stored
     Create {
-        /// Its name: it stands in the audit log and in records of deploys
+        /// Its name: it stands in the audit log and in records of deploys; `anonymous`, `local` and `owner` do already
         name: TokenName,
         /// What it may do (may be repeated)
         #[arg(long, value_enum, required = true, value_name = "ROLE")]
         role: Vec<Role>,
         /// How long it is valid [default: until it is revoked]
-        #[arg(long, value_name = "DURATION", value_parser = quantity::duration_ms)]
+        #[arg(long, value_name = "DURATION", value_parser = quantity::some_time_ms)]
         expires_in: Option<u64>,
     },
     /// Make a token invalid, from now on

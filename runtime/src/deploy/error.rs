@@ -30,7 +30,9 @@ pub enum Error {
         digest: String,
     },
     /// There is no earlier version to go back to.
-    #[error("plugin `{name}` has no earlier version to go back to")]
+    #[error(
+        "plugin `{name}` has no earlier version to go back to: none was deployed before the current one, or it is not kept any more"
+    )]
     NoEarlierVersion {
         /// The plugin.
         name: PluginName,

@@ -81,6 +81,16 @@ impl Deployments {
         }
     }
 
+    /// Whether a deploy has ended, and no longer keeps others from beginning: its record says so a moment earlier.
+    pub fn has_ended(&self, deploy: &Deploy) -> bool {
+        !deploy.outcome.is_open() && !self.is_under_way(deploy.id)
+    }
+
+    fn is_under_way(&self, id: u64) -> bool {
+        let under_way = self.shared.under_way.lock();
+        under_way.values().any(|it| it.id == id)
+    }
+
     /// Waits until a deploy has ended.
     ///
     /// # Errors
@@ -91,7 +101,7 @@ impl Deployments {
         loop {
             ended.mark_unchanged();
             let deploy = self.deploy_of(id)?;
-            if !deploy.outcome.is_open() {
+            if self.has_ended(&deploy) {
                 return Ok(deploy);
             }
             if let Some(failure) = self.shared.store.health().failure {
@@ -108,7 +118,7 @@ impl Deployments {
     /// # Errors
     /// [`Error::UnknownDeploy`]
     pub async fn stop_deploy(&self, id: u64) -> Result<Deploy, Error> {
-        let is_under_way = self.shared.under_way.lock().values().any(|it| it.id == id);
+        let is_under_way = self.is_under_way(id);
         let is_open = self.deploy_of(id)?.outcome.is_open();
         if is_open
             && !is_under_way

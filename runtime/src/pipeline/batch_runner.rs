@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::task::block_in_place;
 
 use super::TaskError;
-use super::call_counts::{CallMeter, MemoryUse};
+use super::call_counts::{CallMeter, InstanceUse};
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::control::TaskControl;
 use super::lane_progress::LaneProgress;
@@ -68,7 +68,7 @@ pub(super) struct BatchRunner {
     pub(super) state: Arc<Mutex<TaskState>>,
     pub(super) processor: Processor,
     pub(super) meter: CallMeter,
-    pub(super) memory: MemoryUse,
+    pub(super) memory: InstanceUse,
     /// Keeps what the plugin saw with a record that is given up on.
     pub(super) recorder: Recorder,
     /// Some records of a batch, when not all of it can run.
@@ -119,7 +119,7 @@ impl BatchRunner {
         warn_of_timers(&pipeline, task, &timers);
         let processor =
             Processor::open(&pipeline, task, &state, &pipeline.metrics).map_err(TaskError::Open)?;
-        let mut memory = MemoryUse::new(&status);
+        let mut memory = InstanceUse::new(&status);
         memory.note(&processor);
         Ok(Self {
             meter: CallMeter::new(),

@@ -227,15 +227,16 @@ impl CallMeter {
     }
 }
 
-/// What an instance's linear memories take, as a part of what those of its task take together.
+/// An instance of the plugin as one of those of its task, and what its linear memories take of what theirs take together.
 #[derive(Debug)]
-pub(super) struct MemoryUse {
+pub(super) struct InstanceUse {
     status: Arc<TaskStatus>,
     counted_bytes: u64,
 }
 
-impl MemoryUse {
+impl InstanceUse {
     pub(super) fn new(status: &Arc<TaskStatus>) -> Self {
+        status.instances.fetch_add(1, Ordering::Relaxed);
         Self {
             status: Arc::clone(status),
             counted_bytes: 0,
@@ -258,9 +259,10 @@ impl MemoryUse {
     }
 }
 
-impl Drop for MemoryUse {
+impl Drop for InstanceUse {
     fn drop(&mut self) {
         self.set(0);
+        self.status.instances.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -337,17 +339,18 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_not_used_any_more_does_not_count() {
+    fn instances_that_are_gone_do_not_count_nor_does_their_memory() {
         let status = Arc::new(TaskStatus::new(Vec::new()));
         let read = || status.memory_bytes.load(Ordering::Relaxed);
-        let (mut one, mut other) = (MemoryUse::new(&status), MemoryUse::new(&status));
+        let instances = || status.instances.load(Ordering::Relaxed);
+        let (mut one, mut other) = (InstanceUse::new(&status), InstanceUse::new(&status));
         one.set(100);
         other.set(30);
         one.set(70);
-        assert_eq!(read(), 100);
+        assert_eq!((instances(), read()), (2, 100));
         drop(one);
-        assert_eq!(read(), 30);
+        assert_eq!((instances(), read()), (1, 30));
         drop(other);
-        assert_eq!(read(), 0);
+        assert_eq!((instances(), read()), (0, 0));
     }
 }

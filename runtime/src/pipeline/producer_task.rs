@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::TaskError;
-use super::call_counts::{Call, CallMeter, MemoryUse};
+use super::call_counts::{Call, CallMeter, InstanceUse};
 use super::call_trace::CallTrace;
 use super::checkpoint::Checkpoints;
 use super::control::TaskControl;
@@ -40,7 +40,7 @@ pub(super) struct ProducerTask {
     state: Arc<Mutex<TaskState>>,
     processor: Processor,
     meter: CallMeter,
-    memory: MemoryUse,
+    memory: InstanceUse,
     outputs: Outputs,
     checkpoints: Checkpoints,
     control: Arc<TaskControl>,
@@ -57,7 +57,7 @@ impl ProducerTask {
         let state = pipeline.state(0)?;
         let processor =
             Processor::open(&pipeline, 0, &state, &pipeline.metrics).map_err(TaskError::Open)?;
-        let mut memory = MemoryUse::new(&status);
+        let mut memory = InstanceUse::new(&status);
         memory.note(&processor);
         Ok(Self {
             meter: CallMeter::new(),

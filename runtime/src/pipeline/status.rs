@@ -31,6 +31,8 @@ pub struct Progress {
     pub parked_groups: u64,
     /// Tasks that take no new records now, since too many keys wait to be tried again or the disk runs low.
     pub tasks_without_room: u64,
+    /// Instances of the plugin that there are now; those of shadows do not count.
+    pub instances: u64,
     /// What the linear memories of the instances take now.
     pub memory_bytes: u64,
     /// Failures after which a record is tried again, since the start.
@@ -187,6 +189,8 @@ pub(super) struct TaskStatus {
     parked_groups: AtomicU64,
     /// Why it takes no new records.
     no_room: Mutex<Option<NoRoom>>,
+    /// The task's instances of the plugin.
+    pub(super) instances: AtomicU64,
     /// What the linear memories of the task's instances take.
     pub(super) memory_bytes: AtomicU64,
     idle: AtomicBool,
@@ -206,6 +210,7 @@ impl TaskStatus {
             parked: AtomicU64::new(0),
             parked_groups: AtomicU64::new(0),
             no_room: Mutex::default(),
+            instances: AtomicU64::new(0),
             memory_bytes: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -305,6 +310,7 @@ impl TaskStatus {
         progress.parked_groups += self.parked_groups.load(Ordering::Relaxed);
         let is_stopped = self.stopped.load(Ordering::Acquire);
         progress.tasks_without_room += u64::from(!is_stopped && self.no_room().is_some());
+        progress.instances += self.instances.load(Ordering::Relaxed);
         progress.memory_bytes += self.memory_bytes.load(Ordering::Relaxed);
         progress.calls.add(&self.calls.counts());
         progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();

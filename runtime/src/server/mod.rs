@@ -32,6 +32,7 @@ mod room;
 mod router;
 mod state;
 mod topics;
+mod waiting;
 
 pub use access::{NewToken, Role, TlsFiles, TokenView};
 pub use backups::{BackupStatus, BackupView, NewBackup};

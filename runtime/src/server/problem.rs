@@ -98,6 +98,8 @@ codes! {
     UnknownCheckpoint = "unknown-checkpoint", NOT_FOUND, "There is no such checkpoint";
     /// There is no such plugin, or no such version of it.
     UnknownPlugin = "unknown-plugin", NOT_FOUND, "There is no such plugin";
+    /// There is no earlier version of the plugin that a rollback could go back to.
+    NoEarlierVersion = "no-earlier-version", CONFLICT, "There is no earlier version";
     /// There is no such token.
     UnknownToken = "unknown-token", NOT_FOUND, "There is no such token";
     /// There is no such dead letter.
@@ -331,9 +333,10 @@ impl From<deploy::Error> for Problem {
             deploy::Error::Manifest(error) => return error.into(),
             deploy::Error::Pipeline(error) => return error.into(),
             deploy::Error::Storage(error) => return error.into(),
-            deploy::Error::UnknownPlugin { .. }
-            | deploy::Error::UnknownVersion { .. }
-            | deploy::Error::NoEarlierVersion { .. } => Code::UnknownPlugin,
+            deploy::Error::UnknownPlugin { .. } | deploy::Error::UnknownVersion { .. } => {
+                Code::UnknownPlugin
+            }
+            deploy::Error::NoEarlierVersion { .. } => Code::NoEarlierVersion,
             deploy::Error::NoCheckpoint { .. } => Code::UnknownCheckpoint,
             deploy::Error::RollbackUnfinished { .. } | deploy::Error::RollbackUnderWay { .. } => {
                 Code::RollbackUnfinished

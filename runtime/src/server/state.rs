@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::access::{Standing, Tokens};
 use super::backups::Backups;
@@ -13,6 +13,7 @@ use super::intake::Intake;
 use super::outlet::Outlet;
 use super::problem::{Code, Problem};
 use super::requests::RequestMetrics;
+use super::waiting::Waiting;
 use crate::deploy::Deployments;
 use crate::group::Groups;
 use crate::log::Log;
@@ -101,7 +102,8 @@ pub(super) struct Shared {
     pub(super) data: Data,
     pub(super) tokens: Tokens,
     pub(super) limits: Limits,
-    waiting_consumers: Arc<Semaphore>,
+    /// Requests that have nothing to answer yet.
+    pub(super) waiting: Waiting,
     /// What was deployed, and runs; nothing of it runs within a command that works on its own data directory, and most
     /// commands do without.
     deployments: Option<Deployments>,
@@ -194,7 +196,7 @@ impl State {
         Self(Arc::new(Shared {
             data,
             tokens,
-            waiting_consumers: Arc::new(Semaphore::new(limits.waiting_consumers)),
+            waiting: Waiting::new(limits.waiting_consumers),
             intake: Intake::new(limits.inflight_bytes),
             unread: Outlet::new(limits.unread_bytes),
             limits,
@@ -312,27 +314,6 @@ impl State {
                 "the command has not opened what was deployed; this is a bug of millstream, please report it",
             )
         })
-    }
-
-    /// Consumers that wait now.
-    pub(super) fn waiting_consumers(&self) -> usize {
-        self.limits.waiting_consumers - self.waiting_consumers.available_permits()
-    }
-
-    /// The right to wait for records.
-    ///
-    /// # Errors
-    /// [`Code::Busy`]: as many wait already as may.
-    pub(super) fn may_wait(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.waiting_consumers)
-            .try_acquire_owned()
-            .map_err(|_| {
-                let limit = self.limits.waiting_consumers;
-                Problem::new(
-                    Code::Busy,
-                    format!("{limit} consumers wait already, which is the limit; ask again later, or without `wait_ms`"),
-                )
-            })
     }
 }
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::access::Tokens;
+use super::access::{Entrance, Tokens};
+use super::router::router;
 use super::state::{State, Stopping};
 use super::{Data, Limits, api};
 use crate::deploy::Mode;
@@ -130,6 +131,58 @@ async fn a_redrive_waits_for_the_tasks_of_a_failed_pipeline() {
     assert!(suspended.is_empty());
     suspended.resume().await.unwrap();
     assert_eq!(status(&server).state, PipelineState::Failed);
+}
+
+/// Whoever asks for the end of a deploy waits for as long as a canary takes, as consumers wait for records.
+///
+/// Fails when it takes no place of those who may wait, takes one though there is nothing to wait for, or waits longer than
+/// any may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_deploy_is_one_of_those_who_wait() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    let text = manifest("m", "a", "");
+    server.deployments.apply(&text, None).await.unwrap();
+    let new = server.upload("p", &passthrough_too()).await.version.digest;
+    let duration_ms = TIMEOUT.as_millis().try_into().unwrap();
+    let id = deploy(&server, &new, Mode::Shadow { duration_ms }).await;
+    let tokens = Tokens::open(server.log.store().clone()).unwrap();
+    let limits = Limits {
+        waiting_consumers: 0,
+        ..Limits::default()
+    };
+    let deployments = Some(server.deployments.clone());
+    let state = State::new(data(&server), tokens, deployments, limits, Stopping::new());
+    let api = router(state, Entrance::Owner);
+    let ask = async |wait_ms: u64| {
+        let path = format!("/v1/deploys/{id}?wait_ms={wait_ms}");
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = api.clone().oneshot(request).await.unwrap();
+        let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        serde_json::from_slice::<Value>(&body).unwrap()
+    };
+    assert_eq!(ask(0).await["outcome"], "running");
+    assert_eq!(ask(1).await["code"], "busy");
+    assert_eq!(ask(60_001).await["code"], "invalid-request");
+    server.deployments.stop_deploy(id).await.unwrap();
+    assert_eq!(ask(60_000).await["outcome"], "observed");
+}
+
+/// Fails when the answer says that there is no such plugin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_of_the_first_version_says_that_there_is_none_before_it() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    for with_state in [false, true] {
+        let request = json!({"with_state": with_state});
+        let (code, problem) = send(&server, "POST", "/v1/plugins/p/rollback", &request).await;
+        assert_eq!(code, 409, "{problem}");
+        assert_eq!(problem["code"], "no-earlier-version");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("no earlier version"), "{detail}");
+    }
+    let (code, problem) = send(&server, "POST", "/v1/plugins/q/rollback", &json!({})).await;
+    assert_eq!((code, &problem["code"]), (404, &json!("unknown-plugin")));
 }
 
 /// Standing still for a redrive would end a canary, and let a shadow see a part only.

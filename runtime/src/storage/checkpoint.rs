@@ -1,13 +1,11 @@
 //! A consistent copy of the store, taken while commits go on.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use hashbrown::HashSet;
 use rocksdb::checkpoint::Checkpoint;
 
+use super::files::entries;
 use super::{Error, Store, layout};
 
 impl Store {
@@ -62,34 +60,4 @@ impl Store {
         }
         Ok(bytes)
     }
-}
-
-/// What lies in a folder.
-struct Entry {
-    name: std::ffi::OsString,
-    inode: u64,
-    len_bytes: u64,
-}
-
-/// What lies in a folder; nothing if it is not there. What is deleted meanwhile is left out.
-fn entries(folder: &Path) -> Result<Vec<Entry>, Error> {
-    let listed = match fs::read_dir(folder) {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("read", folder)(error)),
-    };
-    let mut entries = Vec::new();
-    for entry in listed {
-        let entry = entry.map_err(Error::io("read", folder))?;
-        match entry.metadata() {
-            Ok(metadata) => entries.push(Entry {
-                name: entry.file_name(),
-                inode: metadata.ino(),
-                len_bytes: metadata.len(),
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("read", &entry.path())(error)),
-        }
-    }
-    Ok(entries)
 }

@@ -10,6 +10,7 @@ mod directory;
 mod entries;
 mod error;
 mod failure;
+mod files;
 mod health;
 pub mod layout;
 pub mod open_files;

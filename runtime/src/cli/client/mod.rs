@@ -2,6 +2,7 @@
 //! directory itself.
 
 mod remote;
+mod unreachable;
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
@@ -20,7 +21,8 @@ use crate::plugin::{EngineOptions, PluginEngine};
 use crate::server::{self, Data, LocalServer, Problem};
 use crate::storage::{self, layout};
 
-pub(super) use remote::{Remote, Unreachable};
+pub(super) use remote::Remote;
+pub(super) use unreachable::Unreachable;
 
 /// Plugin instances at a time where no pipeline runs: one is opened, to see whether it does.
 const OFFLINE_INSTANCES: u32 = 16;

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
-use super::Answer;
+use super::{Answer, Unreachable};
 use crate::cli::GlobalArgs;
 use crate::cli::exit::Usage;
 use crate::server::LocalServer;
@@ -18,14 +18,6 @@ use crate::server::LocalServer;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a deploy of many tasks, or a compaction, takes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
-
-/// The server could not be asked.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot reach the server at {url}: {reason}")]
-pub(in crate::cli) struct Unreachable {
-    url: String,
-    reason: String,
-}
 
 /// Whose certificates are good.
 #[derive(Debug, Clone, Copy)]
@@ -124,10 +116,7 @@ impl Remote {
         let request = Request::from_parts(parts, body.to_vec());
         let (agent, url) = (self.agent.clone(), self.url.clone());
         spawn_blocking(move || {
-            let unreachable = |error: ureq::Error| Unreachable {
-                url: url.clone(),
-                reason: error.to_string(),
-            };
+            let unreachable = |error: ureq::Error| Unreachable::new(&url, &error);
             let response = agent.run(request).map_err(unreachable)?;
             let (parts, mut body) = response.into_parts();
             let bytes = body

@@ -534,11 +534,11 @@ async fn a_paused_pipeline_starts_with_what_was_swapped_in() {
     assert_eq!(described[0].plugin_digest, new.digest().to_string());
 }
 
-/// The memory of a pipeline's instances is that of those which it has now, whatever became of the ones before.
+/// The instances of a pipeline are those which it has now, as is their memory, whatever became of the ones before.
 ///
-/// Fails when a swap, or a new instance after a fault, leaves the old one's memory counted.
+/// Fails when a swap, a new instance after a fault, or a pause leaves the old ones counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_memory_of_a_pipeline_is_that_of_its_instances() {
+async fn the_instances_of_a_pipeline_and_their_memory_are_those_that_it_has() {
     const PAGE_BYTES: u64 = 64 << 10;
     let scene = Scene::new();
     let plugin = scene.plugin(&passthrough());
@@ -548,6 +548,7 @@ async fn the_memory_of_a_pipeline_is_that_of_its_instances() {
     scene.send(0..40).await;
     scene.wait_until_idle().await;
     let memory_bytes = || scene.status("a").totals.memory_bytes;
+    let instances = || scene.status("a").totals.instances;
     let small = memory_bytes();
     assert!(small >= 4 * PAGE_BYTES, "{small}");
     let grows = |then: &str| format!("(drop (memory.grow (i32.const 9))) {then}");
@@ -560,7 +561,7 @@ async fn the_memory_of_a_pipeline_is_that_of_its_instances() {
         // What it takes when it is opened.
         let next = scene.plugin(&Guest::new(&process));
         scene.pipelines.swap(&name("a"), None, &next).await.unwrap();
-        assert_eq!(memory_bytes(), small, "{process}");
+        assert_eq!((instances(), memory_bytes()), (4, small), "{process}");
         // And after calls, of which those of the second one fault.
         scene.send(0..40).await;
         scene.wait_until_idle().await;
@@ -573,7 +574,13 @@ async fn the_memory_of_a_pipeline_is_that_of_its_instances() {
                 memory_bytes()
             );
         }
+        assert_eq!(instances(), 4, "{process}");
     }
     scene.pipelines.pause(&name("a")).await.unwrap();
-    assert_eq!(memory_bytes(), 0);
+    assert_eq!((instances(), memory_bytes()), (0, 0));
+    scene.pipelines.resume(&name("a")).await.unwrap();
+    // Tasks open their instances by themselves, before they process anything.
+    scene.send(0..40).await;
+    scene.wait_until_idle().await;
+    assert_eq!(instances(), 4);
 }

@@ -41,7 +41,7 @@ pub struct TokenView {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// Its name: 1 to 249 letters, digits, `.`, `_` and `-`.
+    /// Its name: 1 to 249 letters, digits, `.`, `_` and `-`, and none of `anonymous`, `local` and `owner`.
     #[schema(value_type = String, min_length = 1, max_length = 249, pattern = "^[a-zA-Z0-9._-]+$")]
     pub name: TokenName,
     /// What it may do.
@@ -70,7 +70,7 @@ impl From<TokenError> for Problem {
             TokenError::Storage(error) => return error.into(),
             TokenError::Exists(_) => Code::AlreadyExists,
             TokenError::Unknown(_) => Code::UnknownToken,
-            TokenError::NoRoles => Code::InvalidSetting,
+            TokenError::NoRoles | TokenError::Reserved(_) => Code::InvalidSetting,
             TokenError::Random => Code::Internal,
         };
         Self::new(code, error.to_string())

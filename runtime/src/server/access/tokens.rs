@@ -19,6 +19,9 @@ use crate::storage::{self, Commit, Scan, Store};
 /// What a token starts with, so that scanners for leaked secrets find it.
 const PREFIX: &str = "mst_";
 const SECRET_BYTES: usize = 32;
+/// What the audit log and records of deploys call those who have no token of this kind: a token of such a name could not be
+/// told from them.
+const RESERVED_NAMES: [&str; 3] = ["anonymous", "local", "owner"];
 
 /// What can go wrong with tokens.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -26,6 +29,11 @@ pub enum Error {
     /// A token of this name exists.
     #[error("a token named `{0}` exists already; revoke it first, or take another name")]
     Exists(TokenName),
+    /// The name means somebody who has no token.
+    #[error(
+        "no token can have the name `{0}`, which is what the audit log calls somebody without one; take another name"
+    )]
+    Reserved(TokenName),
     /// There is no token of this name.
     #[error("there is no token named `{0}`")]
     Unknown(TokenName),
@@ -139,7 +147,7 @@ impl Tokens {
     /// Makes a token, and returns it: it cannot be had again.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::NoRoles`], [`Error::Random`], [`Error::Storage`]
+    /// [`Error::Reserved`], [`Error::Exists`], [`Error::NoRoles`], [`Error::Random`], [`Error::Storage`]
     pub async fn create(
         &self,
         name: &TokenName,
@@ -150,6 +158,9 @@ impl Tokens {
         roles.dedup();
         if roles.is_empty() {
             return Err(Error::NoRoles);
+        }
+        if RESERVED_NAMES.contains(&name.as_str()) {
+            return Err(Error::Reserved(name.clone()));
         }
         let _changing = self.changing.lock().await;
         if self.by_name.read().contains_key(name) {
@@ -273,6 +284,20 @@ mod tests {
         tokens.revoke(&name).await.unwrap();
         assert_eq!(tokens.identify(&token), None);
         assert!(!tokens.is_good(&identity));
+    }
+
+    /// Fails when whoever has a token can pass for somebody who has none.
+    #[tokio::test]
+    async fn a_token_is_not_named_as_somebody_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = tokens(&folder);
+        for name in RESERVED_NAMES {
+            let created = tokens
+                .create(&name.parse().unwrap(), vec![Role::Read], None)
+                .await;
+            assert!(matches!(created, Err(Error::Reserved(_))), "{created:?}");
+        }
+        assert!(tokens.is_empty());
     }
 
     #[tokio::test]

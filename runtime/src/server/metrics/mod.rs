@@ -112,7 +112,7 @@ impl Scrape {
             pipelines: pipelines.map(|it| it.status()).unwrap_or_default(),
             of_plugins: OfPlugins::new(of_plugins.unwrap_or_default()),
             store: StoreScrape::of(state.data.log.store())?,
-            waiting_consumers: state.waiting_consumers(),
+            waiting_consumers: state.waiting.count(),
             inflight_bytes: state.intake.held_bytes(),
             unread_bytes: state.unread.held_bytes(),
             requests: state.request_metrics.clone(),

@@ -69,9 +69,9 @@ const OF_PIPELINES: &[OfPipelines] = &[
     },
     OfPipelines {
         name: "millstream_pipeline_instances",
-        help: "Instances of the plugin",
+        help: "Instances of the plugin that there are",
         kind: MetricType::Gauge,
-        value: |status| status.tasks.len() as f64 * f64::from(status.concurrency),
+        value: |status| status.totals.instances as f64,
     },
     OfPipelines {
         name: "millstream_pipeline_records_in",

@@ -34,6 +34,7 @@ impl StoreScrape {
         let mut disk = vec![
             ("tables", usage.table_bytes),
             ("blobs", usage.blob_bytes),
+            ("wal", store.wal_file_bytes()?),
             ("checkpoints", store.checkpoint_bytes()?),
         ];
         if let Some(space) = health.disk {

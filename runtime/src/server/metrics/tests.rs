@@ -122,6 +122,8 @@ async fn the_store_tells_of_its_commits() {
     let bytes = grown("millstream_store_write_bytes_sum");
     assert!((100_000.0..110_000.0).contains(&bytes), "{bytes}");
     // So far they are in the write-ahead log alone.
+    let wal = grown("millstream_store_disk_bytes{kind=\"wal\"}");
+    assert!((100_000.0..110_000.0).contains(&wal), "{wal}");
     let amplification = value(&after, "millstream_store_write_amplification");
     assert!((1.0..1.5).contains(&amplification), "{amplification}");
     data.log.store().flush().unwrap();

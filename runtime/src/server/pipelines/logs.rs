@@ -1,7 +1,5 @@
 //! `GET /v1/pipelines/{pipeline}/logs`: what a pipeline's plugin logs, or has logged.
 
-use std::time::Duration;
-
 use axum::extract::State as StateOf;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -11,11 +9,10 @@ use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::Problem;
 use super::super::state::State;
+use super::super::waiting::wait_of;
 use crate::model::PipelineName;
 use crate::pipeline;
 use crate::plugin::LogLine;
-
-const MAX_WAIT_MS: u64 = 60_000;
 
 /// Which lines.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -72,6 +69,7 @@ pub(super) async fn logs(
     QueryOf(After { after, wait_ms }): QueryOf<After>,
     standing: Standing,
 ) -> Result<axum::Json<Vec<LogLineView>>, Problem> {
+    let wait = wait_of(wait_ms)?;
     let pipelines = state.pipelines();
     let read = || {
         block_in_place(|| match pipelines {
@@ -83,8 +81,8 @@ pub(super) async fn logs(
     let news = pipelines.and_then(|it| it.log_news(&name));
     let mut lines = read()?;
     // Where nothing runs, none will come.
-    if lines.is_empty() && wait_ms > 0 && pipelines.is_some() {
-        let _waiting = state.may_wait()?;
+    if lines.is_empty() && !wait.is_zero() && pipelines.is_some() {
+        let _waiting = state.waiting.may_wait()?;
         let news = async {
             match news {
                 // An error is its end, about which the next look has something to say.
@@ -96,7 +94,7 @@ pub(super) async fn logs(
         };
         tokio::select! {
             () = news => {}
-            () = tokio::time::sleep(Duration::from_millis(wait_ms.min(MAX_WAIT_MS))) => {}
+            () = tokio::time::sleep(wait) => {}
             ended = state.let_go(&standing) => ended?,
         }
         lines = read()?;

@@ -3,8 +3,6 @@
 mod report;
 mod view;
 
-use std::time::Duration;
-
 use axum::extract::{DefaultBodyLimit, State as StateOf};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
@@ -26,13 +24,13 @@ use super::access::{Caller, Standing, Subject};
 use super::extract::{Body, Json, PathOf, QueryOf};
 use super::problem::Problem;
 use super::state::State;
+use super::waiting::wait_of;
 use crate::deploy::Mode;
 use crate::model::PluginName;
 use crate::plugin::{Signature, SignatureError};
 
 /// The longest canary or shadow: a week.
 const MAX_TRIAL_MS: u64 = 7 * 24 * 3_600_000;
-const MAX_WAIT_MS: u64 = 60_000;
 
 /// The router; a component may have so many bytes.
 pub(super) fn router(plugin_bytes: usize) -> OpenApiRouter<State> {
@@ -259,23 +257,27 @@ async fn deploys(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<Deploy
 /// One deploy, at once or when it has ended.
 #[utoipa::path(get, path = "/deploys/{id}", security(("token" = ["read"])), tag = "plugins",
     params(("id" = u64, Path, description = "Its number"), Patience),
-    responses((status = 200, body = DeployView), (status = 404)))]
+    responses((status = 200, body = DeployView), (status = 404), (status = 429)))]
 async fn describe_deploy(
     StateOf(state): StateOf<State>,
     PathOf(id): PathOf<u64>,
     QueryOf(Patience { wait_ms }): QueryOf<Patience>,
     standing: Standing,
 ) -> Result<axum::Json<DeployView>, Problem> {
+    let wait = wait_of(wait_ms)?;
     let deployments = state.deployments()?;
-    let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));
-    let deploy = tokio::select! {
-        ended = deployments.wait_for(id), if wait_ms > 0 => ended?,
-        () = tokio::time::sleep(wait) => deployments.deploy_of(id)?,
-        ended = state.let_go(&standing) => {
-            ended?;
-            deployments.deploy_of(id)?
-        }
-    };
+    let mut deploy = deployments.deploy_of(id)?;
+    if !deployments.has_ended(&deploy) && !wait.is_zero() {
+        let _waiting = state.waiting.may_wait()?;
+        deploy = tokio::select! {
+            ended = deployments.wait_for(id) => ended?,
+            () = tokio::time::sleep(wait) => deployments.deploy_of(id)?,
+            ended = state.let_go(&standing) => {
+                ended?;
+                deployments.deploy_of(id)?
+            }
+        };
+    }
     Ok(axum::Json(DeployView::of(deploy)))
 }
 

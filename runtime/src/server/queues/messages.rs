@@ -18,6 +18,7 @@ use super::super::problem::{Code, Problem};
 use super::super::records::JSON_LINES;
 use super::super::request_trace::RequestTrace;
 use super::super::state::State;
+use super::super::waiting::wait_of;
 use crate::model::{HeadersBuf, QueueName, limits};
 use crate::queue::{self, LeaseRequest, MessageState, PeekedMessage, Queue, Receipt, Settled};
 
@@ -26,7 +27,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_MESSAGES: u64 = 10_000;
 const MAX_MESSAGES: usize = 10_000;
 const MAX_BYTES: usize = 16 << 20;
-const MAX_WAIT_MS: u64 = 60_000;
 const DEFAULT_PEEKED: usize = 10;
 const MAX_PEEKED: usize = 1_000;
 const MAX_RECEIPTS: usize = 10_000;
@@ -297,18 +297,13 @@ async fn lease(
         visibility_timeout_ms: timeout(body.visibility_timeout_ms)?,
         wait: Duration::ZERO,
     };
-    let wait_ms = body.wait_ms.unwrap_or(0);
-    if wait_ms > MAX_WAIT_MS {
-        return Err(Problem::invalid(format!(
-            "wait_ms is {wait_ms}; expected at most {MAX_WAIT_MS}"
-        )));
-    }
+    let wait = wait_of(body.wait_ms.unwrap_or(0))?;
     // A lease that was refused afterwards would hide its messages until the visibility timeout.
     state.unread.check()?;
     let mut messages = queue.lease(&request).await?;
-    if messages.is_empty() && wait_ms > 0 {
-        let _waiting = state.may_wait()?;
-        request.wait = Duration::from_millis(wait_ms);
+    if messages.is_empty() && !wait.is_zero() {
+        let _waiting = state.waiting.may_wait()?;
+        request.wait = wait;
         messages = tokio::select! {
             // A lease that has begun is not given up: its messages would be away until the timeout.
             leased = queue.lease(&request) => leased?,

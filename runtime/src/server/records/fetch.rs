@@ -13,6 +13,7 @@ use super::super::access::Standing;
 use super::super::extract::{PathOf, QueryOf};
 use super::super::problem::Problem;
 use super::super::state::State;
+use super::super::waiting::wait_of;
 use super::JSON_LINES;
 use super::position::{Position, Reader, any_readable, write_offsets};
 use crate::model::TopicName;
@@ -25,7 +26,6 @@ const DEFAULT_RECORDS: usize = 500;
 const MAX_RECORDS: usize = 100_000;
 const DEFAULT_BYTES: usize = 1 << 20;
 const MAX_BYTES: usize = 16 << 20;
-const MAX_WAIT_MS: u64 = 60_000;
 /// Records of a partition before it is another's turn.
 const TURN_RECORDS: usize = 4096;
 
@@ -58,7 +58,6 @@ impl Amount {
     fn limits(&self) -> Result<Limits, Problem> {
         let records = self.max_records.unwrap_or(DEFAULT_RECORDS);
         let bytes = self.max_bytes.unwrap_or(DEFAULT_BYTES);
-        let wait_ms = self.wait_ms.unwrap_or(0);
         if records == 0 || records > MAX_RECORDS {
             return Err(Problem::invalid(format!(
                 "max_records is {records}; expected 1 to {MAX_RECORDS}"
@@ -69,15 +68,10 @@ impl Amount {
                 "max_bytes is {bytes}; expected 1 to {MAX_BYTES}"
             )));
         }
-        if wait_ms > MAX_WAIT_MS {
-            return Err(Problem::invalid(format!(
-                "wait_ms is {wait_ms}; expected at most {MAX_WAIT_MS}"
-            )));
-        }
         Ok(Limits {
             records,
             bytes,
-            wait: Duration::from_millis(wait_ms),
+            wait: wait_of(self.wait_ms.unwrap_or(0))?,
         })
     }
 }
@@ -104,7 +98,7 @@ pub(super) async fn fetch(
         Ok::<_, Problem>((readers, lines))
     })?;
     if lines.is_empty() && !limits.wait.is_zero() {
-        let _waiting = state.may_wait()?;
+        let _waiting = state.waiting.may_wait()?;
         tokio::select! {
             () = any_readable(&readers) => {}
             () = tokio::time::sleep(limits.wait) => {}

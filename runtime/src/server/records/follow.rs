@@ -65,7 +65,7 @@ pub(super) async fn follow(
     // Whoever is cut off before the first record goes on where this one has begun.
     let beginning = format!("id: {}\n\n", write_offsets(&readers));
     let events = Events {
-        _waiting: state.may_wait()?,
+        _waiting: state.waiting.may_follow()?,
         state,
         standing,
         readers,
