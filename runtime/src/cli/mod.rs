@@ -154,6 +154,8 @@ enum Command {
     /// Run the pipelines of a manifest
     Run(run::RunArgs),
     /// Serve the data directory over HTTP: topics, queues, groups, pipelines, plugins
+    ///
+    /// While another process holds the data directory it waits for it, 10 s at most.
     Serve(serve::ServeArgs),
     /// Make a server run a manifest: upload and deploy its plugins, create its topics and queues, start its pipelines
     ///
