@@ -36,4 +36,5 @@ mod server_pipelines;
 mod slow_key;
 mod support;
 mod timers;
+mod top;
 mod traces;

@@ -30,6 +30,7 @@ mod quantity;
 mod queue;
 mod restore;
 mod run;
+mod screen;
 mod serve;
 mod signatures;
 mod telemetry;
@@ -188,6 +189,8 @@ enum Command {
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
     /// Show the pipelines of a server, live: records/s, lag, retries, dead letters
+    ///
+    /// Until Ctrl-C, or --count. Where no server runs nothing moves: they are shown once.
     Top(top::TopArgs),
     /// Show what a pipeline's plugin has logged, and follow it where a server runs
     Logs(logs::LogsArgs),
