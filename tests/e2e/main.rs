@@ -30,6 +30,7 @@ mod queues;
 mod refused_manifests;
 mod replay;
 mod retries;
+mod roles;
 mod server;
 mod server_access;
 mod server_pipelines;
