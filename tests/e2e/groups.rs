@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use crate::server::Server;
+use crate::server_pipelines::{pipeline, wait_until};
 use crate::support::{Consumed, Sandbox};
 
 /// 30 records in partition 0 and 10 in partition 1; record n of a partition has the timestamp n s.
@@ -150,7 +152,15 @@ to = "topic:out"
     assert_eq!(records.len(), 42);
     let again: Vec<_> = records[40..].iter().map(Consumed::value_text).collect();
     assert_eq!(again, ["0/28", "0/29"]);
-    sandbox.succeed(&["group", "delete", "g"]);
+    sandbox
+        .run(&["group", "delete", "g"])
+        .expect_code(2)
+        .expect_error(&[
+            "delete group `g` and its offsets in 2 partition(s)?",
+            "give --yes",
+        ]);
+    assert_eq!(positions(&sandbox), [(30, 0), (10, 0)]);
+    sandbox.succeed(&["group", "delete", "g", "--yes"]);
     sandbox
         .run(&["group", "describe", "g"])
         .expect_code(1)
@@ -186,4 +196,39 @@ fn places_to_read_from() {
         .run(&["consume", "topic:t", "--partition", "2"])
         .expect_code(1)
         .expect_error(&["has partitions 0 to 1, there is no partition 2"]);
+}
+
+/// What is parked is not at the position that a reset moves.
+///
+/// Fails when a group of which a pipeline has parked records is reset without a word of them.
+#[test]
+fn a_reset_says_what_is_tried_again_besides() {
+    let sandbox = Sandbox::new();
+    let retry = "retry = { max-attempts = 1000000, initial = \"1h\", jitter = \"none\" }";
+    sandbox.wire_suspect("testing-traps", 1, retry);
+    let server = Server::start(&sandbox, &[]);
+    sandbox.succeed(&["apply", "millstream.toml"]);
+    let lines = "{\"key\":\"k\",\"value\":\"poison 0\"}\n{\"key\":\"k\",\"value\":\"fine 1\"}\n{\"key\":\"l\",\"value\":\"fine 2\"}\n";
+    server
+        .post_lines("/v1/topics/in/records", lines)
+        .expect(200);
+    wait_until("two parked records", || {
+        let totals = &pipeline(&sandbox, "suspect")["running"]["totals"];
+        totals["parked_records"] == 2
+    });
+    sandbox.succeed(&["pipeline", "pause", "suspect"]);
+    let reset = ["group", "reset", "suspect", "--topic", "in", "--to"];
+    let expected = json!([{ "pipeline": "suspect", "records": 2 }]);
+    let told = sandbox.json(&[&reset[..], &["earliest", "--dry-run"]].concat());
+    assert_eq!(told["parked"], expected);
+    sandbox
+        .run(&[&reset[..], &["latest"]].concat())
+        .expect_code(0)
+        .expect_error(&["pipeline `suspect` has parked 2 record(s), which are tried again"]);
+    server.stop();
+    // The same without a server; a group that is no pipeline's has nothing parked.
+    let told = sandbox.json(&[&reset[..], &["earliest"]].concat());
+    assert_eq!(told["parked"], expected);
+    let own = ["group", "reset", "own", "--topic", "in", "--to", "earliest"];
+    assert_eq!(sandbox.json(&own)["parked"], json!([]));
 }

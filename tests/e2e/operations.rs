@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::server::Server;
-use crate::support::{Consumed, Finished, Sandbox};
+use crate::support::{Consumed, Finished, Running, Sandbox};
 
 /// Runs `millstream` with these arguments by way of a shell that sets limits first.
 fn limited(sandbox: &Sandbox, limits: &str, arguments: &[&str]) -> Finished {
@@ -446,4 +446,58 @@ batch = { max-wait = "10s" }
         .run(&["run", "millstream.toml", "--until-idle"])
         .expect_code(1);
     assert_eq!(sandbox.consume("recent").len(), 1);
+}
+
+/// A data directory with a pipeline, and who holds it.
+fn held() -> (Sandbox, Running) {
+    let sandbox = Sandbox::new();
+    sandbox.wire_suspect("passthrough", 1, "");
+    let mut holder = sandbox.start(&["run", "millstream.toml"]);
+    let lock = sandbox.data_dir().join("LOCK");
+    holder.wait_until("locked", |holder| {
+        fs::read_to_string(&lock).is_ok_and(|text| text == holder.id().to_string())
+    });
+    (sandbox, holder)
+}
+
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+
+/// Fails when a verb that looks at a data directory for a moment keeps a server from starting.
+#[test]
+fn a_server_waits_for_whoever_holds_the_data_directory() {
+    let (sandbox, holder) = held();
+    let mut server = sandbox.start(&SERVE);
+    let waits = format!("another process (pid {}); waiting for it", holder.id());
+    server.wait_for_error(&waits);
+    holder.interrupt();
+    holder.wait().expect_code(0);
+    Server::of(server).stop();
+}
+
+#[test]
+fn a_server_that_waits_ends_when_it_is_told_to() {
+    let (sandbox, holder) = held();
+    let mut server = sandbox.start(&SERVE);
+    server.wait_for_error("waiting for it");
+    server.terminate();
+    let ended = server.wait().expect_code(0);
+    assert!(ended.stdout.is_empty(), "{}", ended.stdout);
+    holder.interrupt();
+    holder.wait().expect_code(0);
+}
+
+#[test]
+fn a_server_does_not_wait_for_ever() {
+    let (sandbox, holder) = held();
+    let started = std::time::Instant::now();
+    sandbox
+        .run(&SERVE)
+        .expect_code(3)
+        .expect_error(&["waiting for it, 10 s at most", "error: the data directory"]);
+    assert!(started.elapsed() >= std::time::Duration::from_secs(10));
+    holder.interrupt();
+    holder.wait().expect_code(0);
+    // The service manager tries again then.
+    let unit = include_str!("../../packaging/millstream.service");
+    assert!(unit.contains("\nRestartPreventExitStatus=2\n"), "{unit}");
 }

@@ -120,7 +120,7 @@ fn the_position_of_a_pipeline_is_moved_by_those_who_deploy_it() {
         .post("/v1/groups/suspect/offsets", &offsets)
         .expect_problem(409, "conflict");
     sandbox
-        .run(&["group", "delete", "suspect"])
+        .run(&["group", "delete", "suspect", "--yes"])
         .expect_code(1)
         .expect_error(&["pause it first"]);
     // Also of a pipeline that is known from before only.

@@ -4,13 +4,16 @@ use clap::Subcommand;
 
 use super::GlobalArgs;
 use super::client::Client;
+use super::confirm::confirm;
 use super::exit::Ending;
 use super::open::Access;
 use super::output::{self, Column, Output, Table};
+use super::progress::note;
 use crate::log::OffsetSpec;
 use crate::model::{GroupName, TopicName};
 use crate::server::{
-    DeletedGroup, GroupDescription, GroupSummary, LagView, ResetRequest, ResetView, offset_spec,
+    DeletedGroup, GroupDescription, GroupSummary, LagView, ParkedView, ResetRequest, ResetView,
+    offset_spec,
 };
 
 /// The verbs on consumer groups.
@@ -47,6 +50,9 @@ pub(super) enum GroupCommand {
     Delete {
         /// The group
         name: GroupName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 
@@ -98,7 +104,7 @@ pub(super) async fn run(
             };
             reset(&client, output, &name, &request).await?;
         }
-        GroupCommand::Delete { name } => delete(&client, output, &name).await?,
+        GroupCommand::Delete { name, yes } => return delete(&client, output, &name, yes).await,
     }
     Ok(Ending::Done)
 }
@@ -147,13 +153,23 @@ async fn reset(
     let reset: ResetView = client.post(&path, request).await?;
     for step in &reset.partitions {
         if let Some(wanted) = step.out_of_range {
-            super::progress::note(&format!(
+            note(&format!(
                 "warning: offset {wanted} is out of range: partition {} of topic `{}` starts at {} and ends at {}; taking {}",
                 step.partition, step.topic, step.start_offset, step.end_offset, step.to_offset
             ));
         }
     }
     output.result(&reset, |output| write_reset(output, &reset, &request.to))?;
+    output.flush()?;
+    for ParkedView { pipeline, records } in &reset.parked {
+        let what = match reset.dry_run {
+            true => "would be tried again besides",
+            false => "are tried again besides, when it runs",
+        };
+        note(&format!(
+            "warning: pipeline `{pipeline}` has parked {records} record(s), which {what}"
+        ));
+    }
     Ok(())
 }
 
@@ -178,13 +194,26 @@ fn write_reset(output: &mut Output, reset: &ResetView, to: &str) -> Result<(), o
     output.table(&table)
 }
 
-async fn delete(client: &Client, output: &mut Output, name: &GroupName) -> anyhow::Result<()> {
-    let deleted: DeletedGroup = client.delete(&format!("/v1/groups/{name}")).await?;
+async fn delete(
+    client: &Client,
+    output: &mut Output,
+    name: &GroupName,
+    yes: bool,
+) -> anyhow::Result<Ending> {
+    let path = format!("/v1/groups/{name}");
+    let group: GroupDescription = client.get(&path, &()).await?;
+    let partitions = group.positions.len();
+    let question = format!("delete group `{name}` and its offsets in {partitions} partition(s)?");
+    if !yes && !confirm(&question)? {
+        note("nothing was deleted");
+        return Ok(Ending::Failed);
+    }
+    let deleted: DeletedGroup = client.delete(&path).await?;
     output.result(&deleted, |output| {
         output.line(format_args!(
             "deleted group `{name}` with its offsets in {} partition(s)",
             deleted.partitions
         ))
     })?;
-    Ok(())
+    Ok(Ending::Done)
 }

@@ -31,6 +31,7 @@ mod quantity;
 mod queue;
 mod restore;
 mod run;
+mod screen;
 mod serve;
 mod signatures;
 mod telemetry;
@@ -155,6 +156,8 @@ enum Command {
     /// Run the pipelines of a manifest
     Run(run::RunArgs),
     /// Serve the data directory over HTTP: topics, queues, groups, pipelines, plugins
+    ///
+    /// While another process holds the data directory it waits for it, 10 s at most.
     Serve(serve::ServeArgs),
     /// Make a server run a manifest: upload and deploy its plugins, create its topics and queues, start its pipelines
     ///
@@ -187,6 +190,8 @@ enum Command {
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
     /// Show the pipelines of a server, live: records/s, lag, retries, dead letters
+    ///
+    /// Until Ctrl-C, or --count. Where no server runs nothing moves: they are shown once.
     Top(top::TopArgs),
     /// Show what a pipeline's plugin has logged, and follow it where a server runs
     Logs(logs::LogsArgs),

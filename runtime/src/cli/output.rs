@@ -100,7 +100,7 @@ impl Output {
     /// Writes a table.
     pub(super) fn table(&mut self, table: &Table) -> Result<(), Error> {
         match self.is_terminal {
-            true => self.line(table.drawn()),
+            true => self.line(table.drawn(table.len())),
             false => Ok(self.writer.write_all(table.separated().as_bytes())?),
         }
     }
@@ -186,13 +186,24 @@ impl Table {
         self.rows.is_empty()
     }
 
-    fn drawn(&self) -> comfy_table::Table {
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The lines of the table as a terminal shows it, with its first `rows` rows.
+    pub(super) fn drawn_lines(&self, rows: usize) -> Vec<String> {
+        let drawn = self.drawn(rows).to_string();
+        drawn.lines().map(str::to_owned).collect()
+    }
+
+    fn drawn(&self, rows: usize) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
         table
             .load_style(presets::UTF8_BORDERS_ONLY.with_rounded_corners())
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_header(self.columns.iter().map(|column| column.name()))
-            .add_rows(&self.rows);
+            .add_rows(self.rows.iter().take(rows));
         for (drawn, column) in table.column_iter_mut().zip(self.columns) {
             if matches!(column, Column::Number(_)) {
                 drawn.set_cell_alignment(CellAlignment::Right);
@@ -234,7 +245,7 @@ mod tests {
 
     #[test]
     fn on_a_terminal_numbers_stand_under_each_other() {
-        let drawn = table().drawn().to_string();
+        let drawn = table().drawn(2).to_string();
         assert!(drawn.contains("       7 "), "{drawn}");
         assert!(drawn.contains("12345678 "), "{drawn}");
     }

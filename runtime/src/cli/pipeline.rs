@@ -189,7 +189,7 @@ fn describe(output: &mut Output, pipeline: &PipelineView) -> anyhow::Result<()> 
 }
 
 /// How it runs on the server, or whether it is to where none runs; `-` if it was not applied.
-fn state(pipeline: &PipelineView) -> &str {
+pub(super) fn state(pipeline: &PipelineView) -> &str {
     match (&pipeline.running, pipeline.desired_state.as_deref()) {
         (Some(run), _) => &run.state,
         (None, Some("paused")) => "paused",

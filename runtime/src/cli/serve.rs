@@ -26,6 +26,10 @@ use crate::storage::{self, Store, WriteFailure, layout};
 const LEAST_GRACE: Duration = Duration::from_secs(5);
 /// How long a server goes on after a write has failed: `/readyz` says why meanwhile.
 const FAILURE_SHOWN_FOR: Duration = Duration::from_secs(10);
+/// How long a server waits for the data directory while another process holds it: longer than verbs take that look at it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks meanwhile whether the data directory is free.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -138,11 +142,14 @@ pub(super) async fn run(
     let signatures = args.signatures.rules()?;
     // Dropped last, when nothing makes spans any more.
     let _traces = args.traces.start()?;
+    let Some(data) = open_when_free(global, &interrupt).await? else {
+        return Ok(Ending::Done);
+    };
     let DataDirectory {
         log,
         queues,
         groups,
-    } = DataDirectory::open_with(global, Access::Create, true)?;
+    } = data;
     let store = log.store().clone();
     store.keep_free_disk(args.min_free_disk);
     let engine = PluginEngine::new(EngineOptions {
@@ -193,6 +200,39 @@ pub(super) async fn run(
         None => Ok(Ending::Done),
         Some(failure) => {
             Err(storage::Error::from(failure)).context("the store takes no more writes")
+        }
+    }
+}
+
+/// Opens the data directory, and waits a while for whoever holds it: a verb that looks at it must not keep a server from
+/// starting. `None` if the server is told to stop meanwhile.
+async fn open_when_free(
+    global: &GlobalArgs,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Option<DataDirectory>> {
+    let began = Instant::now();
+    let mut is_told = false;
+    loop {
+        let error = match DataDirectory::open_with(global, Access::Create, true) {
+            Ok(data) => return Ok(Some(data)),
+            Err(error) => error,
+        };
+        let Some(storage::Error::Locked { path, holder }) = error.downcast_ref() else {
+            return Err(error);
+        };
+        if began.elapsed() >= LOCK_PATIENCE {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            progress::note(&format!(
+                "the data directory {} is in use by another process{holder}; waiting for it, {} s at most",
+                path.display(),
+                LOCK_PATIENCE.as_secs()
+            ));
+        }
+        tokio::select! {
+            () = interrupt.requested() => return Ok(None),
+            () = tokio::time::sleep(LOCK_POLL) => {}
         }
     }
 }

@@ -9,12 +9,18 @@ use super::exit::Ending;
 use super::interrupt::Interrupt;
 use super::open::Access;
 use super::output::{Column, Format, Output, Table};
+use super::pipeline::state;
+use super::progress::{note, per_second};
 use super::quantity::{self, format_ms};
+use super::screen::Screen;
+use super::signatures::SignatureArgs;
+use crate::deploy::Offline;
 use crate::model::PipelineName;
 use crate::server::PipelineView;
 
-/// Clears a terminal, and goes to its first line.
-const CLEAR: &[u8] = b"\x1b[H\x1b[2J\x1b[3J";
+const PIPELINES: &str = "/v1/pipelines";
+/// What is shown in the place of an empty table.
+const NONE: &str = "No pipeline has run here yet.";
 
 /// Arguments of `top`.
 #[derive(Debug, clap::Args)]
@@ -22,37 +28,73 @@ pub(super) struct TopArgs {
     /// How often it is looked
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = quantity::duration)]
     interval: Duration,
-    /// Stop after looking so often
+    /// Stop after looking so often, and leave the last look on the terminal
     #[arg(long, value_name = "COUNT")]
     count: Option<u64>,
 }
 
-/// What was processed of each pipeline at the last look.
-struct Last {
+/// The pipelines at a moment.
+struct Look {
     at: Instant,
+    pipelines: Vec<PipelineView>,
+    /// What was processed of those that run.
     records: BTreeMap<PipelineName, u64>,
 }
 
-/// Shows the pipelines until Ctrl-C.
+/// Shows the pipelines until Ctrl-C; once where no server runs.
 pub(super) async fn run(
     args: TopArgs,
     global: &GlobalArgs,
     output: &mut Output,
 ) -> anyhow::Result<Ending> {
-    let client = Client::connect(global, Access::Existing)?;
-    let interrupt = Interrupt::listen("finishing the table")?;
-    let mut last: Option<Last> = None;
+    let signatures = SignatureArgs::default();
+    let client =
+        Client::connect_to_deployments(global, Access::Existing, &signatures, Offline::Looking)
+            .await?;
+    if !client.is_offline() {
+        return follow(&args, &client, output).await;
+    }
+    // Whoever looked on would keep a server from starting, and see nothing move.
+    let look = Look::take(&client).await?;
+    match output.format() {
+        Format::Json => output.write(&look.json()?)?,
+        Format::Table => output.table_or(&look.table(None), NONE)?,
+    }
+    output.flush()?;
+    note(
+        "no server runs on the data directory, so nothing moves; `millstream serve` starts the pipelines",
+    );
+    Ok(Ending::Done)
+}
+
+/// Looks again and again.
+async fn follow(args: &TopArgs, client: &Client, output: &mut Output) -> anyhow::Result<Ending> {
+    let interrupt = Interrupt::listen("leaving the table")?;
+    let mut screen = Screen::enter(output)?;
+    let mut last: Option<Look> = None;
     let mut looks = 0;
     loop {
-        let pipelines: Vec<PipelineView> = client.get("/v1/pipelines", &()).await?;
-        let now = Last::of(&pipelines);
+        let look = tokio::select! {
+            () = interrupt.requested() => return Ok(Ending::Done),
+            look = Look::take(client) => look?,
+        };
         looks += 1;
-        write(&pipelines, last.as_ref(), &now, output)?;
-        output.flush()?;
-        last = Some(now);
-        if args.count.is_some_and(|count| looks >= count) {
+        let is_last = args.count.is_some_and(|count| looks >= count);
+        if is_last {
+            screen.leave()?;
+        }
+        match screen.output().format() {
+            Format::Json => {
+                let output = screen.output();
+                output.write(&look.json()?)?;
+                output.flush()?;
+            }
+            Format::Table => screen.show(&look.table(last.as_ref()), NONE, "pipeline")?,
+        }
+        if is_last {
             return Ok(Ending::Done);
         }
+        last = Some(look);
         tokio::select! {
             () = interrupt.requested() => return Ok(Ending::Done),
             () = tokio::time::sleep(args.interval) => {}
@@ -60,16 +102,18 @@ pub(super) async fn run(
     }
 }
 
-impl Last {
-    fn of(pipelines: &[PipelineView]) -> Self {
+impl Look {
+    async fn take(client: &Client) -> anyhow::Result<Self> {
+        let pipelines: Vec<PipelineView> = client.get(PIPELINES, &()).await?;
         let running = pipelines.iter().filter_map(|pipeline| {
             let run = pipeline.running.as_ref()?;
             Some((pipeline.name.clone(), run.totals.records_in))
         });
-        Self {
+        Ok(Self {
             at: Instant::now(),
             records: running.collect(),
-        }
+            pipelines,
+        })
     }
 
     /// Records a second since an earlier look.
@@ -77,59 +121,47 @@ impl Last {
         let records = self.records.get(name)?;
         let before = earlier.records.get(name)?;
         let elapsed = self.at.duration_since(earlier.at);
-        Some(super::progress::per_second(
-            records.saturating_sub(*before),
-            elapsed,
-        ))
+        Some(per_second(records.saturating_sub(*before), elapsed))
     }
-}
 
-fn write(
-    pipelines: &[PipelineView],
-    last: Option<&Last>,
-    now: &Last,
-    output: &mut Output,
-) -> anyhow::Result<()> {
-    if output.format() == Format::Json {
-        let mut text = serde_json::to_vec(pipelines)?;
+    /// All of it, in one line.
+    fn json(&self) -> anyhow::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(&self.pipelines)?;
         text.push(b'\n');
-        output.write(&text)?;
-        return Ok(());
+        Ok(text)
     }
-    let mut table = Table::new(&[
-        Column::Text("pipeline"),
-        Column::Text("state"),
-        Column::Number("records/s"),
-        Column::Number("lag records"),
-        Column::Text("lag"),
-        Column::Number("retries"),
-        Column::Number("waiting for retry"),
-        Column::Number("dead letters"),
-    ]);
-    for pipeline in pipelines {
-        let rate = last.and_then(|last| now.rate(last, &pipeline.name));
-        let rate = rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string());
-        let Some(run) = &pipeline.running else {
-            let none = || "-".to_owned();
-            let lag = pipeline.lag_records.to_string();
-            let name = pipeline.name.to_string();
-            table.row([name, none(), none(), lag, none(), none(), none(), none()]);
-            continue;
-        };
-        table.row([
-            pipeline.name.to_string(),
-            run.state.clone(),
-            rate,
-            pipeline.lag_records.to_string(),
-            format_ms(run.lag_ms),
-            run.totals.retries.to_string(),
-            run.totals.parked_records.to_string(),
-            run.totals.dead_letters.to_string(),
+
+    fn table(&self, earlier: Option<&Self>) -> Table {
+        let mut table = Table::new(&[
+            Column::Text("pipeline"),
+            Column::Text("state"),
+            Column::Number("records/s"),
+            Column::Number("lag records"),
+            Column::Text("lag"),
+            Column::Number("retries"),
+            Column::Number("waiting for retry"),
+            Column::Number("dead letters"),
         ]);
+        let none = || "-".to_owned();
+        for pipeline in &self.pipelines {
+            let (name, state) = (pipeline.name.to_string(), state(pipeline).to_owned());
+            let lag = pipeline.lag_records.to_string();
+            let Some(run) = &pipeline.running else {
+                table.row([name, state, none(), lag, none(), none(), none(), none()]);
+                continue;
+            };
+            let rate = earlier.and_then(|earlier| self.rate(earlier, &pipeline.name));
+            table.row([
+                name,
+                state,
+                rate.map_or_else(none, |rate| rate.to_string()),
+                lag,
+                format_ms(run.lag_ms),
+                run.totals.retries.to_string(),
+                run.totals.parked_records.to_string(),
+                run.totals.dead_letters.to_string(),
+            ]);
+        }
+        table
     }
-    if output.is_terminal() {
-        output.write(CLEAR)?;
-    }
-    output.table_or(&table, "No pipeline has run here yet.")?;
-    Ok(())
 }

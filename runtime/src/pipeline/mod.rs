@@ -57,7 +57,8 @@ pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{
-    PipelineDescription, PipelineIdentity, describe, list, owners_of_group, parse_identity,
+    PipelineDescription, PipelineIdentity, describe, list, owners_of_group, parked_of_group,
+    parse_identity,
 };
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use shadow::{ShadowDifference, ShadowFindings};

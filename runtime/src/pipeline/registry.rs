@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::retry;
 use super::timers::{self, PendingTimers};
 use crate::group::{Groups, Lag};
 use crate::log::Log;
@@ -172,6 +173,21 @@ pub fn owners_of_group(store: &Store, group: &GroupName) -> Result<Vec<PipelineN
     let owners = stored(store)?.into_iter();
     let owners = owners.filter(|(_, stored)| stored.group == *group);
     Ok(owners.map(|(name, _)| name).collect())
+}
+
+/// Those of [`owners_of_group`] that have records waiting to be tried again, and how many.
+pub fn parked_of_group(
+    store: &Store,
+    group: &GroupName,
+) -> Result<Vec<(PipelineName, u64)>, Error> {
+    let mut parked = Vec::new();
+    for (name, stored) in stored(store)? {
+        if stored.group == *group {
+            let count = retry::parked_count(store, stored.id)?;
+            parked.extend((count > 0).then_some((name, count)));
+        }
+    }
+    Ok(parked)
 }
 
 /// Stores how a pipeline runs now; gives it an id if it has none, and its inputs numbers. Returns what is stored.

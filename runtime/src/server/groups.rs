@@ -133,6 +133,20 @@ pub struct ResetView {
     pub dry_run: bool,
     /// By partition.
     pub partitions: Vec<OffsetMove>,
+    /// The pipelines whose position the group is and that have records waiting to be tried again: those are tried again
+    /// besides, also if they come once more from the topic.
+    #[serde(default)]
+    pub parked: Vec<ParkedView>,
+}
+
+/// What a pipeline has parked.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ParkedView {
+    /// The pipeline.
+    #[schema(value_type = String)]
+    pub pipeline: PipelineName,
+    /// Records that wait to be tried again.
+    pub records: u64,
 }
 
 /// Offsets to commit.
@@ -269,10 +283,15 @@ async fn reset_now(
         let offsets = offsets.map(|(partition, step)| (&**partition, step.to_offset));
         data.groups.commit(&name, offsets).await?;
     }
+    let parked = block_in_place(|| pipeline::parked_of_group(data.log.store(), &name))?;
+    let parked = parked.into_iter();
     Ok(ResetView {
         name,
         dry_run: request.dry_run,
         partitions: moves,
+        parked: parked
+            .map(|(pipeline, records)| ParkedView { pipeline, records })
+            .collect(),
     })
 }
 

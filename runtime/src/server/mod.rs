@@ -41,7 +41,7 @@ pub use dead_letters::{
     RedriveView, Selection, StrandedView, WhereTo,
 };
 pub use groups::{
-    DeletedGroup, GroupDescription, GroupSummary, LagView, OffsetCommit, OffsetMove,
+    DeletedGroup, GroupDescription, GroupSummary, LagView, OffsetCommit, OffsetMove, ParkedView,
     PartitionOffset, ResetRequest, ResetView,
 };
 pub use listen::{Server, ServerError, ServerOptions};

@@ -16,7 +16,7 @@ mod room;
 pub(super) use backoff::backoff_ms;
 pub(super) use dead_letter::{DeadLetters, Letter};
 pub(super) use give_up_log::GiveUpLog;
-pub(super) use parked::{Further, NoRoom, Parked, Waiting};
+pub(super) use parked::{Further, NoRoom, Parked, Waiting, parked_count};
 pub(super) use recorder::{ChangedState, FailedCall, Recorder};
 pub(super) use room::{ROOM_PAUSE, note_room};
 

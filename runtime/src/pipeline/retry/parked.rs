@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 
+pub(in crate::pipeline) use self::counts::parked_count;
 pub(in crate::pipeline) use self::lookup::Further;
 use super::GroupId;
 use super::recent::{Head, Recent};

@@ -1,7 +1,5 @@
-//! Lets a request through if its token has the role that the operation needs.
-//!
-//! The role of an operation is what the OpenAPI document says of it, so that the two cannot differ; an operation that
-//! says nothing needs `admin`.
+//! Lets a request through if its token has the role that the operation needs, or one of several: as the OpenAPI document
+//! says (`documented.rs`).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -9,19 +7,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, MatchedPath, Query, Request, State as StateOf};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State as StateOf};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hashbrown::HashMap;
-use utoipa::openapi::path::{Operation, ParameterIn};
-use utoipa::openapi::{OpenApi, RefOr};
+use utoipa::openapi::OpenApi;
 
 use super::super::intake::discard;
 use super::super::problem::{Code, Problem};
 use super::Role;
 use super::audit::{Audit, Event, Seen};
+use super::documented::{Documented, Need, is_for_operators, operations, unknown_parameter};
 use super::origin::{is_named_here, is_over_loopback};
 use super::standing::Standing;
 use super::tokens::{Identity, Tokens};
@@ -33,21 +31,8 @@ const CLIENT_GONE: u16 = 499;
 const DRAINED_BYTES: usize = 64 << 10;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The name of the scheme in the OpenAPI document.
-pub(in crate::server) const SCHEME: &str = "token";
-/// The scope of an operation that everybody on the server's machine may call, and elsewhere whoever has any token.
-const ANYONE: &str = "anyone";
-
 /// Who came without a token, while none was needed. A token may have the same name.
 const ANONYMOUS: &str = "anonymous";
-
-/// What an operation needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
-    /// A token, whatever its roles, if the request does not come over the loopback interface.
-    TokenFromElsewhere,
-    Role(Role),
-}
 
 /// Who is let in.
 pub(in crate::server) enum Entrance {
@@ -181,75 +166,18 @@ impl Access {
     }
 }
 
-/// What the document says of an operation.
-struct Documented {
-    need: Need,
-    /// The names of what may be in the query.
-    parameters: Vec<String>,
-}
-
-/// What the document says of each operation.
-fn operations(document: &OpenApi) -> HashMap<(Method, String), Documented> {
-    let mut documented = HashMap::new();
-    for (path, item) in &document.paths.paths {
-        let operations = [
-            (Method::GET, &item.get),
-            (Method::POST, &item.post),
-            (Method::PUT, &item.put),
-            (Method::PATCH, &item.patch),
-            (Method::DELETE, &item.delete),
-        ];
-        for (method, operation) in operations {
-            if let Some(operation) = operation {
-                let known = Documented {
-                    need: need(operation),
-                    parameters: query_parameters(operation),
-                };
-                documented.insert((method, path.clone()), known);
-            }
+/// Why a token is not let through.
+fn lacks(identity: &Identity, roles: &[Role]) -> Problem {
+    let name = &identity.name;
+    let text = match roles {
+        [role] => format!("the token `{name}` does not have the role `{role}`, which this needs"),
+        roles => {
+            let roles: Vec<_> = roles.iter().map(|role| format!("`{role}`")).collect();
+            let roles = roles.join(", ");
+            format!("the token `{name}` has none of the roles {roles}, of which this needs one")
         }
-    }
-    documented
-}
-
-fn query_parameters(operation: &Operation) -> Vec<String> {
-    let parameters = operation.parameters.iter().flatten();
-    parameters
-        .filter_map(|parameter| match parameter {
-            RefOr::T(parameter) => Some(parameter),
-            // Operations have them themselves.
-            RefOr::Ref(_) => None,
-        })
-        .filter(|parameter| parameter.parameter_in == ParameterIn::Query)
-        .map(|parameter| parameter.name.clone())
-        .collect()
-}
-
-/// What is wrong with a query that has a parameter which the operation does not know: one that is misspelt would count as
-/// left out. What cannot be read is told by whoever reads it.
-fn unknown_parameter(uri: &Uri, known: &[String]) -> Option<Problem> {
-    let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    let (unknown, _) = given.iter().find(|(name, _)| !known.contains(name))?;
-    let expected = match known {
-        [] => "there are none here".to_owned(),
-        known => format!("expected one of {}", known.join(", ")),
     };
-    let text = format!("unknown query parameter `{unknown}`; {expected}");
-    Some(Problem::new(Code::InvalidRequest, text))
-}
-
-fn need(operation: &Operation) -> Need {
-    let requirements = serde_json::to_value(&operation.security).unwrap_or_default();
-    let scope = requirements.pointer(&format!("/0/{SCHEME}/0"));
-    match scope.and_then(serde_json::Value::as_str) {
-        Some(ANYONE) => Need::TokenFromElsewhere,
-        scope => Need::Role(scope.and_then(Role::named).unwrap_or(Role::Admin)),
-    }
-}
-
-/// Whether the operation needs no token on the server's machine.
-pub(in crate::server) fn is_for_anyone(operation: &Operation) -> bool {
-    need(operation) == Need::TokenFromElsewhere
+    Problem::new(Code::Forbidden, text)
 }
 
 /// The middleware of what anyone on the server's machine may read.
@@ -291,14 +219,14 @@ pub(in crate::server) async fn check(
         Some(operation) => access.operations.get(operation),
         None => None,
     };
-    let role = match documented.map(|it| &it.need) {
+    let roles: &[Role] = match documented.map(|it| &it.need) {
         Some(Need::TokenFromElsewhere) => {
             return check_elsewhere(StateOf(access), request, next).await;
         }
-        Some(Need::Role(role)) => Some(*role),
+        Some(Need::OneOf(roles)) => roles,
         // There is nothing, or the method does not exist: any token may learn that.
-        None if path.is_none_or(|path| access.is_documented(path.as_str())) => None,
-        None => Some(Role::Admin),
+        None if path.is_none_or(|path| access.is_documented(path.as_str())) => &[],
+        None => &[Role::Admin],
     };
     let identity = match access.identify(request.headers(), request.uri()) {
         Ok(identity) => identity,
@@ -307,12 +235,8 @@ pub(in crate::server) async fn check(
             return refuse(request, problem).await;
         }
     };
-    if let Some(role) = role.filter(|role| !identity.may(*role)) {
-        let text = format!(
-            "the token `{}` does not have the role `{role}`, which this needs",
-            identity.name
-        );
-        let problem = Problem::new(Code::Forbidden, text);
+    if !roles.is_empty() && !roles.iter().any(|role| identity.may(*role)) {
+        let problem = lacks(&identity, roles);
         access.audit_refusal(&refused(Seen::of(&request, Some(&identity)), &problem));
         return refuse(request, problem).await;
     }
@@ -323,7 +247,7 @@ pub(in crate::server) async fn check(
     let subject = Subject::default();
     let may_change = !matches!(*request.method(), Method::GET | Method::HEAD);
     let written = may_change.then(|| Written {
-        is_change: matches!(role, Some(Role::Deploy | Role::Admin)),
+        is_change: is_for_operators(roles),
         seen: Seen::of(&request, Some(&identity)),
         access: access.clone(),
         subject: subject.clone(),

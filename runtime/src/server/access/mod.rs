@@ -1,7 +1,8 @@
-//! Who may do what: tokens with roles (`tokens.rs`), what each operation needs (`guard.rs`), where a request comes from
+//! Who may do what: tokens with roles (`tokens.rs`), what each operation needs (`documented.rs`, `guard.rs`), where a request comes from
 //! (`origin.rs`), TLS (`tls.rs`), and a record of who did what (`audit.rs`).
 
 mod audit;
+mod documented;
 mod guard;
 mod local;
 mod origin;
@@ -22,9 +23,8 @@ pub use tokens::{Error as TokenError, StoredToken, Tokens};
 pub(crate) use local::LocalServer;
 
 pub(super) use audit::Audit;
-pub(super) use guard::{
-    Access, Caller, Entrance, Rights, SCHEME, Subject, check, check_elsewhere, is_for_anyone,
-};
+pub(super) use documented::{SCHEME, is_for_anyone};
+pub(super) use guard::{Access, Caller, Entrance, Rights, Subject, check, check_elsewhere};
 pub(super) use local::Announced;
 pub(super) use routes::router;
 pub(super) use standing::Standing;

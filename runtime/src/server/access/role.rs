@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a token may do. `admin` may do everything; of the others none includes another.
+/// What a token may do. `admin` may do everything; of the others none includes another, but for what the verbs of each
+/// have to look at.
 #[derive(
     Clone,
     Copy,

@@ -138,3 +138,38 @@ async fn health_and_descriptions_take_any_token_and_none_on_the_same_machine() {
     assert_eq!(door.status(HERE, get, "/v1/topics", token).await, 403);
     assert_eq!(door.status(HERE, "POST", "/openapi.json", None).await, 405);
 }
+
+/// What a verb has to look at is open to the role of the verb, too. Each of these tells what there is and how far it is,
+/// and nothing that a record or a message holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_these_are_open_to_several_roles() {
+    let (status, document) = door()
+        .await
+        .answer(HERE, "GET", "/openapi.json", None)
+        .await;
+    assert_eq!(status, 200);
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    let mut open_to_several = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let requirements = operation["security"].as_array().unwrap();
+            let roles: Vec<_> = requirements
+                .iter()
+                .filter_map(|requirement| requirement["token"][0].as_str())
+                .collect();
+            if roles.len() > 1 {
+                open_to_several.push(format!("{method} {path}: {}", roles.join(" ")));
+            }
+        }
+    }
+    open_to_several.sort_unstable();
+    let expected = [
+        "get /v1/dead-letters/count: read consume deploy",
+        "get /v1/deploys/{id}: read deploy",
+        "get /v1/queues/{queue}: read produce",
+        "get /v1/redrives/{id}: read deploy",
+        "get /v1/topics/{topic}/offsets: read consume",
+        "get /v1/topics/{topic}: read produce",
+    ];
+    assert_eq!(open_to_several, expected);
+}

@@ -238,7 +238,7 @@ async fn export(
 }
 
 /// How many dead letters are meant.
-#[utoipa::path(get, path = "/dead-letters/count", security(("token" = ["read"])), tag = "dead letters",
+#[utoipa::path(get, path = "/dead-letters/count", security(("token" = ["read"]), ("token" = ["consume"]), ("token" = ["deploy"])), tag = "dead letters",
     params(Selection),
     responses((status = 200, body = LetterCount), (status = 404)))]
 async fn count(

@@ -306,7 +306,7 @@ async fn turn(
 }
 
 /// How far a redrive is.
-#[utoipa::path(get, path = "/redrives/{id}", security(("token" = ["read"])), tag = "dead letters",
+#[utoipa::path(get, path = "/redrives/{id}", security(("token" = ["read"]), ("token" = ["deploy"])), tag = "dead letters",
     params(("id" = u64, Path, description = "Its id")),
     responses((status = 200, body = RedriveView), (status = 404)))]
 async fn describe(

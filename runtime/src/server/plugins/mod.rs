@@ -255,7 +255,7 @@ async fn deploys(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<Deploy
 }
 
 /// One deploy, at once or when it has ended.
-#[utoipa::path(get, path = "/deploys/{id}", security(("token" = ["read"])), tag = "plugins",
+#[utoipa::path(get, path = "/deploys/{id}", security(("token" = ["read"]), ("token" = ["deploy"])), tag = "plugins",
     params(("id" = u64, Path, description = "Its number"), Patience),
     responses((status = 200, body = DeployView), (status = 404), (status = 429)))]
 async fn describe_deploy(

@@ -60,7 +60,7 @@ async fn create(
 }
 
 /// A queue's settings, and how many messages wait, are delayed and leased.
-#[utoipa::path(get, path = "/queues/{queue}", security(("token" = ["read"])), tag = "queues",
+#[utoipa::path(get, path = "/queues/{queue}", security(("token" = ["read"]), ("token" = ["produce"])), tag = "queues",
     params(("queue" = String, Path, description = "The queue's name")),
     responses((status = 200, body = QueueView), (status = 404)))]
 async fn describe(

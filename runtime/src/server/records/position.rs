@@ -106,7 +106,7 @@ pub struct PlaceView {
 }
 
 /// Where reading would start in each partition, as Kafka's ListOffsets tells it.
-#[utoipa::path(get, path = "/topics/{topic}/offsets", security(("token" = ["read"])), tag = "records",
+#[utoipa::path(get, path = "/topics/{topic}/offsets", security(("token" = ["read"]), ("token" = ["consume"])), tag = "records",
     params(("topic" = String, Path, description = "The topic's name"), Position),
     responses((status = 200, body = Vec<PlaceView>), (status = 404), (status = 416)))]
 pub(super) async fn offsets(

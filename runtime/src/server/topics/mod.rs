@@ -59,7 +59,7 @@ async fn create(
 }
 
 /// A topic's settings, and start, end and size of each partition.
-#[utoipa::path(get, path = "/topics/{topic}", security(("token" = ["read"])), tag = "topics",
+#[utoipa::path(get, path = "/topics/{topic}", security(("token" = ["read"]), ("token" = ["produce"])), tag = "topics",
     params(("topic" = String, Path, description = "The topic's name")),
     responses((status = 200, body = TopicDescription), (status = 404)))]
 async fn describe(

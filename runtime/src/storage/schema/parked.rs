@@ -69,11 +69,18 @@ impl ParkedRecord {
     }
 }
 
+/// The start of all keys of a pipeline.
+pub fn pipeline_prefix(pipeline_id: u32) -> [u8; 5] {
+    let mut prefix = [0; 5];
+    prefix[0] = KeyKind::Parked as u8;
+    prefix[1..].copy_from_slice(&pipeline_id.to_be_bytes());
+    prefix
+}
+
 /// The start of all keys of a task.
 pub fn task_prefix(pipeline_id: u32, task: u32) -> [u8; 9] {
     let mut prefix = [0; 9];
-    prefix[0] = KeyKind::Parked as u8;
-    prefix[1..5].copy_from_slice(&pipeline_id.to_be_bytes());
+    prefix[..5].copy_from_slice(&pipeline_prefix(pipeline_id));
     prefix[5..9].copy_from_slice(&task.to_be_bytes());
     prefix
 }

@@ -5,9 +5,41 @@
 //! it changes its groups. What they are then is known when it is handed to the store, in the order in which the store
 //! takes them: whatever a crash leaves out, what is stored counts what is there.
 
+use super::lookup::damaged;
 use super::{Group, Parked};
-use crate::storage::Commit;
-use crate::storage::schema::parked_group::{MIN_RECORDS, ParkedGroup};
+use crate::storage::schema::parked_group::{self, MIN_RECORDS, ParkedGroup};
+use crate::storage::schema::{KeyKind, parked, prefix_end};
+use crate::storage::{Commit, Error, Step, Store};
+
+/// How many records of a pipeline are parked, whether or not it runs. It is for people: of a large group what is stored of
+/// it counts.
+pub(in crate::pipeline) fn parked_count(store: &Store, pipeline_id: u32) -> Result<u64, Error> {
+    let from = parked::pipeline_prefix(pipeline_id);
+    let to = prefix_end(&from);
+    let (mut count, mut of) = (0, None);
+    let range = (&from[..], to.as_deref());
+    let first = Step::To(from.to_vec());
+    store.walk(KeyKind::Parked, range, first, |key, _| {
+        let (_, task, group, _) = parked::parse_key(key).ok_or_else(damaged)?;
+        let is_first = of.replace((task, group)) != Some((task, group));
+        let stored = match is_first {
+            true => store.get(
+                KeyKind::ParkedGroup,
+                &parked_group::key(pipeline_id, task, group),
+            )?,
+            false => None,
+        };
+        let Some(stored) = stored else {
+            count += 1;
+            return Ok(Step::Next);
+        };
+        let stored = parked_group::parse_value(&stored).ok_or_else(damaged)?;
+        count += stored.record_count;
+        let last = parked::key(pipeline_id, task, group, u64::MAX);
+        Ok(Step::To(last.to_vec()))
+    })?;
+    Ok(count)
+}
 
 impl Parked {
     /// Adds to a commit how many records of the groups that it changes are parked then. To be called right before the

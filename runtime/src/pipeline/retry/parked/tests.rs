@@ -70,6 +70,8 @@ fn told(found: &[Waiting]) -> Vec<(u64, u32, u64)> {
 fn assert_as_stored(parked: &Parked, directory: &TestStore) {
     let mut stored = open(directory);
     assert_eq!(parked.len(), stored.len());
+    let counted = parked_count(directory.store(), PIPELINE).unwrap();
+    assert_eq!(counted, stored.len());
     assert_eq!(parked.groups.len(), stored.groups.len());
     let bytes: usize = parked.groups.values().map(|of| of.recent.len_bytes()).sum();
     assert_eq!(parked.recent_bytes, bytes);
