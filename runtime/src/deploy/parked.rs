@@ -168,7 +168,7 @@ impl Deployments {
                 return Ok(Scan::Continue);
             }
             let parked = parse(value)?;
-            kept.commit.delete(KeyKind::Parked, key.to_vec());
+            kept.commit.delete(KeyKind::Parked, key);
             if !self.comes_again(returns, task, &parked)? {
                 let anew = ParkedRecord::new(parked.input, parked.record);
                 let behind = free.saturating_add(sequence);
