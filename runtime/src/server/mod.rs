@@ -33,7 +33,7 @@ mod router;
 mod state;
 mod topics;
 
-pub use access::{NewToken, Role, TlsFiles, TokenView};
+pub use access::{NewToken, RevokedToken, Role, TlsFiles, TokenView};
 pub use backups::{BackupStatus, BackupView, NewBackup};
 pub use dead_letters::{
     LetterCount, LetterPage, LetterView, Page, PurgedLetters, RedriveDestination, RedriveRequest,
