@@ -176,15 +176,19 @@ pub enum Error {
         /// The version.
         digest: Digest,
     },
-    /// No pipeline that runs has one of the canary's partitions.
+    /// No pipeline has one of the canary's partitions.
     #[error(
-        "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"
+        "no pipeline that uses plugin `{name}` has {}: {}; leave out what is not there, or deploy to all",
+        partitions(.missing),
+        existing(*.count)
     )]
     NoCanaryPartition {
         /// The plugin.
         name: PluginName,
-        /// The partitions asked for.
-        partitions: Vec<u32>,
+        /// The partitions asked for that no pipeline has.
+        missing: Vec<u32>,
+        /// How many partitions there are: as many as the pipeline with the most of them has.
+        count: u32,
     },
     /// What is to be tried out is what runs.
     #[error(
@@ -286,6 +290,21 @@ fn names(pipelines: &[PipelineName]) -> String {
     match names.as_slice() {
         [one] => format!("pipeline {one}"),
         _ => format!("the pipelines {}", names.join(", ")),
+    }
+}
+
+fn partitions(numbers: &[u32]) -> String {
+    let written: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    match written.as_slice() {
+        [one] => format!("a partition {one}"),
+        _ => format!("the partitions {}", written.join(", ")),
+    }
+}
+
+fn existing(count: u32) -> String {
+    match count {
+        1 => "there is one, partition 0".to_owned(),
+        _ => format!("there are {count}, from 0 to {}", count.saturating_sub(1)),
     }
 }
 
