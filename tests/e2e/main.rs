@@ -34,6 +34,7 @@ mod retries;
 mod server;
 mod server_access;
 mod server_pipelines;
+mod shared_plugins;
 mod slow_key;
 mod support;
 mod timers;

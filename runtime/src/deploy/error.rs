@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::TargetUser;
+use super::{PluginUsers, TargetUser};
 use crate::model::{PipelineName, PluginName, Target};
 use crate::plugin::{self, Digest, SignatureError};
 use crate::{manifest, pipeline, storage};
@@ -55,6 +55,19 @@ pub enum Error {
         name: PluginName,
         /// The pipelines that use it.
         pipelines: Vec<PipelineName>,
+    },
+    /// Pipelines of other manifests use the plugin, and would get another version of it.
+    #[error(
+        "manifest `{manifest}` has another version of plugin `{name}` than the current one, which {} would get, too; give the plugin another name in this manifest, or deploy the version to all of them first: `millstream plugin upload {name} FILE.wasm --deploy`",
+        users(.others)
+    )]
+    PluginOfOthers {
+        /// The plugin.
+        name: PluginName,
+        /// The manifest for which the version was to be deployed.
+        manifest: String,
+        /// Who else uses it.
+        others: Vec<PluginUsers>,
     },
     /// Pipelines use the topic or queue.
     #[error(
@@ -291,6 +304,13 @@ fn names(pipelines: &[PipelineName]) -> String {
         [one] => format!("pipeline {one}"),
         _ => format!("the pipelines {}", names.join(", ")),
     }
+}
+
+fn users(users: &[PluginUsers]) -> String {
+    let users = users
+        .iter()
+        .map(|user| format!("{} of manifest `{}`", names(&user.pipelines), user.manifest));
+    users.collect::<Vec<_>>().join(" and ")
 }
 
 fn partitions(numbers: &[u32]) -> String {

@@ -49,7 +49,7 @@ pub use pipelines::{
     RunView, TaskStatusView, TotalsView,
 };
 pub use plugins::{
-    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, MissingView,
+    CheckRequest, DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, MissingView,
     PluginDescription, PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView,
     ShadowView, UnsentView, UploadedView, VersionView,
 };

@@ -2,6 +2,7 @@
 
 mod in_use;
 mod kills;
+mod shared_plugin;
 mod signatures;
 mod state;
 mod trials;
