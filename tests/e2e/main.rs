@@ -36,6 +36,7 @@ mod server;
 mod server_access;
 mod server_addresses;
 mod server_pipelines;
+mod shared_plugins;
 mod slow_key;
 mod support;
 mod timers;

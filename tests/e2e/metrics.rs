@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::server::Server;
 use crate::server_pipelines::wait_until;
-use crate::support::Sandbox;
+use crate::support::{Sandbox, plugins};
 
 /// Records that wait while the pipeline is paused.
 const WAITING: u64 = 7;
@@ -77,6 +77,63 @@ fn a_paused_pipeline_tells_how_far_it_is_behind() {
     assert!(lag_seconds > OLD_SECONDS, "{lag_seconds}");
     let letters = "queue=\"suspect.dead-letters\",state=\"waiting\"";
     assert_eq!(value(&metrics, "millstream_queue_messages", letters), 1.0);
+    server.stop();
+}
+
+/// What `/metrics` says of the lag of `suspect`, after it was seen that `pipeline list` and `top` say the same.
+#[track_caller]
+fn lag(sandbox: &Sandbox, server: &Server) -> f64 {
+    let metrics = server.get("/metrics").expect(200).body;
+    let labels = "pipeline=\"suspect\",plugin=\"suspect\"";
+    let records = value(&metrics, "millstream_pipeline_lag_records", labels);
+    let seconds = value(&metrics, "millstream_pipeline_lag_seconds", labels);
+    assert_eq!(seconds > OLD_SECONDS, records > 0.0, "{seconds}");
+    for shown in [
+        sandbox.json(&["pipeline", "list"]),
+        sandbox.json(&["top", "--count", "1"]),
+    ] {
+        let running = &shown[0]["running"];
+        assert_eq!(shown[0]["lag_records"].as_f64(), Some(records), "{shown}");
+        assert_eq!(running["totals"]["lag_records"].as_f64(), Some(records));
+        let lag_ms = running["lag_ms"].as_f64().unwrap();
+        assert_eq!(lag_ms / 1e3 > OLD_SECONDS, records > 0.0, "{shown}");
+    }
+    records
+}
+
+/// Fails when the lag is what tasks that do not run have in memory, or nothing without tasks.
+#[test]
+fn a_pipeline_that_does_not_run_tells_how_far_it_is_behind() {
+    let sandbox = Sandbox::new();
+    let server = with_paused_pipeline(&sandbox);
+    assert_eq!(lag(&sandbox, &server), WAITING as f64);
+    let reset = |to: &str| {
+        let reset = json!({ "topic": "in", "to": to });
+        server.post("/v1/groups/suspect/reset", &reset).expect(200);
+    };
+    reset("latest");
+    assert_eq!(lag(&sandbox, &server), 0.0);
+    reset("5");
+    assert_eq!(lag(&sandbox, &server), WAITING as f64);
+
+    // It is refused: what is uploaded under the name of its plugin is a producer.
+    sandbox.succeed(&["pipeline", "delete", "suspect", "--yes"]);
+    sandbox.succeed(&["plugin", "delete", "suspect", "--yes"]);
+    let producer = plugins::component("testing-counter");
+    sandbox.succeed(&["plugin", "upload", "suspect", producer.to_str().unwrap()]);
+    sandbox
+        .run(&["apply", "millstream.toml", "--keep-plugins"])
+        .expect_code(1);
+    let state = || sandbox.json(&["pipeline", "describe", "suspect"])["running"]["state"].clone();
+    assert_eq!(state(), "refused");
+    assert_eq!(lag(&sandbox, &server), WAITING as f64);
+    reset("latest");
+    assert_eq!(lag(&sandbox, &server), 0.0);
+    reset("6");
+    server.stop();
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(state(), "refused");
+    assert_eq!(lag(&sandbox, &server), WAITING as f64 - 1.0);
     server.stop();
 }
 

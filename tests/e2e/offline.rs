@@ -386,7 +386,7 @@ fn a_trial_without_a_server_begins_with_the_next_one() {
             "plugin", "deploy", "count", new, "--canary", "9", "--for", "1s",
         ])
         .expect_code(2)
-        .expect_error(&["has a partition among [9]"]);
+        .expect_error(&["has a partition 9: there are 4, from 0 to 3"]);
 
     let shadow = try_out(&["--shadow"]);
     assert_eq!(shadow["outcome"], "waiting", "{shadow}");

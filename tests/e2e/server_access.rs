@@ -395,13 +395,92 @@ fn off_loopback_no_operation_is_reached_without_a_token() {
     // Revoking the last token opens nothing.
     server.log_in(&admin);
     let revoke = server.send("DELETE", "/v1/tokens/t", "application/json", "");
-    revoke.expect(204);
+    let revoked = revoke.expect(200).json();
+    assert_eq!(revoked, json!({"name": "t", "tokens_left": 0}));
     all_are_refused(&server, &document, true);
     server.log_out();
     all_are_refused(&server, &document, true);
     // Whoever can read the data directory is still let in, by whatever name the certificate knows the server.
     assert_eq!(sandbox.json(&["token", "list"]), json!([]));
     server.stop();
+}
+
+/// Fails when the server is open as soon as there are no tokens.
+#[test]
+fn a_server_that_had_a_token_stays_closed_when_the_last_one_is_revoked() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    server.post("/v1/topics", &json!({"name": "t"})).expect(201);
+    // It is open, and what it lets in so ends with the first token, however soon that goes again.
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(|| server.get("/v1/topics/t/stream"));
+        server.wait_for_consumers(1);
+        token(&sandbox, &["ops", "--role", "admin"]);
+        revoke_last(&sandbox, "ops", "lets nobody in but");
+        assert!(
+            stream
+                .join()
+                .unwrap()
+                .expect(200)
+                .body
+                .contains("event: error")
+        );
+    });
+    let closed = |server: &Server| {
+        let refused = server
+            .get("/v1/topics")
+            .expect_problem(401, "unauthenticated");
+        let detail = refused["detail"].as_str().unwrap().to_owned();
+        for part in [
+            "no tokens any more",
+            "token create",
+            "restart without tokens",
+        ] {
+            assert!(detail.contains(part), "{detail}");
+        }
+        let more = json!({"name": "mine", "roles": ["admin"]});
+        server
+            .post("/v1/tokens", &more)
+            .expect_problem(401, "unauthenticated");
+    };
+    closed(&server);
+    // Whoever can read the data directory makes another one.
+    let ops = token(&sandbox, &["ops", "--role", "admin"]);
+    server.stop();
+
+    // One that was there when it started counts as one that was made since.
+    let mut server = Server::start(&sandbox, &[]);
+    server.log_in(&ops);
+    let revoke = server.send("DELETE", "/v1/tokens/ops", "application/json", "");
+    assert_eq!(revoke.expect(200).json()["tokens_left"], 0);
+    server.log_out();
+    closed(&server);
+    server.stop();
+
+    let server = Server::start(&sandbox, &[]);
+    server.get("/v1/topics").expect(200);
+    server.stop();
+    token(&sandbox, &["one", "--role", "read"]);
+    token(&sandbox, &["two", "--role", "read"]);
+    let revoked = sandbox.run(&["token", "revoke", "one"]).expect_code(0);
+    assert!(
+        !revoked.stderr.contains("no token is left"),
+        "{}",
+        revoked.stderr
+    );
+    revoke_last(&sandbox, "two", "a server that is started without any");
+}
+
+/// Revokes the last token, and is told so.
+#[track_caller]
+fn revoke_last(sandbox: &Sandbox, name: &str, meaning: &str) {
+    let revoke = ["token", "revoke", name, "--output", "json"];
+    let revoked = sandbox.run(&revoke).expect_code(0);
+    let json: Value = serde_json::from_str(&revoked.stdout).unwrap();
+    assert_eq!(json, json!({"name": name, "tokens_left": 0}));
+    for part in ["no token is left", meaning] {
+        assert!(revoked.stderr.contains(part), "{}", revoked.stderr);
+    }
 }
 
 /// Fails when the server takes what comes over the network for its own machine's, and when `health` sends no token.

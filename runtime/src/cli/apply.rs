@@ -15,7 +15,8 @@ use super::progress::note;
 use super::signatures::SignatureArgs;
 use crate::deploy::Offline;
 use crate::manifest;
-use crate::server::{AppliedView, Code, Problem, UploadedView};
+use crate::model::PluginName;
+use crate::server::{AppliedView, CheckRequest, Code, Problem, UploadedView};
 
 /// The media type of a manifest.
 const TOML: &str = "application/toml";
@@ -54,13 +55,17 @@ pub(super) async fn run(
     let client =
         Client::connect_to_deployments(global, Access::Create, signatures, Offline::Changing)
             .await?;
+    // All of them before the first is uploaded: a manifest that is refused changes nothing.
+    for (name, component) in &components {
+        check(&client, &manifest.name, name, component).await?;
+    }
     let mut postponed = Vec::new();
     for (name, component) in components {
         let uploaded = plugin::upload(&client, name, &component).await?;
         if uploaded.current {
             continue;
         }
-        match deploy(&client, &uploaded).await {
+        match deploy(&client, &manifest.name, &uploaded).await {
             Err(error) if needs_other_manifest(&error) => postponed.push(uploaded),
             deployed => deployed?,
         }
@@ -69,7 +74,7 @@ pub(super) async fn run(
     let mut applied = apply(&client, &text).await?;
     if !postponed.is_empty() {
         for uploaded in &postponed {
-            let deployed = deploy(&client, uploaded).await;
+            let deployed = deploy(&client, &manifest.name, uploaded).await;
             deployed.context("the manifest is applied, with the version before this one")?;
         }
         applied = apply(&client, &text).await?;
@@ -100,9 +105,24 @@ async fn apply(client: &Client, manifest: &Bytes) -> anyhow::Result<AppliedView>
     Ok(serde_json::from_slice(&applied.await?.body)?)
 }
 
-async fn deploy(client: &Client, uploaded: &UploadedView) -> anyhow::Result<()> {
+/// Checks that the pipelines of other manifests keep the version of a plugin that they have.
+async fn check(
+    client: &Client,
+    manifest: &str,
+    name: &PluginName,
+    component: &NewComponent,
+) -> anyhow::Result<()> {
+    let request = CheckRequest {
+        manifest: manifest.to_owned(),
+        digest: component.digest(),
+    };
+    let path = format!("/v1/plugins/{name}/check");
+    client.fetch(&path, &request).await.map(drop)
+}
+
+async fn deploy(client: &Client, manifest: &str, uploaded: &UploadedView) -> anyhow::Result<()> {
     let UploadedView { name, digest, .. } = uploaded;
-    plugin::deploy(client, name, digest, &plugin::Trial::default()).await?;
+    plugin::deploy_for_manifest(client, manifest, name, digest).await?;
     note(&match client.is_offline() {
         true => format!("plugin `{name}` starts with version {digest}"),
         false => format!("plugin `{name}` runs version {digest} now"),

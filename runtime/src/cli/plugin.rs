@@ -213,10 +213,34 @@ pub(super) async fn deploy(
         digest: digest.to_owned(),
         canary: trial.canary.clone(),
         shadow: trial.shadow,
+        manifest: None,
         duration_ms: trial.duration_ms,
     };
+    send_deploy(client, name, &request).await
+}
+
+/// As [`deploy`], for a manifest: pipelines of others get no other version by it.
+pub(super) async fn deploy_for_manifest(
+    client: &Client,
+    manifest: &str,
+    name: &PluginName,
+    digest: &str,
+) -> anyhow::Result<DeployView> {
+    let request = DeployRequest {
+        digest: digest.to_owned(),
+        manifest: Some(manifest.to_owned()),
+        ..DeployRequest::default()
+    };
+    send_deploy(client, name, &request).await
+}
+
+async fn send_deploy(
+    client: &Client,
+    name: &PluginName,
+    request: &DeployRequest,
+) -> anyhow::Result<DeployView> {
     let path = format!("/v1/plugins/{name}/deploy");
-    let mut deploy: DeployView = client.post(&path, &request).await?;
+    let mut deploy: DeployView = client.post(&path, request).await?;
     let path = format!("/v1/deploys/{}", deploy.id);
     let mut wait_ms = WAIT_MS;
     while deploy.ended_ms.is_none() && deploy.outcome != WAITING {

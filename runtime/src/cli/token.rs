@@ -11,7 +11,12 @@ use super::open::Access;
 use super::output::{Column, Output, Table};
 use super::quantity;
 use crate::model::TokenName;
-use crate::server::{NewToken, Role, TokenView};
+use crate::server::{NewToken, RevokedToken, Role, TokenView};
+
+/// What it means that the last token of a server is gone.
+const NONE_LEFT: &str = "no token is left: the server lets nobody in but those who can read its data directory, who may make one with `millstream token create`; started again without tokens it is open to everybody on its own machine, or does not start if it listens off loopback";
+/// What it means where no server runs.
+const NONE_LEFT_OFFLINE: &str = "no token is left: a server that is started without any is open to everybody on its own machine, and does not start off loopback; `millstream token create` makes one";
 
 /// The verbs on tokens.
 #[derive(Debug, Subcommand)]
@@ -71,10 +76,16 @@ pub(super) async fn run(
             ));
         }
         TokenCommand::Revoke { name } => {
-            client.remove(&format!("/v1/tokens/{name}")).await?;
-            output.result(&serde_json::json!({ "name": name }), |output| {
+            let revoked: RevokedToken = client.delete(&format!("/v1/tokens/{name}")).await?;
+            output.result(&revoked, |output| {
                 output.line(format_args!("revoked token `{name}`"))
             })?;
+            if revoked.tokens_left == 0 {
+                super::progress::note(match client.is_offline() {
+                    true => NONE_LEFT_OFFLINE,
+                    false => NONE_LEFT,
+                });
+            }
         }
     }
     Ok(Ending::Done)

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::records::{Deploy, Outcome, Report};
 use super::{Deployments, Error};
-use crate::model::PipelineName;
-use crate::pipeline::{Progress, TrialView};
+use crate::model::{PipelineName, PluginName};
+use crate::pipeline::{self, Progress, TrialView};
 
 /// How often the canary is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -121,6 +121,7 @@ impl Deployments {
         partitions: &[u32],
         duration: Duration,
     ) -> Result<Vec<Canary>, Error> {
+        self.check_partitions(&deploy.plugin, partitions)?;
         let plugin = self.load(&deploy.plugin, &deploy.to)?;
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let held_until_ms = self
@@ -128,6 +129,8 @@ impl Deployments {
             .saturating_add(duration_ms)
             .saturating_add(HELD_MARGIN_MS);
         let mut canaries = Vec::new();
+        // A pipeline whose plugin was refused has no tasks.
+        let mut refused = None;
         for pipeline in &deploy.pipelines {
             let Some(status) = self.shared.pipelines.status_of(pipeline) else {
                 continue;
@@ -135,6 +138,9 @@ impl Deployments {
             let has_partition = |it: &u32| status.tasks.iter().any(|task| task.partition == *it);
             let chosen: Vec<u32> = partitions.iter().copied().filter(has_partition).collect();
             if chosen.is_empty() {
+                if status.tasks.is_empty() {
+                    refused.get_or_insert(pipeline);
+                }
                 continue;
             }
             let (old_before, new_before) = self.samples(pipeline, &chosen).unwrap_or_default();
@@ -154,12 +160,40 @@ impl Deployments {
                 }
             }
         }
-        match canaries.is_empty() {
-            true => Err(Error::NoCanaryPartition {
+        match (canaries.is_empty(), refused) {
+            (false, _) => Ok(canaries),
+            (true, Some(name)) => Err(pipeline::Error::NotRunning { name: name.clone() }.into()),
+            (true, None) => Err(Error::NotUsed {
                 name: deploy.plugin.clone(),
-                partitions: partitions.to_vec(),
             }),
-            false => Ok(canaries),
+        }
+    }
+
+    /// Checks that each partition of a canary is one of a pipeline that uses the plugin: one that is mistyped would be
+    /// left out, and the version tried out on less than was meant.
+    pub(super) fn check_partitions(
+        &self,
+        plugin: &PluginName,
+        partitions: &[u32],
+    ) -> Result<(), Error> {
+        let users = self.shared.pipelines.plugin_users(plugin);
+        let counts = users
+            .iter()
+            .map(|spec| pipeline::task_count(spec, &self.shared.log));
+        let Some(count) = counts.max() else {
+            return Err(Error::NotUsed {
+                name: plugin.clone(),
+            });
+        };
+        let missing = partitions.iter().copied().filter(|it| *it >= count);
+        let missing: Vec<u32> = missing.collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Error::NoCanaryPartition {
+                name: plugin.clone(),
+                missing,
+                count,
+            }),
         }
     }
 

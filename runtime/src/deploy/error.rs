@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::TargetUser;
+use super::{PluginUsers, TargetUser};
 use crate::model::{PipelineName, PluginName, Target};
 use crate::plugin::{self, Digest, SignatureError};
 use crate::{manifest, pipeline, storage};
@@ -57,6 +57,19 @@ pub enum Error {
         name: PluginName,
         /// The pipelines that use it.
         pipelines: Vec<PipelineName>,
+    },
+    /// Pipelines of other manifests use the plugin, and would get another version of it.
+    #[error(
+        "manifest `{manifest}` has another version of plugin `{name}` than the current one, which {} would get, too; give the plugin another name in this manifest, or deploy the version to all of them first: `millstream plugin upload {name} FILE.wasm --deploy`",
+        users(.others)
+    )]
+    PluginOfOthers {
+        /// The plugin.
+        name: PluginName,
+        /// The manifest for which the version was to be deployed.
+        manifest: String,
+        /// Who else uses it.
+        others: Vec<PluginUsers>,
     },
     /// Pipelines use the topic or queue.
     #[error(
@@ -178,15 +191,19 @@ pub enum Error {
         /// The version.
         digest: Digest,
     },
-    /// No pipeline that runs has one of the canary's partitions.
+    /// No pipeline has one of the canary's partitions.
     #[error(
-        "no pipeline that uses plugin `{name}` has a partition among {partitions:?}; name partitions that its topics have, or deploy it to all"
+        "no pipeline that uses plugin `{name}` has {}: {}; leave out what is not there, or deploy to all",
+        partitions(.missing),
+        existing(*.count)
     )]
     NoCanaryPartition {
         /// The plugin.
         name: PluginName,
-        /// The partitions asked for.
-        partitions: Vec<u32>,
+        /// The partitions asked for that no pipeline has.
+        missing: Vec<u32>,
+        /// How many partitions there are: as many as the pipeline with the most of them has.
+        count: u32,
     },
     /// What is to be tried out is what runs.
     #[error(
@@ -288,6 +305,28 @@ fn names(pipelines: &[PipelineName]) -> String {
     match names.as_slice() {
         [one] => format!("pipeline {one}"),
         _ => format!("the pipelines {}", names.join(", ")),
+    }
+}
+
+fn users(users: &[PluginUsers]) -> String {
+    let users = users
+        .iter()
+        .map(|user| format!("{} of manifest `{}`", names(&user.pipelines), user.manifest));
+    users.collect::<Vec<_>>().join(" and ")
+}
+
+fn partitions(numbers: &[u32]) -> String {
+    let written: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    match written.as_slice() {
+        [one] => format!("a partition {one}"),
+        _ => format!("the partitions {}", written.join(", ")),
+    }
+}
+
+fn existing(count: u32) -> String {
+    match count {
+        1 => "there is one, partition 0".to_owned(),
+        _ => format!("there are {count}, from 0 to {}", count.saturating_sub(1)),
     }
 }
 

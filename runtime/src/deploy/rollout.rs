@@ -29,11 +29,41 @@ impl Deployments {
         mode: Mode,
         by: Option<String>,
     ) -> Result<Deploy, Error> {
+        self.deploy_checked(name, digest, mode, by, None).await
+    }
+
+    /// As [`deploy`](Self::deploy), for a manifest: pipelines of others get no other version by it.
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy); [`Error::PluginOfOthers`]
+    pub async fn deploy_for_manifest(
+        &self,
+        manifest: &str,
+        name: &PluginName,
+        digest: &Digest,
+        mode: Mode,
+        by: Option<String>,
+    ) -> Result<Deploy, Error> {
+        let manifest = Some(manifest.to_owned());
+        self.deploy_checked(name, digest, mode, by, manifest).await
+    }
+
+    async fn deploy_checked(
+        &self,
+        name: &PluginName,
+        digest: &Digest,
+        mode: Mode,
+        by: Option<String>,
+        manifest: Option<String>,
+    ) -> Result<Deploy, Error> {
         let is_trial = matches!(mode, Mode::Canary { .. } | Mode::Shadow { .. });
         let waits = is_trial && self.shared.pipelines.is_offline();
         let (this, name, digest) = (self.clone(), name.clone(), digest.clone());
         self.to_its_end(async move {
             let _change = this.shared.changes.lock().await;
+            if let Some(manifest) = manifest {
+                this.check_for_manifest(&manifest, &name, &digest)?;
+            }
             if waits {
                 return this.postpone(&name, digest, mode, by).await;
             }

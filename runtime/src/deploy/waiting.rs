@@ -44,16 +44,7 @@ impl Deployments {
             let mut users = users.iter();
             return Ok(users.try_for_each(|spec| check_shadow(spec, &plugin))?);
         };
-        let has_one = |spec| {
-            let tasks = pipeline::task_count(spec, &self.shared.log);
-            partitions.iter().any(|partition| *partition < tasks)
-        };
-        if !users.iter().any(has_one) {
-            return Err(Error::NoCanaryPartition {
-                name: name.clone(),
-                partitions: partitions.clone(),
-            });
-        }
+        self.check_partitions(name, partitions)?;
         for spec in &users {
             check_fit(spec, &plugin).map_err(|refusal| pipeline::Error::Refused {
                 name: spec.name.clone(),

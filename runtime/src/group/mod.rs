@@ -54,6 +54,26 @@ pub struct Lag {
     pub lag_ms: u64,
 }
 
+impl Lag {
+    /// The records behind an offset, whatever their age.
+    pub(crate) fn without_age(
+        topic: &TopicName,
+        partition: &Partition,
+        committed_offset: u64,
+    ) -> Self {
+        let high_watermark = partition.high_watermark();
+        let from = committed_offset.max(partition.start_offset());
+        Self {
+            topic: topic.clone(),
+            partition: partition.index(),
+            committed_offset,
+            high_watermark,
+            lag_records: high_watermark.saturating_sub(from),
+            lag_ms: 0,
+        }
+    }
+}
+
 /// The consumer groups of a data directory. Clones share it.
 #[derive(Clone)]
 pub struct Groups {
@@ -179,30 +199,21 @@ impl Groups {
         partition: &Partition,
         committed_offset: u64,
     ) -> Result<Lag, Error> {
-        let high_watermark = partition.high_watermark();
-        let from = committed_offset.max(partition.start_offset());
-        let oldest_ms = match from < high_watermark {
-            true => self.timestamp_at(partition, from)?,
+        let lag = Lag::without_age(topic, partition, committed_offset);
+        let oldest_ms = match lag.lag_records > 0 {
+            true => self.timestamp_at(partition, lag.high_watermark - lag.lag_records)?,
             false => None,
         };
         let now_ms = self.store.clock().now_ms();
         Ok(Lag {
-            topic: topic.clone(),
-            partition: partition.index(),
-            committed_offset,
-            high_watermark,
-            lag_records: high_watermark.saturating_sub(from),
             lag_ms: oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms)),
+            ..lag
         })
     }
 
     /// The timestamp of the first record from an offset on. Of the record, since a batch's header
     /// says when its first record was made (if the cleaner has not put something else there).
-    pub(crate) fn timestamp_at(
-        &self,
-        partition: &Partition,
-        offset: u64,
-    ) -> Result<Option<u64>, Error> {
+    fn timestamp_at(&self, partition: &Partition, offset: u64) -> Result<Option<u64>, Error> {
         let Some(batch) = self.store.batch_at(partition, offset)? else {
             return Ok(None);
         };

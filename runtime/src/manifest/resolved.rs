@@ -7,6 +7,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::allow::Allow;
 use super::error::{Place, Problem};
 use super::quantity::{format_duration, format_size, format_time_ms};
@@ -133,9 +135,11 @@ impl PipelineSpec {
 }
 
 /// Where to start without a committed offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Start {
     /// At the oldest record there is.
+    #[default]
     Earliest,
     /// At the records that come from now on.
     Latest,

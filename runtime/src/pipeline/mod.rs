@@ -23,6 +23,7 @@ mod control;
 mod declared;
 mod error;
 mod input;
+mod lag;
 mod lane_progress;
 mod opening;
 mod outputs;
@@ -64,8 +65,8 @@ pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::Progress;
 pub use supervisor::{
-    Applied, Change, InputPosition, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped,
-    TaskState, TaskView, TrialView, check_shadow,
+    Applied, Change, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped, TaskState,
+    TaskView, TrialView, check_shadow,
 };
 pub use timers::PendingTimers;
 pub use topics::{ensure_topics, instance_count, task_count};

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::lag::{Reads, Waiting};
 use super::retry;
 use super::timers::{self, PendingTimers};
 use crate::group::{Groups, Lag};
 use crate::log::Log;
-use crate::manifest::RetryOrder;
+use crate::manifest::{RetryOrder, Start};
 use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
 use crate::plugin::Digest;
 use crate::queue::Queues;
@@ -38,6 +39,9 @@ pub(super) struct StoredPipeline {
     /// Who waits for its records that are tried again.
     #[serde(default)]
     pub(super) retry_order: RetryOrder,
+    /// Where it starts without a position.
+    #[serde(default)]
+    pub(super) start: Start,
 }
 
 fn one() -> u32 {
@@ -131,28 +135,16 @@ fn describe_stored(
     name: PipelineName,
     stored: StoredPipeline,
 ) -> Result<PipelineDescription, Error> {
-    let mut positions = Vec::new();
-    let mut waiting = Vec::new();
-    for input in &stored.inputs {
-        let topic_name = match input {
-            Target::Topic(name) => name,
-            Target::Queue(name) => {
-                if let Ok(queue) = queues.queue(name) {
-                    waiting.push((name.clone(), queue.waiting_count()?));
-                }
-                continue;
-            }
-        };
-        // A topic that has been deleted since has no position.
-        let Ok(topic) = log.topic(topic_name) else {
-            continue;
-        };
-        for partition in topic.partitions() {
-            let committed = groups.committed(&stored.group, partition)?;
-            let offset = committed.map_or(partition.start_offset(), |committed| committed.offset);
-            positions.push(groups.lag(topic_name, partition, offset)?);
-        }
+    let reads = Reads {
+        group: &stored.group,
+        inputs: &stored.inputs,
+        start: stored.start,
+    };
+    let waiting = Waiting::of(log, queues, groups, &reads);
+    if let Some((_, error)) = waiting.unreadable.into_iter().next() {
+        return Err(error);
     }
+    let queues = waiting.queues.into_iter();
     Ok(PipelineDescription {
         name,
         group: stored.group,
@@ -162,8 +154,8 @@ fn describe_stored(
         ports: stored.ports,
         delivery: stored.delivery,
         dead_letter: stored.dead_letter,
-        positions,
-        queues: waiting,
+        positions: waiting.partitions,
+        queues: queues.map(|it| (it.queue, it.messages)).collect(),
         timers: timers::pending(log.store(), stored.id)?,
     })
 }

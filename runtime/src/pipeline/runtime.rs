@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::Error;
 use super::calls::Calls;
+use super::lag::start_offset;
 use super::opening::{context_of, grants_of, limits_of};
 use super::outputs::{Destination, Outputs};
 use super::processor::NativeFunction;
@@ -15,8 +16,8 @@ use super::task_state::TaskState;
 use super::timers;
 use super::trial::Trial;
 use crate::group::Groups;
-use crate::log::{Log, OffsetSpec, Topic};
-use crate::manifest::{PipelineSpec, RetryOrder, Start};
+use crate::log::{Log, Topic};
+use crate::manifest::{PipelineSpec, RetryOrder};
 use crate::model::{PortName, TIMERS_INPUT, Target};
 use crate::plugin::{
     ComputeSlot, Grants, InstanceContext, Limits, LogLimit, Plugin, PluginMetrics,
@@ -112,6 +113,7 @@ impl PipelineRuntime {
             dead_letter: dead_letters.as_ref().map(|queue| queue.name().clone()),
             concurrency: spec.concurrency,
             retry_order: spec.retry.order,
+            start: spec.start,
         };
         let stored = registry::register(log.store(), &spec.name, stored).await?;
         Ok(Self {
@@ -207,12 +209,7 @@ impl PipelineRuntime {
         if let Some(committed) = self.groups.committed(&self.spec.group, partition)? {
             return Ok(committed.offset);
         }
-        let spec = match self.spec.start {
-            Start::Earliest => OffsetSpec::Earliest,
-            Start::Latest => OffsetSpec::Latest,
-            Start::Time { timestamp_ms } => OffsetSpec::TimeMs(timestamp_ms),
-        };
-        Ok(self.log.resolve_offset(partition, spec)?)
+        Ok(start_offset(&self.log, partition, self.spec.start)?)
     }
 
     /// Whether a run with several instances a task has processed records beyond the committed offset.

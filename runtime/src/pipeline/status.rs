@@ -9,9 +9,8 @@ use super::batch_run::{Batch, Origin};
 use super::call_counts::{Call, CallCounters, CallCounts};
 use super::retry::NoRoom;
 use super::runtime::TaskInput;
-use crate::group::{self, Groups};
 use crate::plugin::Fault;
-use crate::queue::{self, Queue};
+use crate::queue::Queue;
 use crate::storage::Partition;
 
 /// Totals of running pipelines.
@@ -53,23 +52,12 @@ pub(super) struct Counts {
     pub(super) dead_letters: u64,
 }
 
-/// Why the age of what waits in an input cannot be told.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LagError {
-    #[error(transparent)]
-    Group(#[from] group::Error),
-    #[error(transparent)]
-    Queue(#[from] queue::Error),
-}
-
 /// Where one input of a task stands.
 #[derive(Debug)]
 pub(super) enum InputStatus {
     Topic {
         partition: Arc<Partition>,
         offset: AtomicU64,
-        /// An offset, and when the first record from it on was made, in ms since the epoch.
-        oldest: Mutex<Option<(u64, u64)>>,
     },
     Queue(Queue),
 }
@@ -81,7 +69,6 @@ impl InputStatus {
             TaskInput::Partition(partition) => Self::Topic {
                 partition,
                 offset: AtomicU64::new(0),
-                oldest: Mutex::default(),
             },
         }
     }
@@ -90,46 +77,6 @@ impl InputStatus {
         if let Self::Topic { offset, .. } = self {
             offset.store(processed_to, Ordering::Release);
         }
-    }
-
-    /// How far a partition is processed; `None` for a queue.
-    pub(super) fn offset(&self) -> Option<u64> {
-        match self {
-            Self::Topic { offset, .. } => Some(offset.load(Ordering::Acquire)),
-            Self::Queue(_) => None,
-        }
-    }
-
-    /// The age of the oldest record of a partition that is not processed, or of the oldest message that could be
-    /// leased, in ms; 0 if there is none. Reads at most one batch, and none while the position is what it was.
-    pub(super) fn lag_ms(&self, groups: &Groups, now_ms: u64) -> Result<u64, LagError> {
-        let (partition, offset, oldest) = match self {
-            Self::Topic {
-                partition,
-                offset,
-                oldest,
-            } => (partition, offset, oldest),
-            Self::Queue(queue) => {
-                let oldest_ms = queue.oldest_ready_ms()?;
-                return Ok(oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms)));
-            }
-        };
-        let from = offset.load(Ordering::Acquire).max(partition.start_offset());
-        if from >= partition.high_watermark() {
-            return Ok(0);
-        }
-        let known = oldest.lock().filter(|(at, _)| *at == from);
-        let oldest_ms = match known {
-            Some((_, oldest_ms)) => oldest_ms,
-            None => {
-                let Some(read_ms) = groups.timestamp_at(partition, from)? else {
-                    return Ok(0);
-                };
-                *oldest.lock() = Some((from, read_ms));
-                read_ms
-            }
-        };
-        Ok(now_ms.saturating_sub(oldest_ms))
     }
 
     /// What waits: records of a partition, or messages of a queue.
@@ -300,6 +247,12 @@ impl TaskStatus {
                 && self.idle.load(Ordering::Acquire))
     }
 
+    /// What waits in the inputs, as far as the task knows: one that does not run does not hear that its position was moved.
+    pub(super) fn lag_records(&self) -> u64 {
+        self.inputs.iter().map(InputStatus::lag).sum()
+    }
+
+    /// Adds all but what waits in the inputs.
     pub(super) fn add_to(&self, progress: &mut Progress) {
         progress.records_in += self.records_in.load(Ordering::Relaxed);
         progress.timers += self.timers.load(Ordering::Relaxed);
@@ -313,7 +266,6 @@ impl TaskStatus {
         progress.instances += self.instances.load(Ordering::Relaxed);
         progress.memory_bytes += self.memory_bytes.load(Ordering::Relaxed);
         progress.calls.add(&self.calls.counts());
-        progress.lag_records += self.inputs.iter().map(InputStatus::lag).sum::<u64>();
     }
 }
 

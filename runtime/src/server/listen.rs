@@ -23,6 +23,10 @@ use crate::storage::Store;
 /// Requests at a time on a connection that speaks HTTP/2; what they hold in memory grows with it.
 const MAX_STREAMS: u32 = 100;
 
+/// Bytes that the names and values of a request's headers may have together with HTTP/2, 32 more for each counted in. Where a
+/// stream of a topic goes on is one header, and has up to 25 for each of up to 4,096 partitions. (HTTP/1.1 takes 408 KiB.)
+const MAX_HEADER_BYTES: u32 = 128 << 10;
+
 /// Where and how a server listens.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -243,6 +247,7 @@ fn serve(
         .timer(TokioTimer::new())
         .keep_alive_interval(timeouts.ping)
         .keep_alive_timeout(timeouts.pong)
+        .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS);
     Ok(match tls {
         None => tokio::spawn(server.serve(service)),
@@ -255,176 +260,4 @@ fn serve(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpStream;
-
-    use axum::middleware::from_fn_with_state;
-    use axum::routing::get;
-
-    use super::super::outlet::{self, Outlet};
-    use super::*;
-
-    const ANSWER_BYTES: usize = 64 << 20;
-    const SHORT_BYTES: usize = 10_000;
-    /// Long enough for whoever is there, and short enough to wait for.
-    const SOON: Duration = Duration::from_secs(2);
-    /// Longer than a test takes.
-    const LONG: Duration = Duration::from_secs(600);
-
-    /// A server that has patience with answers, and with nothing else, for this long; and a connection to it.
-    fn connected(patience: Duration) -> (Handle<SocketAddr>, TcpStream) {
-        connected_to_one_that_waits(patience, SOON)
-    }
-
-    /// As [`connected`], and it waits so long for some of an answer to be taken.
-    fn connected_to_one_that_waits(
-        patience: Duration,
-        answer: Duration,
-    ) -> (Handle<SocketAddr>, TcpStream) {
-        let outlet = Outlet::with_patience(2 * ANSWER_BYTES, patience);
-        let router = Router::new()
-            .route("/", get(async || vec![0_u8; ANSWER_BYTES]))
-            .route("/short", get(async || vec![0_u8; SHORT_BYTES]))
-            .layer(from_fn_with_state(outlet, outlet::bound));
-        let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let timeouts = Timeouts {
-            answer,
-            ping: SOON,
-            pong: SOON,
-            ..Timeouts::default()
-        };
-        let connections = Bounded::new(10, timeouts);
-        let handle = Handle::new();
-        serve(listener, router, handle.clone(), None, connections).unwrap();
-        let client = TcpStream::connect(address).unwrap();
-        client
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        (handle, client)
-    }
-
-    /// Bytes that come until the server closes the connection.
-    fn read_to_end(mut client: TcpStream) -> usize {
-        let mut bytes = vec![0; 1 << 20];
-        let mut count = 0;
-        loop {
-            match client.read(&mut bytes) {
-                Ok(0) => return count,
-                Ok(read) => count += read,
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return count,
-                Err(error) => panic!("the server keeps the connection: {error}"),
-            }
-        }
-    }
-
-    /// Fails when nothing bounds how long an answer waits to be taken, and when a slow client is not let finish.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_client_that_takes_nothing_of_its_answer_is_left() {
-        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        let (server, mut stalled) = connected(LONG);
-        let (_other, mut slow) = connected_to_one_that_waits(LONG, 4 * SOON);
-        tokio::task::spawn_blocking(move || {
-            stalled.write_all(request).unwrap();
-            let has_connections = |count: usize| {
-                let started = Instant::now();
-                while server.connection_count() != count {
-                    assert!(started.elapsed() < LONG / 10, "not {count} connections");
-                    std::thread::sleep(SOON / 200);
-                }
-            };
-            has_connections(1);
-            has_connections(0);
-            assert!(read_to_end(stalled) < ANSWER_BYTES);
-
-            // All of it takes longer than the server waits for some of it.
-            slow.write_all(request).unwrap();
-            let mut some = vec![0; ANSWER_BYTES / 8];
-            for _ in 0..7 {
-                std::thread::sleep(3 * SOON / 4);
-                slow.read_exact(&mut some).unwrap();
-            }
-            assert!(read_to_end(slow) >= ANSWER_BYTES / 8);
-        })
-        .await
-        .unwrap();
-    }
-
-    // HTTP/2, RFC 9113, 3.4 and 6.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    const HEADERS: u8 = 1;
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
-    const ACKNOWLEDGED: u8 = 1;
-    const WHOLE: u8 = 0x5;
-
-    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(payload.len()).unwrap();
-        let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, stream];
-        frame.extend_from_slice(payload);
-        frame
-    }
-
-    /// Answers pings until the server closes the connection.
-    fn stay_until_closed(mut client: TcpStream) {
-        loop {
-            let mut head = [0; 9];
-            if client.read_exact(&mut head).is_err() {
-                return;
-            }
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            if client.read_exact(&mut payload).is_err() {
-                return;
-            }
-            if head[3] == PING && head[4] & ACKNOWLEDGED == 0 {
-                // An error is the end, which is noticed above.
-                let _ = client.write_all(&frame(PING, ACKNOWLEDGED, 0, &payload));
-            }
-        }
-    }
-
-    /// Fails when only a write that waits is bounded: with HTTP/2 none does, since it is the client that says how much it
-    /// takes. Its library answers pings.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_client_of_http_2_that_opens_no_window_for_its_answer_is_left() {
-        let (_server, mut client) = connected(SOON);
-        client.set_read_timeout(Some(LONG / 10)).unwrap();
-        let started = Instant::now();
-        tokio::task::spawn_blocking(move || {
-            client.write_all(PREFACE).unwrap();
-            // An initial window of 0.
-            let no_window = [0, 4, 0, 0, 0, 0];
-            client
-                .write_all(&frame(SETTINGS, 0, 0, &no_window))
-                .unwrap();
-            client
-                .write_all(&frame(SETTINGS, ACKNOWLEDGED, 0, &[]))
-                .unwrap();
-            // `GET /short` of `http` at `a` (RFC 7541, 6.1 and 6.2.2).
-            let headers = [&[0x82, 0x86, 0x04, 6][..], b"/short", &[0x01, 1, b'a']].concat();
-            client
-                .write_all(&frame(HEADERS, WHOLE, 1, &headers))
-                .unwrap();
-            stay_until_closed(client);
-        })
-        .await
-        .unwrap();
-        assert!(started.elapsed() < LONG / 20, "{:?}", started.elapsed());
-    }
-
-    /// Fails when a connection without a request stays for ever.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_client_of_http_2_that_has_gone_is_left() {
-        let (_server, mut gone) = connected(LONG);
-        tokio::task::spawn_blocking(move || {
-            gone.write_all(PREFACE).unwrap();
-            gone.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
-            gone.write_all(&frame(SETTINGS, ACKNOWLEDGED, 0, &[]))
-                .unwrap();
-            read_to_end(gone);
-        })
-        .await
-        .unwrap();
-    }
-}
+mod tests;

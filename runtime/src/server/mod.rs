@@ -34,7 +34,7 @@ mod state;
 mod topics;
 mod waiting;
 
-pub use access::{NewToken, Role, TlsFiles, TokenView};
+pub use access::{NewToken, RevokedToken, Role, TlsFiles, TokenView};
 pub use backups::{BackupStatus, BackupView, NewBackup};
 pub use dead_letters::{
     LetterCount, LetterPage, LetterView, Page, PurgedLetters, RedriveDestination, RedriveRequest,
@@ -50,7 +50,7 @@ pub use pipelines::{
     RunView, TaskStatusView, TotalsView,
 };
 pub use plugins::{
-    DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, MissingView,
+    CheckRequest, DeployRequest, DeployView, DifferenceView, ImportView, MisfitView, MissingView,
     PluginDescription, PluginView, RecordDifferenceView, ReportView, RollbackRequest, SampleView,
     ShadowView, UnsentView, UploadedView, VersionView,
 };

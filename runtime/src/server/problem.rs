@@ -349,6 +349,7 @@ impl From<deploy::Error> for Problem {
             deploy::Error::UnknownDeploy { .. } => Code::UnknownDeploy,
             deploy::Error::UnknownManifest { .. } => Code::UnknownManifest,
             deploy::Error::PluginInUse { .. }
+            | deploy::Error::PluginOfOthers { .. }
             | deploy::Error::TargetInUse { .. }
             | deploy::Error::UnknownUse { .. }
             | deploy::Error::UnderWay { .. }

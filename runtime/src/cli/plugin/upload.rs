@@ -14,7 +14,7 @@ use crate::cli::output::{Error, Output};
 use crate::cli::progress::note;
 use crate::cli::signatures::SignatureArgs;
 use crate::model::PluginName;
-use crate::plugin::Signature;
+use crate::plugin::{Digest, Signature};
 use crate::server::{SIGNATURE, UploadedView};
 
 /// The media type of a component.
@@ -53,6 +53,11 @@ impl NewComponent {
             signature: signing.signature(file, &wasm)?,
             wasm: wasm.into(),
         })
+    }
+
+    /// The version that it is.
+    pub(in crate::cli) fn digest(&self) -> Digest {
+        Digest::of(&self.wasm)
     }
 }
 

@@ -3,6 +3,7 @@
 mod in_use;
 mod kills;
 mod parked;
+mod shared_plugin;
 mod signatures;
 mod state;
 mod trials;

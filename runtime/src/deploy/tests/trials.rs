@@ -147,7 +147,7 @@ async fn a_slow_canary_takes_itself_back() {
 async fn a_good_canary_is_promoted() {
     let (server, _, new) = server(HASTY, &passthrough_too()).await;
     // Long enough for a record on a machine that is busy.
-    let mode = canary(&[0, 2, 77], Duration::from_secs(5));
+    let mode = canary(&[0, 2], Duration::from_secs(5));
     let deploy = server.deployments.deploy(&p(), &new, mode, None).await;
     let id = deploy.unwrap().id;
     let digests = server.task_digests("a");
@@ -158,6 +158,35 @@ async fn a_good_canary_is_promoted() {
     assert_eq!(server.deployments.plugin(&p()).unwrap().current, new);
     server.wait_until_idle().await;
     assert_eq!(server.values("out"), server.values("in"));
+}
+
+/// Fails when what no pipeline has is left out without a word, and when a partition has to be one of every pipeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_on_a_partition_that_no_pipeline_has_is_refused() {
+    let (server, old, new) = server(HASTY, &passthrough_too()).await;
+    let deploy = async |partitions: &[u32]| {
+        let mode = canary(partitions, TIMEOUT);
+        server.deployments.deploy(&p(), &new, mode, None).await
+    };
+    for (partitions, expected) in [
+        (&[0, 7][..], "a partition 7: there are 4, from 0 to 3;"),
+        (&[4, 1, 9], "the partitions 4, 9: there are 4"),
+    ] {
+        let error = deploy(partitions).await.unwrap_err();
+        assert!(matches!(error, Error::NoCanaryPartition { .. }), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        let deploys = server.deployments.deploys().unwrap();
+        assert_eq!(deploys[0].outcome, Outcome::Failed);
+        assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
+    }
+    let wider = "name = \"n\"\n[topics.wide]\npartitions = 8\n[plugins.p]\n[pipelines.b]\nfrom = \"topic:wide\"\nplugin = \"p\"\n";
+    server.deployments.apply(wider, None).await.unwrap();
+    let id = deploy(&[0, 7]).await.unwrap().id;
+    assert_eq!(
+        (&server.task_digests("a")[0], &server.task_digests("b")[7]),
+        (&new, &new)
+    );
+    server.deployments.stop_deploy(id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,12 +226,6 @@ async fn a_canary_ends_when_it_is_stopped_or_its_pipeline_is() {
     assert_eq!(server.task_digests("a"), vec![old.clone(); 4]);
     server.deployments.resume(&pipeline("a")).await.unwrap();
 
-    let nowhere = canary(&[4], TIMEOUT);
-    let error = server.deployments.deploy(&p(), &new, nowhere, None).await;
-    assert!(
-        matches!(error, Err(Error::NoCanaryPartition { .. })),
-        "{error:?}"
-    );
     // A server that ends takes it back as well.
     let id = start(&server).await.unwrap().id;
     let server = server.restart().await;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::log::TopicConfig;
-use crate::manifest::RetryOrder;
+use crate::manifest::{RetryOrder, Start};
 use crate::model::{Header, QueueName, Record, TIMERS_INPUT, key_hash};
 use crate::pipeline::registry::{self, StoredPipeline};
 use crate::pipeline::retry::Parked;
@@ -58,6 +58,7 @@ impl Scene {
             dead_letter: Some(queue_name("dead")),
             concurrency: 1,
             retry_order: order,
+            start: Start::Earliest,
         };
         block_on(registry::register(&store, &"p".parse().unwrap(), pipeline)).unwrap();
         Self {

@@ -28,7 +28,7 @@ use self::managed::{Failures, Managed, refused_pipeline};
 pub use self::shadow::{ShadowView, check_shadow};
 pub use self::swap::Swapped;
 pub use self::trial::TrialView;
-pub use self::view::{InputPosition, PipelineState, PipelineStatus, TaskState, TaskView};
+pub use self::view::{PipelineState, PipelineStatus, TaskState, TaskView};
 use super::calls::Calls;
 use super::plugin_logs::PluginLogs;
 use super::processor::NativeFunction;
@@ -162,6 +162,7 @@ impl Pipelines {
         for managed in self.shared.managed.lock().values() {
             for task in managed.run.iter().flat_map(|run| &run.tasks) {
                 task.status.add_to(&mut progress);
+                progress.lag_records += task.status.lag_records();
             }
         }
         progress

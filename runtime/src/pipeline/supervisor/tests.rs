@@ -2,6 +2,7 @@
 
 mod deleted;
 mod hints;
+mod lag;
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! How the pipelines are, at one moment.
 
-use super::Pipelines;
 use super::managed::{Managed, Run, Task};
-use crate::manifest::{Delivery, PipelineSpec, Port};
+use super::{Pipelines, Shared};
+use crate::manifest::{Delivery, PipelineSpec, Port, Start};
 use crate::model::{GroupName, PipelineName, PluginName, QueueName, Target};
 use crate::pipeline::Failure;
+use crate::pipeline::lag::{Reads, TaskLag, Waiting};
 use crate::pipeline::status::Progress;
 use crate::plugin::Digest;
 
@@ -41,7 +42,8 @@ pub struct PipelineStatus {
     pub concurrency: u32,
     /// Totals of its tasks since the process started, and what waits now.
     pub totals: Progress,
-    /// Age of the oldest record that is not processed, in ms; 0 if there is none.
+    /// Age of the oldest record that is not processed, or of the oldest message that can be leased now, in ms; 0 if there is
+    /// none.
     pub lag_ms: u64,
     /// Its tasks; empty if it was refused.
     pub tasks: Vec<TaskView>,
@@ -93,8 +95,6 @@ pub struct TaskView {
     pub digest: Digest,
     /// What it does.
     pub state: TaskState,
-    /// Where it stands in each input.
-    pub positions: Vec<InputPosition>,
     /// Its totals since the process started, and what waits now.
     pub totals: Progress,
     /// Age of the oldest record that it has not processed, in ms; 0 if there is none.
@@ -126,33 +126,61 @@ impl TaskState {
     }
 }
 
-/// Where a task stands in an input.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputPosition {
-    /// The topic or queue.
-    pub input: Target,
-    /// The offset of the next record; `None` for a queue.
-    pub offset: Option<u64>,
-    /// Records beyond that, or messages that wait.
-    pub lag_records: u64,
-    /// Age of the oldest of these records, or of the oldest message that can be leased now, in ms; 0 if there is none.
-    pub lag_ms: u64,
-}
-
 impl Pipelines {
-    /// All pipelines of all applied manifests, by name. Reads at most one batch for each partition with a
-    /// lag whose position has changed since the last call.
+    /// All pipelines of all applied manifests, by name. Reads at most one batch for each partition with a lag.
     pub fn status(&self) -> Vec<PipelineStatus> {
-        let managed = self.shared.managed.lock();
-        managed.values().map(|it| self.view(it)).collect()
+        let views: Vec<_> = {
+            let managed = self.shared.managed.lock();
+            let managed = managed.values();
+            managed.map(|it| (self.view(it), it.spec.start)).collect()
+        };
+        let views = views.into_iter();
+        views
+            .map(|(status, start)| self.with_lag(status, start))
+            .collect()
     }
 
     /// One pipeline of an applied manifest.
     pub fn status_of(&self, name: &PipelineName) -> Option<PipelineStatus> {
-        let managed = self.shared.managed.lock();
-        managed.get(name).map(|it| self.view(it))
+        let (status, start) = {
+            let managed = self.shared.managed.lock();
+            let managed = managed.get(name)?;
+            (self.view(managed), managed.spec.start)
+        };
+        Some(self.with_lag(status, start))
     }
 
+    /// Adds what waits. Nobody who changes something waits for what is read for that.
+    fn with_lag(&self, mut status: PipelineStatus, start: Start) -> PipelineStatus {
+        let Shared {
+            log,
+            queues,
+            groups,
+            ..
+        } = &*self.shared;
+        let reads = Reads {
+            group: &status.group,
+            inputs: &status.inputs,
+            start,
+        };
+        let waiting = Waiting::of(log, queues, groups, &reads);
+        for (input, error) in &waiting.unreadable {
+            tracing::warn!(pipeline = %status.name, %input, %error, "what waits, or its age, cannot be read");
+        }
+        let by_task = waiting.by_task();
+        let mut all = TaskLag::default();
+        for lag in by_task.values() {
+            all.add(lag.count, lag.lag_ms);
+        }
+        (status.totals.lag_records, status.lag_ms) = (all.count, all.lag_ms);
+        for task in &mut status.tasks {
+            let lag = by_task.get(&task.partition).copied().unwrap_or_default();
+            (task.totals.lag_records, task.lag_ms) = (lag.count, lag.lag_ms);
+        }
+        status
+    }
+
+    /// How a pipeline is, but for what waits.
     fn view(&self, managed: &Managed) -> PipelineStatus {
         let spec = &managed.spec;
         let failures: Vec<Failure> = {
@@ -167,7 +195,7 @@ impl Pipelines {
             .flat_map(|run| &run.tasks)
             .map(|task| {
                 task.status.add_to(&mut totals);
-                self.view_task(task, &failures)
+                view_task(task, &failures)
             })
             .collect();
         PipelineStatus {
@@ -188,52 +216,30 @@ impl Pipelines {
                 .map(|queue| queue.name().clone()),
             concurrency: spec.concurrency,
             totals,
-            lag_ms: tasks.iter().map(|task| task.lag_ms).max().unwrap_or(0),
+            lag_ms: 0,
             tasks,
         }
     }
+}
 
-    fn view_task(&self, task: &Task, failures: &[Failure]) -> TaskView {
-        let mut totals = Progress::default();
-        task.status.add_to(&mut totals);
-        let positions = self.positions(task);
-        let has_failed = failures
-            .iter()
-            .any(|failure| failure.partition == Some(task.number));
-        TaskView {
-            partition: task.number,
-            digest: task.pipeline.plugin.digest().clone(),
-            state: match (has_failed, task.status.is_stopped()) {
-                (true, _) => TaskState::Failed,
-                (false, true) => TaskState::Stopped,
-                (false, false) if task.status.is_idle() => TaskState::Idle,
-                (false, false) => TaskState::Busy,
-            },
-            lag_ms: positions.iter().map(|it| it.lag_ms).max().unwrap_or(0),
-            positions,
-            totals,
-        }
-    }
-
-    fn positions(&self, task: &Task) -> Vec<InputPosition> {
-        let now_ms = self.shared.log.store().clock().now_ms();
-        let inputs = task.pipeline.task_inputs(task.number).into_iter();
-        let inputs = inputs.zip(&task.status.inputs);
-        inputs
-            .filter_map(|((index, _), status)| {
-                let input = task.pipeline.spec.inputs.get(index as usize)?;
-                let lag_ms = status.lag_ms(&self.shared.groups, now_ms);
-                Some(InputPosition {
-                    input: input.clone(),
-                    offset: status.offset(),
-                    lag_records: status.lag(),
-                    lag_ms: lag_ms.unwrap_or_else(|error| {
-                        tracing::warn!(pipeline = %task.pipeline.spec.name, %input, %error, "the age of what waits cannot be read");
-                        0
-                    }),
-                })
-            })
-            .collect()
+/// How a task is, but for what waits.
+fn view_task(task: &Task, failures: &[Failure]) -> TaskView {
+    let mut totals = Progress::default();
+    task.status.add_to(&mut totals);
+    let has_failed = failures
+        .iter()
+        .any(|failure| failure.partition == Some(task.number));
+    TaskView {
+        partition: task.number,
+        digest: task.pipeline.plugin.digest().clone(),
+        state: match (has_failed, task.status.is_stopped()) {
+            (true, _) => TaskState::Failed,
+            (false, true) => TaskState::Stopped,
+            (false, false) if task.status.is_idle() => TaskState::Idle,
+            (false, false) => TaskState::Busy,
+        },
+        totals,
+        lag_ms: 0,
     }
 }
 

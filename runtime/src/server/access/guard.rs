@@ -34,6 +34,12 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// Who came without a token, while none was needed. A token may have the same name.
 const ANONYMOUS: &str = "anonymous";
 
+const TOKEN_NEEDED: &str =
+    "a token is needed: send `Authorization: Bearer TOKEN`; `millstream token create` makes one";
+const NO_TOKENS_LEFT: &str = "a token is needed, and there are no tokens any more: whoever can read the data directory of the server may make one with `millstream token create`; a restart without tokens opens the server to its own machine again";
+/// Of a server that is reached from other machines.
+const NO_TOKENS_LEFT_ELSEWHERE: &str = "a token is needed, and there are no tokens any more: whoever can read the data directory of the server may make one with `millstream token create`; without one it does not start again";
+
 /// Who is let in.
 pub(in crate::server) enum Entrance {
     /// Whoever has the data directory open, and may do everything.
@@ -42,7 +48,7 @@ pub(in crate::server) enum Entrance {
     Door {
         /// The token that the server made for those who can read its data directory.
         local_token: String,
-        /// Whether requests without a token are let through while there are no tokens.
+        /// Whether requests without a token are let through as long as there has been no token.
         is_open: bool,
         /// Where it is written down what was done.
         audit: Audit,
@@ -146,13 +152,15 @@ impl Access {
             } => (local_token, *is_open),
         };
         let Some(value) = headers.get(header::AUTHORIZATION) else {
-            if is_open && self.tokens.is_empty() {
+            if is_open && !self.tokens.has_had_any() {
                 is_named_here(headers, uri)?;
                 return Ok(Identity::all_powerful(ANONYMOUS));
             }
-            return Err(refused(
-                "a token is needed: send `Authorization: Bearer TOKEN`; `millstream token create` makes one",
-            ));
+            return Err(refused(match (self.tokens.is_empty(), is_open) {
+                (false, _) => TOKEN_NEEDED,
+                (true, true) => NO_TOKENS_LEFT,
+                (true, false) => NO_TOKENS_LEFT_ELSEWHERE,
+            }));
         };
         let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
             refused("the header `Authorization` is malformed; expected `Bearer TOKEN`")

@@ -16,7 +16,7 @@ mod tokens;
 mod tests;
 
 pub use role::Role;
-pub use routes::{NewToken, TokenView};
+pub use routes::{NewToken, RevokedToken, TokenView};
 pub use tls::{TlsError, TlsFiles};
 pub use tokens::{Error as TokenError, StoredToken, Tokens};
 

@@ -52,6 +52,17 @@ pub struct NewToken {
     pub expires_ms: Option<u64>,
 }
 
+/// What revoking a token leaves.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RevokedToken {
+    /// The token.
+    #[schema(value_type = String)]
+    pub name: TokenName,
+    /// How many tokens there are now, those that have expired included. A server that has had one lets no request in without,
+    /// as long as it runs; one that starts without any on a loopback address is open to its own machine.
+    pub tokens_left: usize,
+}
+
 impl TokenView {
     fn of(name: TokenName, stored: StoredToken) -> Self {
         Self {
@@ -119,12 +130,12 @@ async fn create(
 /// Make a token invalid, from now on.
 #[utoipa::path(delete, path = "/tokens/{token}", tag = "tokens", security(("token" = ["admin"])),
     params(("token" = String, Path, description = "The token's name")),
-    responses((status = 204), (status = 404)))]
+    responses((status = 200, body = RevokedToken), (status = 404)))]
 async fn revoke(
     StateOf(state): StateOf<State>,
     PathOf(name): PathOf<TokenName>,
-) -> Result<StatusCode, Problem> {
-    let tokens = state.tokens.clone();
-    to_its_end(async move { tokens.revoke(&name).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<axum::Json<RevokedToken>, Problem> {
+    let (tokens, revoked) = (state.tokens.clone(), name.clone());
+    let tokens_left = to_its_end(async move { tokens.revoke(&revoked).await }).await?;
+    Ok(axum::Json(RevokedToken { name, tokens_left }))
 }

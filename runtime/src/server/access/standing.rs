@@ -43,10 +43,10 @@ impl Standing {
         };
         let tokens = &admitted.tokens;
         match admitted.is_anonymous {
-            true if tokens.is_empty() => Ok(()),
+            true if !tokens.has_had_any() => Ok(()),
             true => Err(Problem::new(
                 Code::Unauthenticated,
-                "there are tokens by now, so that one is needed: send `Authorization: Bearer TOKEN`",
+                "there have been tokens since, so that one is needed: send `Authorization: Bearer TOKEN`",
             )),
             false if tokens.is_good(&admitted.identity) => Ok(()),
             false => Err(Problem::new(

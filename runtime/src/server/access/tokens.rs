@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -99,6 +100,8 @@ impl Identity {
 pub struct Tokens {
     store: Store,
     by_name: Arc<RwLock<BTreeMap<TokenName, StoredToken>>>,
+    /// Whether there has been one since the data directory was opened.
+    has_had_any: Arc<AtomicBool>,
     /// One change at a time: between looking for a name and storing it nobody else may do so.
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Changes whenever a token does.
@@ -122,8 +125,10 @@ impl Tokens {
             by_name.insert(name, stored);
             Ok(Scan::Continue)
         })?;
+        let has_had_any = !by_name.is_empty();
         Ok(Self {
             store,
+            has_had_any: Arc::new(AtomicBool::new(has_had_any)),
             by_name: Arc::new(RwLock::new(by_name)),
             changing: Arc::default(),
             changed: Arc::new(watch::Sender::new(0)),
@@ -133,6 +138,12 @@ impl Tokens {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_name.read().is_empty()
+    }
+
+    /// Whether there is one, or was one since the data directory was opened. It stays so: whoever takes the last one away
+    /// means to let nobody in, and not everybody.
+    pub fn has_had_any(&self) -> bool {
+        self.has_had_any.load(Ordering::Acquire)
     }
 
     /// All tokens, by name.
@@ -180,26 +191,31 @@ impl Tokens {
         let mut commit = Commit::new();
         commit.put(KeyKind::Token, token_key::key(name.as_str()), value.into());
         self.store.commit(commit).await?;
+        // First: in between, the door is closed rather than open.
+        self.has_had_any.store(true, Ordering::Release);
         self.by_name.write().insert(name.clone(), stored);
         self.changed.send_modify(|count| *count += 1);
         Ok(token)
     }
 
-    /// Makes a token invalid, from now on.
+    /// Makes a token invalid, from now on. Returns how many are left, those that have expired included.
     ///
     /// # Errors
     /// [`Error::Unknown`], [`Error::Storage`]
-    pub async fn revoke(&self, name: &TokenName) -> Result<(), Error> {
+    pub async fn revoke(&self, name: &TokenName) -> Result<usize, Error> {
         let _changing = self.changing.lock().await;
         // First here: whatever happens to the commit, it is good for nothing from now on.
-        if self.by_name.write().remove(name).is_none() {
-            return Err(Error::Unknown(name.clone()));
-        }
+        let left = {
+            let mut by_name = self.by_name.write();
+            let removed = by_name.remove(name);
+            removed.ok_or_else(|| Error::Unknown(name.clone()))?;
+            by_name.len()
+        };
         self.changed.send_modify(|count| *count += 1);
         let mut commit = Commit::new();
         commit.delete(KeyKind::Token, token_key::key(name.as_str()));
         self.store.commit(commit).await?;
-        Ok(())
+        Ok(left)
     }
 
     /// Whose token it is; `None` if it is nobody's, or not valid any more.
@@ -281,7 +297,8 @@ mod tests {
             Err(Error::Exists(_))
         ));
         assert!(tokens.is_good(&identity));
-        tokens.revoke(&name).await.unwrap();
+        assert_eq!(tokens.revoke(&name).await.unwrap(), 0);
+        assert!(tokens.is_empty() && tokens.has_had_any());
         assert_eq!(tokens.identify(&token), None);
         assert!(!tokens.is_good(&identity));
     }

@@ -27,7 +27,7 @@ use super::state::State;
 use super::waiting::wait_of;
 use crate::deploy::Mode;
 use crate::model::PluginName;
-use crate::plugin::{Signature, SignatureError};
+use crate::plugin::{Digest, Signature, SignatureError};
 
 /// The longest canary or shadow: a week.
 const MAX_TRIAL_MS: u64 = 7 * 24 * 3_600_000;
@@ -40,6 +40,7 @@ pub(super) fn router(plugin_bytes: usize) -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(describe, delete))
+        .routes(routes!(check))
         .routes(routes!(deploy))
         .routes(routes!(rollback))
         .routes(routes!(deploys))
@@ -62,6 +63,10 @@ pub struct DeployRequest {
     /// Run it beside the version before for `duration_ms`, throw away what it makes, and report how the two differ.
     #[serde(default)]
     pub shadow: bool,
+    /// The name of the manifest for which it is deployed: refused if pipelines of another one use the plugin, which would get
+    /// the version, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
     /// How long a canary or a shadow runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604_800_000)]
@@ -86,6 +91,17 @@ struct Patience {
     #[serde(default)]
     #[param(minimum = 0, maximum = 60_000, default = 0)]
     wait_ms: u64,
+}
+
+/// What is to be deployed for a manifest.
+#[derive(Debug, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CheckRequest {
+    /// The manifest's name.
+    pub manifest: String,
+    /// SHA-256 of the component.
+    #[param(value_type = String, pattern = "^[0-9a-f]{64}$")]
+    pub digest: Digest,
 }
 
 impl DeployRequest {
@@ -187,6 +203,21 @@ async fn upload(
     Ok(axum::Json(UploadedView::of(uploaded)))
 }
 
+/// Check, before a component is uploaded, that it may be deployed for a manifest: a version that is not the current one is
+/// refused if pipelines of another manifest use the plugin, which would get it, too. Changes nothing.
+#[utoipa::path(get, path = "/plugins/{plugin}/check", security(("token" = ["deploy"])), tag = "plugins",
+    params(("plugin" = String, Path, description = "The plugin's name"), CheckRequest),
+    responses((status = 204), (status = 409)))]
+async fn check(
+    StateOf(state): StateOf<State>,
+    PathOf(name): PathOf<PluginName>,
+    QueryOf(CheckRequest { manifest, digest }): QueryOf<CheckRequest>,
+) -> Result<StatusCode, Problem> {
+    let deployments = state.deployments()?;
+    block_in_place(|| deployments.check_for_manifest(&manifest, &name, &digest))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Give a version to all pipelines that use the plugin, task by task at their next batch boundary; state and position
 /// are kept. Answers when it has ended; of a canary or a shadow when it has begun. If the version cannot run in one of the pipelines all go on with the one before.
 #[utoipa::path(post, path = "/plugins/{plugin}/deploy", security(("token" = ["deploy"])), tag = "plugins",
@@ -204,7 +235,13 @@ async fn deploy(
     let digest = block_in_place(|| deployments.find_version(&name, &request.digest))?;
     let mode = request.mode()?;
     subject.set(format_args!("{digest} to {}", mode.as_str()));
-    let deployed = deployments.deploy(&name, &digest, mode, by).await?;
+    let deployed = match &request.manifest {
+        Some(manifest) => {
+            let deploying = deployments.deploy_for_manifest(manifest, &name, &digest, mode, by);
+            deploying.await?
+        }
+        None => deployments.deploy(&name, &digest, mode, by).await?,
+    };
     Ok(axum::Json(DeployView::of(deployed)))
 }
 
