@@ -55,7 +55,7 @@ const USED: [(&str, &str, &str); 6] = [
 ];
 
 /// How long whatever is to be decided at the same time lies in between.
-const IN_BETWEEN: Duration = Duration::from_secs(3);
+const IN_BETWEEN: Duration = Duration::from_secs(8);
 
 /// Asserts that nothing is deleted which pipelines use.
 #[track_caller]

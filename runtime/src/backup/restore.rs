@@ -50,8 +50,8 @@ pub fn check(backup: &Path) -> Result<(FileList, Vec<String>), Error> {
 /// [`Error::OtherFormat`], [`Error::Reserved`], [`Error::InProgress`], [`Error::InTheWay`], [`Error::Io`], [`Error::Store`]
 pub fn restore(backup: &Path, data_dir: &Path) -> Result<FileList, Error> {
     refuse_existing(data_dir)?;
-    refuse_inside(backup, data_dir)?;
     let (list, problems) = check(backup)?;
+    refuse_inside(backup, data_dir)?;
     let damaged = |problems| Error::Damaged {
         path: backup.to_owned(),
         problems,

@@ -13,8 +13,8 @@ use super::exit::Ending;
 use super::output::Output;
 use crate::server::LocalServer;
 
-/// How long a server may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a server may take to answer: less than a health check of a container has, so that it can say so.
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Where a server says whether it is ready.
 const READY: &str = "/readyz";
 const DEFAULT_URL: &str = "http://127.0.0.1:8474";

@@ -133,7 +133,7 @@ impl TaskLag {
 }
 
 /// Where a pipeline that has no position yet starts in a partition.
-pub(super) fn start_offset(
+pub(crate) fn start_offset(
     log: &Log,
     partition: &Partition,
     start: Start,

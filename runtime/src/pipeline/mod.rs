@@ -52,6 +52,7 @@ pub use call_counts::{CALL_BUCKETS_NS, CallCounts};
 pub use calls::MAX_THREADS;
 pub use declared::declare;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
+pub(crate) use lag::start_offset;
 pub use opening::open_once;
 pub use plugin_logs::stored_log_lines;
 pub use plugins::{Misfit, Plugins, Refusal, check_fit};

@@ -252,6 +252,8 @@ pub struct PipelineIdentity {
     pub group: GroupName,
     /// What it reads.
     pub inputs: Vec<Target>,
+    /// Where it starts without a position.
+    pub start: Start,
     /// All that it has ever read, by the number by which parked records name it.
     pub numbered_inputs: Vec<Target>,
     /// What it writes to, the queue of its dead letters included.
@@ -271,6 +273,7 @@ pub fn parse_identity(
     let numbered_inputs = stored.numbered_inputs().to_vec();
     let ports = stored.ports.into_iter().map(|(_, target)| target);
     Ok(PipelineIdentity {
+        start: stored.start,
         numbered_inputs,
         id: stored.id,
         group: stored.group,

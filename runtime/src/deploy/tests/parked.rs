@@ -71,6 +71,10 @@ async fn keep_twice(server: &Server, old: &Digest, id: u64) -> Vec<(u32, u64, u3
     for pipeline in returning.iter().chain(&returning) {
         let kept = deployments.keep_parked(&checkpoint, pipeline).await;
         assert_eq!(kept.unwrap(), 3);
+        // As a process leaves it that ends between two commits.
+        let moves = deployments.moves(&checkpoint, pipeline).await.unwrap();
+        let begun = moves.into_iter().take(2).collect();
+        deployments.move_parked(begun).await.unwrap();
     }
     parked(server)
 }

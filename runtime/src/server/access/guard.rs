@@ -22,7 +22,7 @@ use super::audit::{Audit, Event, Seen};
 use super::documented::{Documented, Need, is_for_operators, operations, unknown_parameter};
 use super::origin::{is_named_here, is_over_loopback};
 use super::standing::Standing;
-use super::tokens::{Identity, Tokens};
+use super::tokens::{ANONYMOUS, Identity, LOCAL, OWNER, Tokens};
 
 /// The status of a request whose client went away, as nginx writes it down.
 const CLIENT_GONE: u16 = 499;
@@ -30,9 +30,6 @@ const CLIENT_GONE: u16 = 499;
 /// Bytes that are read of the body of a request that is refused, and for how long.
 const DRAINED_BYTES: usize = 64 << 10;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Who came without a token, while none was needed. A token may have the same name.
-const ANONYMOUS: &str = "anonymous";
 
 const TOKEN_NEEDED: &str =
     "a token is needed: send `Authorization: Bearer TOKEN`; `millstream token create` makes one";
@@ -144,7 +141,7 @@ impl Access {
     fn identify(&self, headers: &HeaderMap, uri: &Uri) -> Result<Identity, Problem> {
         let refused = |text: &str| Problem::new(Code::Unauthenticated, text);
         let (local_token, is_open) = match &*self.entrance {
-            Entrance::Owner => return Ok(Identity::all_powerful("owner")),
+            Entrance::Owner => return Ok(Identity::all_powerful(OWNER)),
             Entrance::Door {
                 local_token,
                 is_open,
@@ -166,7 +163,7 @@ impl Access {
             refused("the header `Authorization` is malformed; expected `Bearer TOKEN`")
         })?;
         if is_same(token.as_bytes(), local_token.as_bytes()) {
-            return Ok(Identity::all_powerful("local"));
+            return Ok(Identity::all_powerful(LOCAL));
         }
         self.tokens
             .identify(token)

@@ -20,9 +20,15 @@ use crate::storage::{self, Commit, Scan, Store};
 /// What a token starts with, so that scanners for leaked secrets find it.
 const PREFIX: &str = "mst_";
 const SECRET_BYTES: usize = 32;
+/// Who came without a token, while none was needed.
+pub(super) const ANONYMOUS: &str = "anonymous";
+/// Who came with the token that a server leaves in its data directory.
+pub(super) const LOCAL: &str = "local";
+/// Who has the data directory open.
+pub(super) const OWNER: &str = "owner";
 /// What the audit log and records of deploys call those who have no token of this kind: a token of such a name could not be
-/// told from them.
-const RESERVED_NAMES: [&str; 3] = ["anonymous", "local", "owner"];
+/// told from them. One that was made before there was this rule may have it.
+const RESERVED_NAMES: [&str; 3] = [ANONYMOUS, LOCAL, OWNER];
 
 /// What can go wrong with tokens.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::{KeyKind, read_u32, read_u64};
 use crate::model::RecordBatch;
+use crate::storage::Error;
 
 /// Length of a key in bytes.
 pub const KEY_LEN_BYTES: usize = 25;
@@ -122,6 +123,22 @@ pub fn value(parked: &ParkedRecord) -> Bytes {
     value.extend_from_slice(reason);
     value.extend_from_slice(record);
     value.into()
+}
+
+/// As [`parse_value`], of bytes that are copied.
+///
+/// # Errors
+/// [`Error::Damaged`] if they are no parked record.
+pub(crate) fn read(value: &[u8]) -> Result<ParkedRecord, Error> {
+    parse_value(&Bytes::copy_from_slice(value)).ok_or_else(damaged)
+}
+
+/// Something parked is not what was stored.
+pub(crate) fn damaged() -> Error {
+    Error::Damaged {
+        what: "a parked record".to_owned(),
+        reason: "malformed".to_owned(),
+    }
 }
 
 /// Decodes a parked record; `None` if the bytes are none.

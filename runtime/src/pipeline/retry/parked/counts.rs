@@ -5,7 +5,6 @@
 //! it changes its groups. What they are then is known when it is handed to the store, in the order in which the store
 //! takes them: whatever a crash leaves out, what is stored counts what is there.
 
-use super::lookup::damaged;
 use super::{Group, Parked};
 use crate::storage::schema::parked_group::{self, MIN_RECORDS, ParkedGroup};
 use crate::storage::schema::{KeyKind, parked, prefix_end};
@@ -20,7 +19,7 @@ pub(in crate::pipeline) fn parked_count(store: &Store, pipeline_id: u32) -> Resu
     let range = (&from[..], to.as_deref());
     let first = Step::To(from.to_vec());
     store.walk(KeyKind::Parked, range, first, |key, _| {
-        let (_, task, group, _) = parked::parse_key(key).ok_or_else(damaged)?;
+        let (_, task, group, _) = parked::parse_key(key).ok_or_else(parked::damaged)?;
         let is_first = of.replace((task, group)) != Some((task, group));
         let stored = match is_first {
             true => store.get(
@@ -33,7 +32,7 @@ pub(in crate::pipeline) fn parked_count(store: &Store, pipeline_id: u32) -> Resu
             count += 1;
             return Ok(Step::Next);
         };
-        let stored = parked_group::parse_value(&stored).ok_or_else(damaged)?;
+        let stored = parked_group::parse_value(&stored).ok_or_else(parked::damaged)?;
         count += stored.record_count;
         let last = parked::key(pipeline_id, task, group, u64::MAX);
         Ok(Step::To(last.to_vec()))

@@ -102,7 +102,7 @@ impl Parked {
         let first = Step::LastTo(key(last).to_vec());
         let range = (&from[..], Some(&to[..]));
         self.store.walk(KeyKind::Parked, range, first, |key, _| {
-            let (_, _, _, stored) = parked::parse_key(key).ok_or_else(damaged)?;
+            let (_, _, _, stored) = parked::parse_key(key).ok_or_else(parked::damaged)?;
             while place == Some(stored) {
                 place = places.next();
             }
@@ -125,8 +125,8 @@ impl Parked {
         let to = parked::key(self.pipeline_id, self.task, group, u64::MAX);
         self.store
             .scan(KeyKind::Parked, &from, Some(&to), |key, value| {
-                let (_, _, _, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-                Ok(visit(sequence, parse(value)?))
+                let (_, _, _, sequence) = parked::parse_key(key).ok_or_else(parked::damaged)?;
+                Ok(visit(sequence, parked::read(value)?))
             })
     }
 }
@@ -141,8 +141,8 @@ fn visit_in(
     let range = (&from[..], Some(&to[..]));
     let first = Step::To(from.to_vec());
     store.walk(KeyKind::Parked, range, first, |key, value| {
-        let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-        let parked = parse(value)?;
+        let (_, _, group, sequence) = parked::parse_key(key).ok_or_else(parked::damaged)?;
+        let parked = parked::read(value)?;
         let further = visit(Waiting {
             group,
             sequence,
@@ -156,15 +156,4 @@ fn visit_in(
             (Further::Group, None) | (Further::Nothing, _) => Step::Stop,
         })
     })
-}
-
-pub(super) fn parse(value: &[u8]) -> Result<ParkedRecord, Error> {
-    parked::parse_value(&bytes::Bytes::copy_from_slice(value)).ok_or_else(damaged)
-}
-
-pub(super) fn damaged() -> Error {
-    Error::Damaged {
-        what: "a parked record".to_owned(),
-        reason: "malformed".to_owned(),
-    }
 }

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::super::recent::Recent;
-use super::lookup::{damaged, parse};
 use super::{FIRST_RUN, Group, GroupId, MAX_GROUPS, Parked};
 use crate::storage::schema::parked::{self, KEY_LEN_BYTES, ParkedRecord};
 use crate::storage::schema::parked_group::{self, ParkedGroup};
@@ -71,8 +70,8 @@ impl Parked {
         let first = Step::To(from.to_vec());
         store.walk(KeyKind::Parked, range, first, |key, value| {
             read_count += 1;
-            let (_, _, id, sequence) = parked::parse_key(key).ok_or_else(damaged)?;
-            let record = parse(value)?;
+            let (_, _, id, sequence) = parked::parse_key(key).ok_or_else(parked::damaged)?;
+            let record = parked::read(value)?;
             opened.inputs.insert(record.input);
             if let Some(of) = &mut reading
                 && of.id == id
@@ -170,8 +169,8 @@ fn stored_groups(
     let from = parked_group::task_prefix(pipeline_id, task);
     let to = prefix_end(&from);
     store.scan(KeyKind::ParkedGroup, &from, to.as_deref(), |key, value| {
-        let (_, _, id) = parked_group::parse_key(key).ok_or_else(damaged)?;
-        let group = parked_group::parse_value(value).ok_or_else(damaged)?;
+        let (_, _, id) = parked_group::parse_key(key).ok_or_else(parked::damaged)?;
+        let group = parked_group::parse_value(value).ok_or_else(parked::damaged)?;
         stored.insert(id, group);
         Ok(Scan::Continue)
     })?;
