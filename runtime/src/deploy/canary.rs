@@ -132,13 +132,13 @@ impl Deployments {
         // A pipeline whose plugin was refused has no tasks.
         let mut refused = None;
         for pipeline in &deploy.pipelines {
-            let Some(status) = self.shared.pipelines.status_of(pipeline) else {
+            let Some(tasks) = self.shared.pipelines.totals_by_task(pipeline) else {
                 continue;
             };
-            let has_partition = |it: &u32| status.tasks.iter().any(|task| task.partition == *it);
+            let has_partition = |it: &u32| tasks.iter().any(|(number, _)| number == it);
             let chosen: Vec<u32> = partitions.iter().copied().filter(has_partition).collect();
             if chosen.is_empty() {
-                if status.tasks.is_empty() {
+                if tasks.is_empty() {
                     refused.get_or_insert(pipeline);
                 }
                 continue;
@@ -152,7 +152,7 @@ impl Deployments {
                     trial,
                     old_before,
                     new_before,
-                    has_others: status.tasks.len() > chosen.len(),
+                    has_others: tasks.len() > chosen.len(),
                 }),
                 Err(error) => {
                     self.end_trials(deploy.id, &canaries).await;
@@ -274,12 +274,12 @@ impl Deployments {
 
     /// Totals of the other tasks of a pipeline, and of those of some partitions.
     fn samples(&self, pipeline: &PipelineName, partitions: &[u32]) -> Option<(Sample, Sample)> {
-        let status = self.shared.pipelines.status_of(pipeline)?;
+        let tasks = self.shared.pipelines.totals_by_task(pipeline)?;
         let (mut old, mut new) = (Sample::default(), Sample::default());
-        for task in &status.tasks {
-            match partitions.contains(&task.partition) {
-                true => new.add(&task.totals),
-                false => old.add(&task.totals),
+        for (number, totals) in &tasks {
+            match partitions.contains(number) {
+                true => new.add(totals),
+                false => old.add(totals),
             }
         }
         Some((old, new))

@@ -72,6 +72,11 @@ impl Lag {
             lag_ms: 0,
         }
     }
+
+    /// Where the oldest of the records in between is, or was; `None` if there are none.
+    pub(crate) fn oldest_offset(&self) -> Option<u64> {
+        (self.lag_records > 0).then(|| self.high_watermark.saturating_sub(self.lag_records))
+    }
 }
 
 /// The consumer groups of a data directory. Clones share it.
@@ -200,9 +205,9 @@ impl Groups {
         committed_offset: u64,
     ) -> Result<Lag, Error> {
         let lag = Lag::without_age(topic, partition, committed_offset);
-        let oldest_ms = match lag.lag_records > 0 {
-            true => self.timestamp_at(partition, lag.high_watermark - lag.lag_records)?,
-            false => None,
+        let oldest_ms = match lag.oldest_offset() {
+            Some(offset) => self.timestamp_at(partition, offset)?,
+            None => None,
         };
         let now_ms = self.store.clock().now_ms();
         Ok(Lag {
@@ -213,7 +218,11 @@ impl Groups {
 
     /// The timestamp of the first record from an offset on. Of the record, since a batch's header
     /// says when its first record was made (if the cleaner has not put something else there).
-    fn timestamp_at(&self, partition: &Partition, offset: u64) -> Result<Option<u64>, Error> {
+    pub(crate) fn timestamp_at(
+        &self,
+        partition: &Partition,
+        offset: u64,
+    ) -> Result<Option<u64>, Error> {
         let Some(batch) = self.store.batch_at(partition, offset)? else {
             return Ok(None);
         };

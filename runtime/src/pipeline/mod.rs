@@ -52,6 +52,7 @@ pub use call_counts::{CALL_BUCKETS_NS, CallCounts};
 pub use calls::MAX_THREADS;
 pub use declared::declare;
 pub use error::{Error, Failure, PositionAfterFailure, TaskError};
+pub use lag::QueueLag;
 pub(crate) use lag::start_offset;
 pub use opening::open_once;
 pub use plugin_logs::stored_log_lines;
@@ -59,15 +60,15 @@ pub use plugins::{Misfit, Plugins, Refusal, check_fit};
 pub use processor::NativeFunction;
 pub use redrive::{Redrive, RedriveTo, Sent, Stranded};
 pub use registry::{
-    PipelineDescription, PipelineIdentity, describe, list, owners_of_group, parked_of_group,
-    parse_identity,
+    PipelineDescription, PipelineIdentity, dead_letter_queue_of, describe, list, owners_of_group,
+    parked_of_group, parse_identity,
 };
 pub use replay::{RecordOutcome, Replay, ReplayError, Replayed};
 pub use shadow::{ShadowDifference, ShadowFindings};
 pub use status::Progress;
 pub use supervisor::{
-    Applied, Change, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped, TaskState,
-    TaskView, TrialView, check_shadow,
+    Applied, Change, Described, PipelineState, PipelineStatus, Pipelines, ShadowView, Swapped,
+    TaskState, TaskView, TrialView, check_shadow,
 };
 pub use timers::PendingTimers;
 pub use topics::{ensure_topics, instance_count, task_count};

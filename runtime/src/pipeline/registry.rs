@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::lag::{Reads, Waiting};
+use super::lag::{LagMemory, LagReader, QueueLag, Reads};
 use super::retry;
 use super::timers::{self, PendingTimers};
 use crate::group::{Groups, Lag};
@@ -79,10 +79,23 @@ pub struct PipelineDescription {
     pub dead_letter: Option<QueueName>,
     /// Position and lag in each partition of the topics that it reads.
     pub positions: Vec<Lag>,
-    /// The queues that it reads, and how many messages each has.
-    pub queues: Vec<(QueueName, u64)>,
+    /// The queues that it reads, and what waits in each.
+    pub queues: Vec<QueueLag>,
     /// Its timers that have not fired.
     pub timers: PendingTimers,
+    /// Where it starts without a position.
+    pub start: Start,
+}
+
+impl PipelineDescription {
+    /// What its positions and queues were read for.
+    pub(super) fn reads(&self) -> Reads<'_> {
+        Reads {
+            group: &self.group,
+            inputs: &self.inputs,
+            start: self.start,
+        }
+    }
 }
 
 /// All pipelines that have run on a data directory, by name.
@@ -91,9 +104,20 @@ pub fn list(
     queues: &Queues,
     groups: &Groups,
 ) -> Result<Vec<PipelineDescription>, Error> {
-    stored(log.store())?
+    let memory = LagMemory::default();
+    list_with(&LagReader {
+        log,
+        queues,
+        groups,
+        memory: &memory,
+    })
+}
+
+/// As [`list`], without reading what has not changed since the last look.
+pub(super) fn list_with(reader: &LagReader<'_>) -> Result<Vec<PipelineDescription>, Error> {
+    stored(reader.log.store())?
         .into_iter()
-        .map(|(name, stored)| describe_stored(log, queues, groups, name, stored))
+        .map(|(name, stored)| describe_stored(reader, name, stored))
         .collect()
 }
 
@@ -107,8 +131,35 @@ pub fn describe(
     groups: &Groups,
     name: &PipelineName,
 ) -> Result<PipelineDescription, Error> {
-    let (name, stored) = find(log.store(), name)?;
-    describe_stored(log, queues, groups, name, stored)
+    let memory = LagMemory::default();
+    let reader = LagReader {
+        log,
+        queues,
+        groups,
+        memory: &memory,
+    };
+    describe_with(&reader, name)
+}
+
+/// As [`describe`], without reading what has not changed since the last look.
+pub(super) fn describe_with(
+    reader: &LagReader<'_>,
+    name: &PipelineName,
+) -> Result<PipelineDescription, Error> {
+    let (name, stored) = find(reader.log.store(), name)?;
+    describe_stored(reader, name, stored)
+}
+
+/// Where a pipeline that has run on a data directory sends its dead letters; `None` if it has no such queue.
+///
+/// # Errors
+/// [`Error::UnknownPipeline`]
+pub fn dead_letter_queue_of(
+    store: &Store,
+    name: &PipelineName,
+) -> Result<Option<QueueName>, Error> {
+    let (_, stored) = find(store, name)?;
+    Ok(stored.dead_letter)
 }
 
 /// One pipeline that has run on a data directory, as it is stored.
@@ -129,9 +180,7 @@ pub(super) fn find(
 }
 
 fn describe_stored(
-    log: &Log,
-    queues: &Queues,
-    groups: &Groups,
+    reader: &LagReader<'_>,
     name: PipelineName,
     stored: StoredPipeline,
 ) -> Result<PipelineDescription, Error> {
@@ -140,11 +189,7 @@ fn describe_stored(
         inputs: &stored.inputs,
         start: stored.start,
     };
-    let waiting = Waiting::of(log, queues, groups, &reads);
-    if let Some((_, error)) = waiting.unreadable.into_iter().next() {
-        return Err(error);
-    }
-    let queues = waiting.queues.into_iter();
+    let lags = reader.lags_of(&name, &reads);
     Ok(PipelineDescription {
         name,
         group: stored.group,
@@ -154,9 +199,10 @@ fn describe_stored(
         ports: stored.ports,
         delivery: stored.delivery,
         dead_letter: stored.dead_letter,
-        positions: waiting.partitions,
-        queues: queues.map(|it| (it.queue, it.messages)).collect(),
-        timers: timers::pending(log.store(), stored.id)?,
+        positions: lags.partitions,
+        queues: lags.queues,
+        timers: timers::pending(reader.log.store(), stored.id)?,
+        start: stored.start,
     })
 }
 

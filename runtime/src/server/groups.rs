@@ -278,12 +278,13 @@ async fn reset_now(
     let moves = partitions.iter();
     let moves = moves.map(|partition| offset_move(data, &name, &topic, partition, to));
     let moves = block_in_place(|| moves.collect::<Result<Vec<_>, _>>())?;
+    // Before anything has moved: a failure says that nothing has.
+    let parked = block_in_place(|| pipeline::parked_of_group(data.log.store(), &name))?;
     if !request.dry_run {
         let offsets = partitions.iter().zip(&moves);
         let offsets = offsets.map(|(partition, step)| (&**partition, step.to_offset));
         data.groups.commit(&name, offsets).await?;
     }
-    let parked = block_in_place(|| pipeline::parked_of_group(data.log.store(), &name))?;
     let parked = parked.into_iter();
     Ok(ResetView {
         name,
@@ -441,16 +442,12 @@ fn check_may_move(rights: &Rights, name: &GroupName, owner: &PipelineName) -> Re
 
 /// A task that runs keeps its position in memory, and would write it over another one.
 fn check_not_running(state: &State, name: &GroupName) -> Result<(), Problem> {
-    let running = block_in_place(|| state.pipelines().map(|it| it.status()).unwrap_or_default());
-    let owner = running
-        .iter()
-        .find(|it| it.group == *name && it.has_running_tasks);
-    match owner {
+    let pipelines = state.pipelines();
+    match pipelines.and_then(|it| it.running_pipeline_of_group(name)) {
         Some(pipeline) => Err(Problem::new(
             Code::Conflict,
             format!(
-                "the group `{name}` is of pipeline `{0}`, of which tasks run; pause it first: `millstream pipeline pause {0}`",
-                pipeline.name
+                "the group `{name}` is of pipeline `{pipeline}`, of which tasks run; pause it first: `millstream pipeline pause {pipeline}`"
             ),
         )),
         None => Ok(()),

@@ -277,7 +277,7 @@ impl State {
         suspended.held = Some(deployments.hold().await);
         deployments.check_not_tried(pipelines)?;
         for name in pipelines {
-            match running.status_of(name).map(|status| status.state) {
+            match running.current_state(name) {
                 Some(PipelineState::Running) => {
                     running.pause(name).await?;
                     suspended.names.push(name.clone());

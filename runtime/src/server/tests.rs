@@ -19,6 +19,8 @@ use crate::pipeline::{PipelineState, PipelineStatus, TaskState};
 use crate::plugin::Digest;
 use crate::plugin::tests::guest::Guest;
 use crate::queue::letter::{ORIGIN, PIPELINE};
+use crate::storage::Commit;
+use crate::storage::schema::{KeyKind, parked};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -109,6 +111,31 @@ async fn no_position_moves_while_a_task_of_a_failed_pipeline_runs() {
     assert_eq!(code, 200, "{moved}");
     // The long call had come to an end, and its position was committed before.
     assert_eq!(moved["partitions"][1]["from_offset"], 1, "{moved}");
+    let (_, group) = send(&server, "GET", "/v1/groups/a", &Value::Null).await;
+    for position in group["positions"].as_array().unwrap() {
+        assert_eq!(position["lag_records"], 0, "{group}");
+    }
+}
+
+/// An answer that says no has moved nothing.
+///
+/// Fails when what the answer tells besides is read after the position has moved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_cannot_be_answered_moves_nothing() {
+    let server = Server::start().await;
+    server.upload("p", &Guest::passthrough()).await;
+    let text = manifest("m", "a", "");
+    server.deployments.apply(&text, None).await.unwrap();
+    server.send(0..20).await;
+    server.wait_until_idle().await;
+    server.deployments.pause(&a()).await.unwrap();
+    let mut damage = Commit::new();
+    let key = [&parked::pipeline_prefix(0)[..], b"damaged"].concat();
+    damage.put(KeyKind::Parked, key, Bytes::from_static(b"v"));
+    server.log.store().commit(damage).await.unwrap();
+    let reset = json!({"topic": "in", "to": "earliest"});
+    let (code, problem) = send(&server, "POST", "/v1/groups/a/reset", &reset).await;
+    assert_eq!(code, 500, "{problem}");
     let (_, group) = send(&server, "GET", "/v1/groups/a", &Value::Null).await;
     for position in group["positions"].as_array().unwrap() {
         assert_eq!(position["lag_records"], 0, "{group}");

@@ -8,6 +8,7 @@
 //! polls: a task that has nothing to do sleeps until a commit, a timer or a wish wakes it.
 
 mod apply;
+mod lag;
 mod life_cycle;
 mod logs;
 mod managed;
@@ -24,12 +25,14 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 pub use self::apply::{Applied, Change};
+pub use self::lag::Described;
 use self::managed::{Failures, Managed, refused_pipeline};
 pub use self::shadow::{ShadowView, check_shadow};
 pub use self::swap::Swapped;
 pub use self::trial::TrialView;
 pub use self::view::{PipelineState, PipelineStatus, TaskState, TaskView};
 use super::calls::Calls;
+use super::lag::LagMemory;
 use super::plugin_logs::PluginLogs;
 use super::processor::NativeFunction;
 use super::status::Progress;
@@ -66,6 +69,7 @@ struct Shared {
     changes: tokio::sync::Mutex<()>,
     managed: Mutex<BTreeMap<PipelineName, Managed>>,
     failures: Failures,
+    lag_memory: LagMemory,
     logs: Arc<PluginLogs>,
 }
 
@@ -103,6 +107,7 @@ impl Pipelines {
                 changes: tokio::sync::Mutex::default(),
                 managed: Mutex::default(),
                 failures: Failures::default(),
+                lag_memory: LagMemory::default(),
                 logs: Arc::new(PluginLogs::new(log.store().path())),
             }),
         }

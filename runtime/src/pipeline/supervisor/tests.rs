@@ -3,6 +3,7 @@
 mod deleted;
 mod hints;
 mod lag;
+mod lag_looks;
 
 use std::path::Path;
 use std::time::Duration;
@@ -40,6 +41,8 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let options = StoreOptions {
             durability: Durability::Os,
+            // Without it RocksDB does not count what it reads.
+            statistics: true,
             ..StoreOptions::default()
         };
         let store = Store::open(folder.path(), options).unwrap();

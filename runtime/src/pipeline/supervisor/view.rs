@@ -1,11 +1,10 @@
 //! How the pipelines are, at one moment.
 
+use super::Pipelines;
 use super::managed::{Managed, Run, Task};
-use super::{Pipelines, Shared};
-use crate::manifest::{Delivery, PipelineSpec, Port, Start};
+use crate::manifest::{Delivery, PipelineSpec, Port};
 use crate::model::{GroupName, PipelineName, PluginName, QueueName, Target};
 use crate::pipeline::Failure;
-use crate::pipeline::lag::{Reads, TaskLag, Waiting};
 use crate::pipeline::status::Progress;
 use crate::plugin::Digest;
 
@@ -127,61 +126,42 @@ impl TaskState {
 }
 
 impl Pipelines {
-    /// All pipelines of all applied manifests, by name. Reads at most one batch for each partition with a lag.
-    pub fn status(&self) -> Vec<PipelineStatus> {
-        let views: Vec<_> = {
-            let managed = self.shared.managed.lock();
-            let managed = managed.values();
-            managed.map(|it| (self.view(it), it.spec.start)).collect()
-        };
-        let views = views.into_iter();
-        views
-            .map(|(status, start)| self.with_lag(status, start))
-            .collect()
+    /// Whether a pipeline of an applied manifest runs.
+    pub fn current_state(&self, name: &PipelineName) -> Option<PipelineState> {
+        let managed = self.shared.managed.lock();
+        managed.get(name).map(|it| self.state_of(it))
     }
 
-    /// One pipeline of an applied manifest.
-    pub fn status_of(&self, name: &PipelineName) -> Option<PipelineStatus> {
-        let (status, start) = {
-            let managed = self.shared.managed.lock();
-            let managed = managed.get(name)?;
-            (self.view(managed), managed.spec.start)
-        };
-        Some(self.with_lag(status, start))
+    /// Why a pipeline does not run, if it has failed or was refused: the first failure of its tasks.
+    pub fn failure_of(&self, name: &PipelineName) -> Option<Failure> {
+        let failures = self.shared.failures.lock();
+        failures.iter().find(|it| it.pipeline == *name).cloned()
     }
 
-    /// Adds what waits. Nobody who changes something waits for what is read for that.
-    fn with_lag(&self, mut status: PipelineStatus, start: Start) -> PipelineStatus {
-        let Shared {
-            log,
-            queues,
-            groups,
-            ..
-        } = &*self.shared;
-        let reads = Reads {
-            group: &status.group,
-            inputs: &status.inputs,
-            start,
-        };
-        let waiting = Waiting::of(log, queues, groups, &reads);
-        for (input, error) in &waiting.unreadable {
-            tracing::warn!(pipeline = %status.name, %input, %error, "what waits, or its age, cannot be read");
-        }
-        let by_task = waiting.by_task();
-        let mut all = TaskLag::default();
-        for lag in by_task.values() {
-            all.add(lag.count, lag.lag_ms);
-        }
-        (status.totals.lag_records, status.lag_ms) = (all.count, all.lag_ms);
-        for task in &mut status.tasks {
-            let lag = by_task.get(&task.partition).copied().unwrap_or_default();
-            (task.totals.lag_records, task.lag_ms) = (lag.count, lag.lag_ms);
-        }
-        status
+    /// A pipeline of which a task runs, whatever its state, and whose positions are those of this group.
+    pub fn running_pipeline_of_group(&self, group: &GroupName) -> Option<PipelineName> {
+        let managed = self.shared.managed.lock();
+        let mut running = managed
+            .iter()
+            .filter(|(_, it)| it.run.as_ref().is_some_and(Run::is_running));
+        let found = running.find(|(_, it)| it.spec.group == *group);
+        found.map(|(name, _)| name.clone())
+    }
+
+    /// What each task of a pipeline has done since the process started, by its number; what waits is not among it.
+    pub fn totals_by_task(&self, name: &PipelineName) -> Option<Vec<(u32, Progress)>> {
+        let managed = self.shared.managed.lock();
+        let tasks = managed.get(name)?.run.iter().flat_map(|run| &run.tasks);
+        let totals = tasks.map(|task| {
+            let mut totals = Progress::default();
+            task.status.add_to(&mut totals);
+            (task.number, totals)
+        });
+        Some(totals.collect())
     }
 
     /// How a pipeline is, but for what waits.
-    fn view(&self, managed: &Managed) -> PipelineStatus {
+    pub(super) fn view(&self, managed: &Managed) -> PipelineStatus {
         let spec = &managed.spec;
         let failures: Vec<Failure> = {
             let failures = self.shared.failures.lock();

@@ -161,8 +161,8 @@ impl Source {
             Self::Queue(name) => return Ok(data.queues.queue(name)?),
             Self::Pipeline(name) => name,
         };
-        let described = match pipeline::describe(&data.log, &data.queues, &data.groups, name) {
-            Ok(described) => described,
+        let dead_letters = match pipeline::dead_letter_queue_of(data.log.store(), name) {
+            Ok(dead_letters) => dead_letters,
             Err(error) => {
                 // Its dead-letter queue is what most people have at hand.
                 let as_queue = QueueName::try_from(name.as_str()).ok();
@@ -174,7 +174,7 @@ impl Source {
                 return Err(error.into());
             }
         };
-        let Some(queue) = described.dead_letter else {
+        let Some(queue) = dead_letters else {
             return Err(Problem::new(
                 Code::InvalidRequest,
                 format!(

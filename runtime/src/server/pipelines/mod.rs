@@ -103,14 +103,18 @@ async fn list(StateOf(state): StateOf<State>) -> Result<axum::Json<Vec<PipelineV
 
 fn views(state: &State) -> Result<Vec<PipelineView>, Problem> {
     let data = &state.data;
-    let all = pipeline::list(&data.log, &data.queues, &data.groups)?;
     let pipelines = state.pipelines();
-    let applied = pipelines.map(|it| it.status()).unwrap_or_default();
+    let all = match pipelines {
+        Some(pipelines) => pipelines.described()?,
+        None => {
+            let all = pipeline::list(&data.log, &data.queues, &data.groups)?;
+            all.into_iter().map(|it| (it, None)).collect()
+        }
+    };
     let runs = pipelines.is_some_and(|it| !it.is_offline());
-    let views = all.into_iter().map(|description| {
-        let status = applied.iter().find(|it| it.name == description.name);
-        PipelineView::new(description, status, runs)
-    });
+    let views = all
+        .into_iter()
+        .map(|(description, status)| PipelineView::new(description, status.as_ref(), runs));
     Ok(views.collect())
 }
 
@@ -128,9 +132,14 @@ async fn describe(
 fn view(state: &State, name: &PipelineName) -> Result<PipelineView, Problem> {
     block_in_place(|| {
         let data = &state.data;
-        let description = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
         let pipelines = state.pipelines();
-        let status = pipelines.and_then(|it| it.status_of(name));
+        let (description, status) = match pipelines {
+            Some(pipelines) => pipelines.described_one(name)?,
+            None => {
+                let found = pipeline::describe(&data.log, &data.queues, &data.groups, name)?;
+                (found, None)
+            }
+        };
         let runs = pipelines.is_some_and(|it| !it.is_offline());
         Ok(PipelineView::new(description, status.as_ref(), runs))
     })
@@ -222,8 +231,7 @@ async fn apply(
     let names: Vec<_> = names.collect();
     subject.set(format_args!("pipelines {}", names.join(", ")));
     let pipelines = applied.pipelines.into_iter().map(|(pipeline, change)| {
-        let status = block_in_place(|| deployments.pipelines().status_of(&pipeline));
-        let failure = status.and_then(|status| status.failure);
+        let failure = deployments.pipelines().failure_of(&pipeline);
         ChangeView {
             pipeline,
             change: word(change).to_owned(),

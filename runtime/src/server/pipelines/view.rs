@@ -136,9 +136,11 @@ impl PipelineView {
     ) -> Self {
         let outputs = description.ports.into_iter();
         let lags = description.positions.iter().map(|lag| lag.lag_records);
-        let waiting = description.queues.iter().map(|(_, messages)| *messages);
-        let queues = description.queues.iter().cloned();
-        let queues = queues.map(|(queue, messages)| InputQueueView { queue, messages });
+        let waiting = description.queues.iter().map(|it| it.messages);
+        let queues = description.queues.iter().map(|it| InputQueueView {
+            queue: it.queue.clone(),
+            messages: it.messages,
+        });
         Self {
             lag_records: lags.chain(waiting).sum(),
             queues: queues.collect(),

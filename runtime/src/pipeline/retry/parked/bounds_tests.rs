@@ -48,7 +48,7 @@ fn stored(directory: &TestStore) -> HashMap<GroupId, (u64, u64)> {
     stored
 }
 
-/// A task that starts now counts what is there.
+/// A task that starts now counts what is there, and so does whoever counts without one.
 fn assert_counted(directory: &TestStore) {
     let (opened, stored) = (open(directory), stored(directory));
     let counted = opened.groups.iter().map(|(group, of)| {
@@ -60,6 +60,8 @@ fn assert_counted(directory: &TestStore) {
         opened.len(),
         stored.values().map(|(count, _)| count).sum::<u64>()
     );
+    let counted = parked_count(directory.store(), PIPELINE).unwrap();
+    assert_eq!(counted, opened.len());
     let next = stored.values().map(|(_, last)| last + 1).max();
     assert_eq!(opened.next_sequence, next.unwrap_or(0));
 }

@@ -24,7 +24,7 @@ fn assert_waiting(scene: &Scene, expected: u64) {
         return;
     };
     let records = described.positions.iter().map(|it| it.lag_records);
-    let messages = described.queues.iter().map(|(_, messages)| *messages);
+    let messages = described.queues.iter().map(|it| it.messages);
     assert_eq!(records.chain(messages).sum::<u64>(), expected);
 }
 
