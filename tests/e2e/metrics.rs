@@ -137,6 +137,28 @@ fn a_pipeline_that_does_not_run_tells_how_far_it_is_behind() {
     server.stop();
 }
 
+/// Fails when only what has run is listed: it could neither be seen nor paused then.
+#[test]
+fn a_pipeline_whose_plugin_was_refused_from_the_start_is_listed() {
+    let sandbox = Sandbox::new();
+    let server = with_paused_pipeline(&sandbox);
+    sandbox.succeed(&["pipeline", "delete", "suspect", "--delete-data", "--yes"]);
+    sandbox.succeed(&["plugin", "delete", "suspect", "--yes"]);
+    let producer = plugins::component("testing-counter");
+    sandbox.succeed(&["plugin", "upload", "suspect", producer.to_str().unwrap()]);
+    sandbox
+        .run(&["apply", "millstream.toml", "--keep-plugins"])
+        .expect_code(1);
+    let described = sandbox.json(&["pipeline", "describe", "suspect"]);
+    assert_eq!(described["running"]["state"], "refused");
+    let listed = sandbox.json(&["pipeline", "list"]);
+    assert_eq!(listed[0]["name"], "suspect", "{listed}");
+    sandbox.succeed(&["top", "--count", "1"]);
+    let paused = server.post("/v1/pipelines/suspect/pause", &json!({}));
+    assert_eq!(paused.expect(200).json()["desired_state"], "paused");
+    server.stop();
+}
+
 /// Fails when a state is counted as another one, and when the age is not in seconds.
 #[test]
 fn a_queue_tells_what_its_messages_wait_for() {

@@ -369,6 +369,17 @@ fn a_list_is_no_object() {
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains("expected an object"), "{detail}");
     }
+    for (path, body) in [
+        ("/v1/topics", json!({"name": "u", "settings": ["compact"]})),
+        ("/v1/queues", json!({"name": "r", "settings": [1]})),
+        (
+            "/v1/groups/g/offsets",
+            json!({"topic": "t", "offsets": [[0, 0]]}),
+        ),
+    ] {
+        let problem = server.post(path, &body);
+        problem.expect_problem(400, "invalid-request");
+    }
     let line = "[0,1,\"k\",\"v\",[],null,null]\n";
     let problem = server
         .post_lines("/v1/topics/t/records", line)

@@ -173,14 +173,18 @@ impl fmt::Display for Joined<'_> {
 pub(super) struct Report<'a> {
     path: &'a Path,
     text: &'a str,
+    /// Where the lines begin, in bytes: a place is looked up for much of what a manifest names.
+    line_starts: Vec<usize>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
+        let behind_ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             path,
             text,
+            line_starts: std::iter::once(0).chain(behind_ends).collect(),
             problems: Vec::new(),
         }
     }
@@ -192,14 +196,14 @@ impl<'a> Report<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let place = place(self.text, &span);
+        let place = self.place(&span);
         let problem = Problem::new(self.path, &place, message).with_help(help);
         self.problems.push(problem);
     }
 
     /// The place of a byte range of the text.
     pub(super) fn place(&self, span: &Range<usize>) -> Place {
-        place(self.text, span)
+        place(self.text, &self.line_starts, span)
     }
 
     /// `Ok` if there was no problem, else all of them.
@@ -222,13 +226,12 @@ impl<'a> Report<'a> {
 
 /// Finds line and column of a byte range. A range that is outside the text or splits a character is
 /// moved back to the nearest one that is not.
-fn place(text: &str, span: &Range<usize>) -> Place {
+fn place(text: &str, line_starts: &[usize], span: &Range<usize>) -> Place {
     let start = text.floor_char_boundary(span.start);
     let end = text.floor_char_boundary(span.end).max(start);
-    let (before, after) = text.split_at(start);
-    let line = before.matches('\n').count() + 1;
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    let line_end = after.find('\n').map_or(text.len(), |at| start + at);
+    let line = line_starts.partition_point(|line_start| *line_start <= start);
+    let line_start = line_starts.get(line.saturating_sub(1)).map_or(0, |at| *at);
+    let line_end = line_starts.get(line).map_or(text.len(), |at| at - 1);
     let source_line = text.get(line_start..line_end).unwrap_or_default();
     let column_chars = text
         .get(line_start..start)

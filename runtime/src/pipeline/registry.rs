@@ -8,7 +8,7 @@ use super::retry;
 use super::timers::{self, PendingTimers};
 use crate::group::{Groups, Lag};
 use crate::log::Log;
-use crate::manifest::{RetryOrder, Start};
+use crate::manifest::{PipelineSpec, RetryOrder, Start};
 use crate::model::{GroupName, PipelineName, PluginName, PortName, QueueName, Target};
 use crate::plugin::Digest;
 use crate::queue::Queues;
@@ -67,7 +67,7 @@ pub struct PipelineDescription {
     pub group: GroupName,
     /// Its plugin.
     pub plugin: PluginName,
-    /// SHA-256 of the component that it last ran with.
+    /// SHA-256 of the component that it last ran with; empty if it has never run.
     pub plugin_digest: String,
     /// Its inputs.
     pub inputs: Vec<Target>,
@@ -88,6 +88,27 @@ pub struct PipelineDescription {
 }
 
 impl PipelineDescription {
+    /// A pipeline of a manifest that has never run; what waits for it is not read yet.
+    pub(super) fn of_spec(spec: &PipelineSpec) -> Self {
+        let ports = spec.ports.iter();
+        Self {
+            name: spec.name.clone(),
+            group: spec.group.clone(),
+            plugin: spec.plugin.clone(),
+            plugin_digest: String::new(),
+            inputs: spec.inputs.clone(),
+            ports: ports
+                .map(|port| (port.name.clone(), port.target.clone()))
+                .collect(),
+            delivery: spec.delivery.to_string(),
+            dead_letter: spec.dead_letter_queue().cloned(),
+            positions: Vec::new(),
+            queues: Vec::new(),
+            timers: PendingTimers::default(),
+            start: spec.start,
+        }
+    }
+
     /// What its positions and queues were read for.
     pub(super) fn reads(&self) -> Reads<'_> {
         Reads {

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::{Rights, Role, Subject};
-use super::extract::{Json, PathOf};
+use super::extract::{Json, PathOf, objects};
 use super::offset_spec;
 use super::problem::{Code, Problem};
 use super::state::{Data, State, to_its_end};
@@ -157,6 +157,7 @@ pub struct OffsetCommit {
     #[schema(value_type = String)]
     pub topic: TopicName,
     /// By partition: the offset of the next record to read.
+    #[serde(deserialize_with = "objects")]
     #[schema(min_items = 1)]
     pub offsets: Vec<PartitionOffset>,
 }

@@ -144,5 +144,12 @@ fn read_certificates(path: &Path) -> anyhow::Result<Vec<ureq::tls::Certificate<'
             certificates.push(certificate);
         }
     }
+    if certificates.is_empty() {
+        let path = path.display();
+        return Err(Usage(format!(
+            "{path} holds no certificate; expected PEM with one at least"
+        ))
+        .into());
+    }
     Ok(certificates)
 }

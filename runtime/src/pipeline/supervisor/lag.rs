@@ -37,10 +37,13 @@ impl Pipelines {
         Some(self.with_lag(status, start))
     }
 
-    /// All pipelines that have run on the data directory, by name, as they are stored and as they are now. What waits is
-    /// read once for both.
+    /// All pipelines that have run on the data directory, and those of applied manifests, whose plugin may have been refused
+    /// from the start; by name, as they are stored and as they are now. What waits is read once for both.
     pub fn described(&self) -> Result<Vec<Described>, Error> {
-        let all = registry::list_with(&self.lag_reader())?;
+        let mut all = registry::list_with(&self.lag_reader())?;
+        let others = self.of_manifests(|name| !all.iter().any(|it| it.name == *name));
+        all.extend(others);
+        all.sort_by(|a, b| a.name.cmp(&b.name));
         {
             let managed = self.shared.managed.lock();
             self.shared.lag_memory.keep_only(|name| {
@@ -52,13 +55,36 @@ impl Pipelines {
         Ok(all.map(|it| self.with_status(it)).collect())
     }
 
-    /// One pipeline that has run on the data directory, as [`described`](Self::described).
+    /// One of the pipelines of [`described`](Self::described).
     ///
     /// # Errors
     /// [`Error::UnknownPipeline`]
     pub fn described_one(&self, name: &PipelineName) -> Result<Described, Error> {
-        let description = registry::describe_with(&self.lag_reader(), name)?;
+        let description = match registry::describe_with(&self.lag_reader(), name) {
+            Err(unknown @ Error::UnknownPipeline { .. }) => {
+                let of_manifest = self.of_manifests(|managed| managed == name);
+                of_manifest.into_iter().next().ok_or(unknown)?
+            }
+            described => described?,
+        };
         Ok(self.with_status(description))
+    }
+
+    /// Pipelines as their manifests have them, and what waits for them: of those that have never run nothing is stored.
+    fn of_manifests(&self, is_wanted: impl Fn(&PipelineName) -> bool) -> Vec<PipelineDescription> {
+        let mut described: Vec<_> = {
+            let managed = self.shared.managed.lock();
+            let wanted = managed.values().filter(|it| is_wanted(&it.spec.name));
+            wanted
+                .map(|it| PipelineDescription::of_spec(&it.spec))
+                .collect()
+        };
+        for description in &mut described {
+            let reads = description.reads();
+            let lags = self.lag_reader().lags_of(&description.name, &reads);
+            (description.positions, description.queues) = (lags.partitions, lags.queues);
+        }
+        described
     }
 
     fn with_status(&self, description: PipelineDescription) -> Described {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::super::extract::object;
 use crate::model::QueueName;
 use crate::queue::{Description, GroupBy, MaxLengthPolicy, Queue, QueueConfig};
 
@@ -114,7 +115,7 @@ pub struct NewQueue {
     #[schema(value_type = String, min_length = 1, max_length = 249, pattern = "^[a-zA-Z0-9._-]+$")]
     pub name: QueueName,
     /// Its settings.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub settings: QueueSettings,
 }
 

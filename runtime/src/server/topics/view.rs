@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::super::extract::object;
 use crate::log::{Cleanup, CompressionName, Topic, TopicConfig};
 use crate::model::TopicName;
 use crate::server::problem::{Code, Problem};
@@ -85,7 +86,7 @@ pub struct NewTopic {
     #[schema(minimum = 1)]
     pub partitions: u32,
     /// Settings; the default where one is left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub settings: TopicSettings,
 }
 
