@@ -101,6 +101,16 @@ fn lag(sandbox: &Sandbox, server: &Server) -> f64 {
     records
 }
 
+/// Applies the manifest again, so that its pipeline is refused: what is uploaded under the name of its plugin is a producer.
+fn apply_with_a_producer(sandbox: &Sandbox) {
+    sandbox.succeed(&["plugin", "delete", "suspect", "--yes"]);
+    let producer = plugins::component("testing-counter");
+    sandbox.succeed(&["plugin", "upload", "suspect", producer.to_str().unwrap()]);
+    sandbox
+        .run(&["apply", "millstream.toml", "--keep-plugins"])
+        .expect_code(1);
+}
+
 /// Fails when the lag is what tasks that do not run have in memory, or nothing without tasks.
 #[test]
 fn a_pipeline_that_does_not_run_tells_how_far_it_is_behind() {
@@ -116,14 +126,8 @@ fn a_pipeline_that_does_not_run_tells_how_far_it_is_behind() {
     reset("5");
     assert_eq!(lag(&sandbox, &server), WAITING as f64);
 
-    // It is refused: what is uploaded under the name of its plugin is a producer.
     sandbox.succeed(&["pipeline", "delete", "suspect", "--yes"]);
-    sandbox.succeed(&["plugin", "delete", "suspect", "--yes"]);
-    let producer = plugins::component("testing-counter");
-    sandbox.succeed(&["plugin", "upload", "suspect", producer.to_str().unwrap()]);
-    sandbox
-        .run(&["apply", "millstream.toml", "--keep-plugins"])
-        .expect_code(1);
+    apply_with_a_producer(&sandbox);
     let state = || sandbox.json(&["pipeline", "describe", "suspect"])["running"]["state"].clone();
     assert_eq!(state(), "refused");
     assert_eq!(lag(&sandbox, &server), WAITING as f64);
@@ -143,12 +147,7 @@ fn a_pipeline_whose_plugin_was_refused_from_the_start_is_listed() {
     let sandbox = Sandbox::new();
     let server = with_paused_pipeline(&sandbox);
     sandbox.succeed(&["pipeline", "delete", "suspect", "--delete-data", "--yes"]);
-    sandbox.succeed(&["plugin", "delete", "suspect", "--yes"]);
-    let producer = plugins::component("testing-counter");
-    sandbox.succeed(&["plugin", "upload", "suspect", producer.to_str().unwrap()]);
-    sandbox
-        .run(&["apply", "millstream.toml", "--keep-plugins"])
-        .expect_code(1);
+    apply_with_a_producer(&sandbox);
     let described = sandbox.json(&["pipeline", "describe", "suspect"]);
     assert_eq!(described["running"]["state"], "refused");
     let listed = sandbox.json(&["pipeline", "list"]);
